@@ -1,0 +1,1 @@
+"""Estimators around LightGBM, and what is made of their scores. No Prefect, no MLflow."""

@@ -1,0 +1,1 @@
+"""The layer that touches disk, network, clock, Prefect and MLflow."""
