@@ -1,0 +1,272 @@
+"""Read one frozen settings object from bullwhip.toml, the environment and flags."""
+
+import difflib
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field, Secret, ValidationError, field_validator
+
+FILE = "bullwhip.toml"
+PREFIX = "BULLWHIP_"
+FUNCTIONS = ("procurement", "logistics", "manufacturing", "sales", "finance")
+
+
+class UserError(Exception):
+    """Something the user can put right; the message is one line and says how."""
+
+    exit_code = 2
+
+
+class GateRefused(UserError):
+    """A model was trained but is not better than what it would replace."""
+
+    exit_code = 4
+
+
+class Unreachable(UserError):
+    """A service or database that was named does not answer."""
+
+    exit_code = 6
+
+
+def mask(text: str) -> str:
+    """Hide what a URL must not show: the password before the host, and secrets among its parameters."""
+    text = re.sub(r"(://[^:/@\s]*):.*@", r"\1:***@", text)
+    return re.sub(r"(?i)([?&][^=&]*(?:pass|pwd|token|secret|key|odbc_connect)[^=&]*)=[^&\s]*", r"\1=***", text)
+
+
+class DataSource(Secret[str]):
+    """Where the input tables are; str() and repr() never show a password, get_secret_value() does."""
+
+    def _display(self) -> str:
+        return mask(self.get_secret_value())
+
+
+def key(default: Any, about: str, expected: str, **limits: Any) -> Any:
+    """Return a field that knows what to say to a person: in the template, and when its value is wrong."""
+    return Field(default, description=about, json_schema_extra={"expected": expected}, **limits)
+
+
+class Settings(BaseModel):
+    """Everything a command can be told; `load` builds it, the constructor alone reads neither file nor environment."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, validate_default=True)
+
+    workspace: Path = key(Path(), "The folder that holds everything.", "a folder")
+    data: DataSource = key(
+        "data",
+        "Where the input tables are: a folder (a relative one starts at this file) or a database URL."
+        " A URL with a password belongs in the environment: BULLWHIP_DATA.",
+        "a folder or a database URL such as postgresql+psycopg://user@host/name",
+    )
+    currency: str = key(
+        "EUR", "The one currency all money is in.", 'three capital letters such as "EUR"', pattern="^[A-Z]{3}$"
+    )
+    as_of: date | None = key(
+        None,
+        "The day predictions are made for: only what was known before it is used."
+        " Left out: Monday of the current week.",
+        "a day such as 2026-01-05",
+    )
+    every_days: int = key(
+        7, "Days between two snapshots: 7 is weekly, 1 daily.", "a whole number from 1 to 28", ge=1, le=28
+    )
+    tolerance_days: int = key(0, "Days after the promise that still count as on time.", "a whole number from 0", ge=0)
+    short_tolerance: float = key(
+        0.0,
+        "Share of the quantity that may be missing in a complete delivery.",
+        "a number from 0 to below 1",
+        ge=0,
+        lt=1,
+    )
+    country: str = key(
+        "",
+        'Whose public holidays are known ahead, as two letters such as "DE"; empty for none.',
+        'two capital letters such as "DE", or ""',
+        pattern="^([A-Z]{2})?$",
+    )
+    attributes: tuple[str, ...] = key(
+        (),
+        "Further columns of purchases the delay model may read; each must be a fact at order time.",
+        'a list of column names such as ["ship_mode"]',
+    )
+    max_quarantined: float = key(
+        0.10, "Share of bad rows in a table above which a run stops.", "a number from 0 to 1", ge=0, le=1
+    )
+    seed: int = key(7, "Start of every random choice.", "a whole number from 0", ge=0)
+    threads: int = key(0, "Processor threads for training; 0 for all.", "a whole number from 0", ge=0)
+    history_weeks: int = key(156, "Weeks of history to learn from.", "a whole number from 1", ge=1)
+    tasks: tuple[Literal["delay", "shift"], ...] = key(
+        ("delay", "shift"), "What to predict.", 'a list of "delay" and "shift"', min_length=1
+    )
+    capacity: dict[str, int] = key(
+        dict.fromkeys(FUNCTIONS, 25),
+        "How many rows of the watchlist each function can work on in a week.",
+        f"a whole number from 0 for any of {', '.join(FUNCTIONS)}",
+    )
+
+    @field_validator("attributes", "tasks", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            value = [word.strip() for word in value.split(",") if word.strip()]
+        return tuple(dict.fromkeys(value)) if isinstance(value, list | tuple) else value
+
+    @field_validator("capacity", mode="before")
+    @classmethod
+    def _complete(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            value = {name.strip(): rows.strip() for name, _, rows in (part.partition("=") for part in value.split(","))}
+        return dict.fromkeys(FUNCTIONS, 25) | value if isinstance(value, dict) else value
+
+    @field_validator("capacity")
+    @classmethod
+    def _known(cls, value: dict[str, int]) -> dict[str, int]:
+        if set(value) > set(FUNCTIONS) or min(value.values()) < 0:
+            raise ValueError("unknown function or negative rows")
+        return value
+
+    @property
+    def data_url(self) -> str | None:
+        """The database URL with its password, or None when the tables are in a folder."""
+        location = self.data.get_secret_value()
+        return location if "://" in location else None
+
+    @property
+    def data_folder(self) -> Path | None:
+        """The folder of the tables, or None when they are in a database."""
+        return None if self.data_url else self.workspace / Path(self.data.get_secret_value()).expanduser()
+
+    @property
+    def tracking_uri(self) -> str:
+        """MLflow's own MLFLOW_TRACKING_URI where the user has set it, else a database in the workspace."""
+        default = f"sqlite:///{self.workspace.resolve().as_posix()}/mlflow/mlflow.db"
+        return os.environ.get("MLFLOW_TRACKING_URI") or default
+
+    def as_of_on(self, today: date) -> date:
+        """Return the day predictions are made for when the calendar says `today`."""
+        return self.as_of or today - timedelta(days=today.weekday())
+
+    def public(self) -> dict[str, Any]:
+        """Return plain JSON values for logs and reports, without secrets."""
+        return self.model_dump(mode="json") | {"data": str(self.data)}
+
+
+KEYS = tuple(name for name in Settings.model_fields if name != "workspace")
+
+
+class Given(NamedTuple):
+    """One value and the words for where it came from."""
+
+    value: Any
+    origin: str
+
+
+def load(workspace: Path | str, environ: Mapping[str, str] | None = None, **flags: Any) -> Settings:
+    """Read a workspace's settings: bullwhip.toml < environment BULLWHIP_* < flags; a flag that is None was not given."""
+    workspace = Path(workspace).expanduser()
+    given = {
+        **_from_file(workspace / FILE),
+        **_from_environment(os.environ if environ is None else environ),
+        **{k: Given(v, f"--{k.replace('_', '-')}") for k, v in flags.items() if v is not None},
+    }
+    for name, (_, origin) in given.items():
+        if name not in KEYS:
+            raise UserError(f"{origin}: unknown key {name!r}, {_closest(name)}")
+    try:
+        return Settings(workspace=workspace, **{name: value for name, (value, _) in given.items()})
+    except ValidationError as error:
+        raise UserError(_in_one_line(error, given)) from None
+
+
+def _from_file(path: Path) -> dict[str, Given]:
+    if not path.exists():
+        return {}
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UserError(f"{path} cannot be read: {error}; expected TOML such as `bullwhip init` writes") from None
+    return {name: Given(value, str(path)) for name, value in values.items()}
+
+
+def _from_environment(environ: Mapping[str, str]) -> dict[str, Given]:
+    """Take what is ours; other BULLWHIP_* variables pass (Kubernetes invents some), slips of the pen do not."""
+    given = {}
+    for variable in environ:
+        name = variable.removeprefix(PREFIX).lower()
+        if not variable.startswith(PREFIX) or not environ[variable] or name in ("workspace", "debug"):
+            continue
+        if name in KEYS or difflib.get_close_matches(name, KEYS, 1, 0.8):
+            given[name] = Given(environ[variable], f"environment variable {variable}")
+    return given
+
+
+def _closest(name: str) -> str:
+    near = difflib.get_close_matches(name, KEYS, 1, 0.5)
+    return f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(KEYS)}"
+
+
+def _in_one_line(error: ValidationError, given: Mapping[str, Given]) -> str:
+    name = str(error.errors()[0]["loc"][0])
+    value, origin = given[name]
+    extra = Settings.model_fields[name].json_schema_extra
+    expected = extra["expected"] if isinstance(extra, dict) else ""
+    shown = " ".join(mask(str(value)).split())
+    others = sorted({str(e["loc"][0]) for e in error.errors()} - {name})
+    also = f" (also wrong: {', '.join(others)})" if others else ""
+    return f"{origin}: {name} is {shown!r}, expected {expected}{also}"
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    """Return what prefect, mlflow and OpenMP must find in the environment before they are imported."""
+    return {
+        "OMP_WAIT_POLICY": "passive",  # training was 11 times faster with it on a machine with other load
+        "PREFECT_HOME": str((settings.workspace / "prefect").resolve()),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",  # a fresh home takes up to 19 s, default 20
+        "PREFECT_LOGGING_LEVEL": "WARNING",
+        "PREFECT_SERVER_LOGGING_LEVEL": "ERROR",
+        "DO_NOT_TRACK": "true",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+    }
+
+
+def apply_environment(settings: Settings) -> None:
+    """Set these variables for this process; what the user has set stays."""
+    for name, value in environment(settings).items():
+        os.environ.setdefault(name, value)
+
+
+def template(values: Mapping[str, Any] | None = None) -> str:
+    """Return a bullwhip.toml that says in words what each key does; `values` are set, the rest shown as comments."""
+    values = values or {}
+    lines = ["# bullwhip: every key may be left out; what is commented shows the default."]
+    for name in KEYS:
+        field = Settings.model_fields[name]
+        lines += ["", f"# {field.description}"]
+        if name == "capacity":
+            rows = values.get(name, field.default)
+            lines += [
+                ("" if name in values else "# ") + line
+                for line in ("[capacity]", *(f"{k} = {v}" for k, v in rows.items()))
+            ]
+        else:
+            default = date(2026, 1, 5) if name == "as_of" else field.default
+            lines.append(f"{name} = {_toml(values[name])}" if name in values else f"# {name} = {_toml(default)}")
+    return "\n".join(lines) + "\n"
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, tuple | list):
+        return f"[{', '.join(map(_toml, value))}]"
+    if isinstance(value, str):
+        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return value.isoformat() if isinstance(value, date) else str(value)
