@@ -1,0 +1,119 @@
+"""A feature is a named formula over a panel, or over the rows of a snapshot."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import bottleneck as bn
+import numpy as np
+import xarray as xr
+
+
+@dataclass(frozen=True, slots=True)
+class Feature:
+    """One model input: its column name, its formula, its unit and its meaning.
+
+    A panel formula sees dims (as_of, entity), oldest as-of first. The row at `as_of` holds only what was known
+    before it, so a formula may use that row and earlier ones, never a negative shift. A row formula sees a table
+    of snapshots and may use only columns of the same row. `say` is how a planner reads the value; features of
+    one `family` tell one story, of which a row shows the strongest part.
+    """
+
+    name: str
+    formula: Callable[[Any], Any]
+    unit: str
+    about: str
+    say: str = ""
+    family: str = ""
+
+    def at(self, level: str, of: str) -> "Feature":
+        """Return the same feature for another level, say `supplier_product`: prefixed name, meaning in words."""
+        return replace(
+            self,
+            name=f"{level}_{self.name}",
+            about=f"{of}: {self.about[0].lower()}{self.about[1:]}",
+            say=f"{of}: {self.say}" if self.say else "",
+            family=f"{level} {self.family or self.name}",
+        )
+
+
+def build(panel: xr.Dataset, features: Sequence[Feature]) -> xr.Dataset:
+    """Return one variable per feature, each with the panel's dims."""
+    return xr.Dataset({f.name: f.formula(panel) for f in features}, attrs=panel.attrs)
+
+
+def names(features: Iterable[Feature]) -> list[str]:
+    return [f.name for f in features]
+
+
+def steps(panel: xr.DataArray, weeks: float) -> int:
+    """Panel rows that make `weeks` weeks."""
+    return max(round(weeks * 7 / panel.attrs["step_days"]), 1)
+
+
+def over(x: xr.DataArray, values: np.ndarray) -> xr.DataArray:
+    """Return `values` with the dims, coordinates and step of `x`."""
+    return x.copy(data=values)
+
+
+def past_sum(x: xr.DataArray, weeks: float) -> xr.DataArray:
+    """Sum of the last `weeks` weeks, the row's own included; shorter at the start of the panel.
+
+    Differences of a float64 running total: exact for counts below 2^53, and clipped where rounding leaves a
+    residue below a non-negative series' zero.
+    """
+    n = steps(x, weeks)
+    total = np.cumsum(np.nan_to_num(x.values, copy=False), axis=0, dtype=np.float64)
+    out = total.copy()
+    out[n:] -= total[:-n]
+    if x.size and x.values.min() >= 0:
+        out[out < 1e-9 * np.maximum(total, 1)] = 0
+    return over(x, out)
+
+
+def past_mean(x: xr.DataArray, weeks: float) -> xr.DataArray:
+    """Mean per step over the last `weeks` weeks, counted from the entity's first non-zero step at the earliest."""
+    seen = np.cumsum(np.maximum.accumulate(x.values != 0, axis=0), axis=0)
+    return over(x, ratio(past_sum(x, weeks).values, np.minimum(seen, steps(x, weeks))))
+
+
+def past(move: Callable[..., np.ndarray], x: xr.DataArray, weeks: float, at_least: int = 1) -> xr.DataArray:
+    """Apply a bottleneck moving window (`move_max`, `move_std`, …) over the last `weeks` weeks."""
+    n = min(steps(x, weeks), len(x))
+    return over(x, move(x.values, window=n, min_count=min(at_least, n), axis=0))
+
+
+def ago(x: xr.DataArray, weeks: float) -> xr.DataArray:
+    """The value `weeks` weeks earlier; missing where the panel does not reach back."""
+    n = steps(x, weeks)
+    out = np.full(x.shape, np.nan)
+    out[n:] = x.values[:-n]
+    return over(x, out)
+
+
+def running(x: xr.DataArray) -> xr.DataArray:
+    """Total since the panel began: a stock out of its changes."""
+    return over(x, np.cumsum(x.values, axis=0, dtype=np.float64))
+
+
+def latest(x: xr.DataArray) -> xr.DataArray:
+    """The last value that was not missing."""
+    return over(x, bn.push(x.values.astype(np.float64), axis=0))
+
+
+def weeks_since(x: xr.DataArray) -> xr.DataArray:
+    """Weeks since the last step with something in it; 0 in that step, missing before the first."""
+    row = np.arange(len(x), dtype=np.float64)[:, None]
+    last = bn.push(np.where(x.values > 0, row, np.nan), axis=0)
+    return over(x, (row - last) * x.attrs["step_days"] / 7)
+
+
+def share(part: xr.DataArray, whole: xr.DataArray) -> xr.DataArray:
+    """part / whole, missing where there is no whole."""
+    return over(part, ratio(part.values, whole.values))
+
+
+def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """Elementwise part / whole as float64, NaN where whole is not positive."""
+    part, whole = np.broadcast_arrays(np.asarray(part, float), np.asarray(whole, float))
+    return np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0)

@@ -1,0 +1,214 @@
+"""Open purchase-order lines as they stood at each as-of, and what the line itself tells."""
+
+from collections.abc import Sequence
+
+import duckdb
+import numpy as np
+import pandas as pd
+
+from features.core import Feature, ratio
+from features.panels import Terms
+from features.weeks import Grid, closed_days, holiday_dates, working_days
+
+
+def open_lines(
+    con: duckdb.DuckDBPyConnection, grid: Grid, terms: Terms, *, steps: np.ndarray, country: str = ""
+) -> pd.DataFrame:
+    """Return one row per line and as-of at which the line is in the risk set R(s) (DEFINITIONS 1).
+
+    `steps` picks as-of days by their index in the grid. Every column is a fact of the line known before the row's
+    as-of: `promised_on` is the promise then in force, `received_units` what had come in, `state` due_future,
+    already_late or no_promise.
+    """
+    lines = con.execute(
+        f"SELECT *, {grid.sql_index('known_at')} AS opens, coalesce({grid.sql_index('closed_at')}, {grid.size}) AS closes "
+        "FROM line_history ORDER BY line"
+    ).df()
+    wanted = np.zeros(grid.size + 1, np.int64)
+    wanted[1:] = np.cumsum(np.isin(np.arange(grid.size), steps))
+    opens, closes = lines["opens"].to_numpy().clip(0, grid.size), lines["closes"].to_numpy().clip(0, grid.size)
+    stays = np.maximum(wanted[closes] - wanted[np.minimum(opens, closes)], 0)
+    line = np.repeat(np.arange(len(lines)), stays)
+    nth = np.arange(len(line)) - np.repeat(np.cumsum(stays) - stays, stays)
+    step = np.asarray(np.sort(steps))[wanted[opens[line]] + nth]
+    hidden = ["opens", "closes", "complete_on", "complete_known_at", "closed_at", "buyer_cancelled", "cancelled_at"]
+    rows = lines.drop(columns=[*hidden, "promised_on"]).take(line).reset_index(drop=True)
+    rows["step"], rows["as_of"] = step, grid.days[step].astype("datetime64[s]")
+    rows["first_promised_on"] = lines["promised_on"].to_numpy()[line]
+    return _add_state(_add_receipts(con, _add_promises(con, rows, grid), grid), terms, country)
+
+
+def _as_of_rows(events: pd.DataFrame, rows: pd.DataFrame, grid: Grid) -> np.ndarray:
+    """Return, for each row, the place of its line's last event at or before its step, −1 without one.
+
+    `events` is sorted by line, then time, with the step in which each became known.
+    """
+    key = events["line"].to_numpy(np.int64) * (grid.size + 1) + events["step"].to_numpy().clip(0, grid.size)
+    asked = rows["line"].to_numpy(np.int64) * (grid.size + 1) + rows["step"].to_numpy()
+    place = np.searchsorted(key, asked, side="right") - 1
+    mine = (place >= 0) & (events["line"].to_numpy()[place] == rows["line"].to_numpy()) if len(events) else place >= 0
+    return np.where(mine, place, -1)
+
+
+def _add_promises(con: duckdb.DuckDBPyConnection, rows: pd.DataFrame, grid: Grid) -> pd.DataFrame:
+    events = con.execute(
+        f"SELECT line, promised_on, {grid.sql_index('known_at')} AS step, "
+        "CAST(sum(CAST(coalesce(pushed_days, 0) > 0 AS INT)) OVER (PARTITION BY line ORDER BY nth) AS DOUBLE) AS pushes "
+        "FROM promise_history ORDER BY line, nth"
+    ).df()
+    place = _as_of_rows(events, rows, grid)
+    known = place >= 0
+    promised = np.full(len(rows), np.datetime64("NaT"), "datetime64[s]")
+    pushes, told = np.zeros(len(rows)), np.full(len(rows), np.nan)
+    promised[known] = events["promised_on"].to_numpy().astype("datetime64[s]")[place[known]]
+    pushes[known] = events["pushes"].to_numpy()[place[known]]
+    told[known] = (rows["step"].to_numpy()[known] - events["step"].to_numpy()[place[known]]) * grid.step_days
+    return rows.assign(promised_on=promised, pushes=pushes, promise_age_days=told)
+
+
+def _add_receipts(con: duckdb.DuckDBPyConnection, rows: pd.DataFrame, grid: Grid) -> pd.DataFrame:
+    events = con.execute(
+        f"SELECT h.line, {grid.sql_index('r.known_at')} AS step, "
+        "sum(coalesce(r.quantity, h.quantity)) OVER (PARTITION BY h.line ORDER BY r.known_at, r.received_on) AS units "
+        "FROM receipts r JOIN line_history h USING (po_line_id) ORDER BY h.line, r.known_at, r.received_on"
+    ).df()
+    place = _as_of_rows(events, rows, grid)
+    units = np.where(place >= 0, events["units"].to_numpy()[place] if len(events) else 0.0, 0.0)
+    return rows.assign(received_units=np.minimum(units, rows["quantity"].to_numpy()))
+
+
+def _add_state(rows: pd.DataFrame, terms: Terms, country: str) -> pd.DataFrame:
+    due = rows["promised_on"] + pd.to_timedelta(terms.tolerance_days, unit="D")
+    state = np.select([rows["promised_on"].isna(), due >= rows["as_of"]], ["no_promise", "due_future"], "already_late")
+    years = range(rows["as_of"].dt.year.min() - 1, rows["as_of"].dt.year.max() + 3) if len(rows) else ()
+    closed = holiday_dates(country, years)
+    begin = rows["as_of"].to_numpy().astype("datetime64[D]")
+    end = due.fillna(rows["as_of"]).to_numpy().astype("datetime64[D]")
+    known = rows["promised_on"].notna().to_numpy()
+    return rows.assign(
+        state=state,
+        due_on=due,
+        open_units=rows["quantity"] - rows["received_units"],
+        working_days_left=np.where(known, working_days(begin, end, closed), np.nan),
+        holidays_left=np.where(known, closed_days(begin, end, closed), np.nan),
+    )
+
+
+def days(rows: pd.DataFrame, end: str, begin: str) -> np.ndarray:
+    """Days from column `begin` to column `end` as float, NaN where either is missing."""
+    return ((rows[end] - rows[begin]) / pd.Timedelta(days=1)).to_numpy(np.float64)
+
+
+def _remaining(rows: pd.DataFrame, usual: str) -> np.ndarray:
+    return days(rows, "due_on", "ordered_on") - rows[usual].to_numpy(np.float64)
+
+
+LINE_FEATURES = (
+    Feature(
+        "age_days", lambda r: days(r, "as_of", "ordered_on"), "days", "Days since the line was ordered.",
+        "ordered {value} ago, usually {usual}", "age",
+    ),
+    Feature(
+        "days_to_promise", lambda r: days(r, "due_on", "as_of"), "days",
+        "Days until the promise in force, with tolerance; negative once it has passed.",
+        "due in {value}, usually {usual}", "time left",
+    ),
+    Feature(
+        "working_days_left", lambda r: r["working_days_left"], "days",
+        "Working days until the promise in force, the calendar's holidays left out.",
+        "{value:working} left until the promise, usually {usual:working}", "time left",
+    ),
+    Feature(
+        "holidays_left", lambda r: r["holidays_left"], "days", "Public holidays before the promise in force.",
+        "{value:holidays} before the promise", "time left",
+    ),
+    Feature(
+        "age_share", lambda r: ratio(days(r, "as_of", "ordered_on"), days(r, "due_on", "ordered_on")), "share",
+        "Share of the time from order to promise that has gone by.",
+        "{value} of the time to the promise is gone, usually {usual}", "time left",
+    ),
+    Feature(
+        "promised_lead_days", lambda r: days(r, "first_promised_on", "ordered_on"), "days",
+        "Days from order to first promise.", "promised within {value}, usually {usual}", "promise",
+    ),
+    Feature(
+        "promised_lead_vs_supplier",
+        lambda r: days(r, "first_promised_on", "ordered_on") - r["supplier_promised_days_52w"], "days",
+        "Promised lead time less the supplier's mean promised lead time of 52 weeks.",
+        "promised {value:shorter} than this supplier's usual", "promise",
+    ),
+    Feature(
+        "promised_lead_vs_item",
+        lambda r: days(r, "first_promised_on", "ordered_on") - r["supplier_product_promised_days_52w"], "days",
+        "Promised lead time less the mean promised lead time of this item at this supplier.",
+        "promised {value:shorter} than usual for this item", "promise",
+    ),
+    Feature(
+        "slack_vs_supplier", lambda r: _remaining(r, "supplier_lead_days_13w"), "days",
+        "Days by which the promise in force exceeds the supplier's mean lead time of 13 weeks.",
+        "the promise leaves {value:slack} on the supplier's real lead time", "promise",
+    ),
+    Feature(
+        "slack_vs_item", lambda r: _remaining(r, "supplier_product_lead_days_52w"), "days",
+        "Days by which the promise in force exceeds the item's mean lead time at this supplier.",
+        "the promise leaves {value:slack} on the item's real lead time", "promise",
+    ),
+    Feature(
+        "pushes", lambda r: r["pushes"], "pushes", "Times the promise of this line was pushed back.",
+        "promise already pushed back {value:times}", "pushed",
+    ),
+    Feature(
+        "slip_days", lambda r: days(r, "promised_on", "first_promised_on"), "days",
+        "Days from first promise to the promise in force.", "promise slipped by {value} so far", "pushed",
+    ),
+    Feature(
+        "promise_age_days", lambda r: r["promise_age_days"], "days", "Days since the promise in force became known.",
+        "promise confirmed {value} ago, usually {usual}", "pushed",
+    ),
+    Feature(
+        "received_share", lambda r: ratio(r["received_units"], r["quantity"]), "share",
+        "Share of the ordered quantity already received.", "{value} already received", "received",
+    ),
+    Feature(
+        "units_vs_usual", lambda r: ratio(r["quantity"], r["supplier_product_line_units_52w"]), "ratio",
+        "Ordered quantity against the mean line of this item at this supplier.",
+        "the order is {value} the usual size", "size",
+    ),
+    Feature(
+        "line_value", lambda r: r["quantity"] * r["unit_cost"], "money", "Value of the line at its unit cost.",
+        "the line is worth {value}, usually {usual}", "size",
+    ),
+    Feature(
+        "cost_vs_usual", lambda r: ratio(r["unit_cost"], r["supplier_product_unit_cost_52w"]), "ratio",
+        "Unit cost against the mean cost of this item at this supplier.", "the price is {value} the usual", "price",
+    ),
+    Feature(
+        "need_slack_days", lambda r: days(r, "need_on", "due_on") if "need_on" in r else np.nan, "days",
+        "Days between the promise in force and the day the goods are needed.",
+        "needed {value} after the promise, usually {usual}", "need",
+    ),
+    Feature(
+        "order_weekday", lambda r: r["ordered_on"].dt.weekday, "weekday", "Weekday of the order, Monday is 0.",
+        "ordered on a {value:weekday}", "calendar",
+    ),
+    Feature(
+        "promise_weekday", lambda r: r["promised_on"].dt.weekday, "weekday", "Weekday of the promise in force.",
+        "promised for a {value:weekday}", "calendar",
+    ),
+    Feature(
+        "order_month", lambda r: r["ordered_on"].dt.month, "month", "Month of the order.",
+        "ordered in {value:month}", "calendar",
+    ),
+    Feature(
+        "promise_month", lambda r: r["promised_on"].dt.month, "month", "Month of the promise in force.",
+        "promised for {value:month}", "calendar",
+    ),
+)  # fmt: skip
+
+
+def line_features(rows: pd.DataFrame, features: Sequence[Feature] = LINE_FEATURES) -> np.ndarray:
+    """Return float32 [row, feature] of the line's own features; `rows` carries the levels' features it is held against."""
+    out = np.empty((len(rows), len(features)), np.float32)
+    for k, feature in enumerate(features):
+        out[:, k] = np.asarray(feature.formula(rows), dtype=np.float64)
+    return out

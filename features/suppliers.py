@@ -1,0 +1,384 @@
+"""How reliable have this supplier, its lane, its item, its category and its region been lately?"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import bottleneck as bn
+import duckdb
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from features.core import Feature, ago, build, latest, names, over, past, past_mean, past_sum, running, share, weeks_since
+from features.panels import SUPPLY_MEASURES, counts, tiles
+from features.weeks import Grid
+
+PRIOR_LINES = 8.0  # matured promises that the prior rate weighs; few enough that 8 own lines count as much
+
+
+def late_share(weeks: int) -> Feature:
+    def formula(panel: xr.Dataset) -> xr.DataArray:
+        late, matured = past_sum(panel.late_lines, weeks), past_sum(panel.matured_lines, weeks)
+        return over(late, (late.values + PRIOR_LINES * panel.prior.values) / (matured.values + PRIOR_LINES))
+
+    return Feature(
+        f"late_share_{weeks}w",
+        formula,
+        "on-time share",
+        f"Promises that fell due in the last {weeks} weeks and were missed, shrunk towards the level above by {PRIOR_LINES:g} lines.",
+        f"on time {{value}} over {weeks} weeks, usually {{usual}}",
+        "late share",
+    )
+
+
+def late_trend() -> Feature:
+    def formula(panel: xr.Dataset) -> xr.DataArray:
+        return late_share(4).formula(panel) - late_share(52).formula(panel)
+
+    return Feature(
+        "late_trend",
+        formula,
+        "share",
+        "Late share of the last 4 weeks less that of the last 52.",
+        "late share moved by {value} in 4 weeks",
+        "late share",
+    )
+
+
+def matured_lines() -> Feature:
+    return Feature(
+        "matured_lines_52w",
+        lambda panel: past_sum(panel.matured_lines, 52),
+        "lines",
+        "Promises that fell due in the last 52 weeks: the evidence behind the shares.",
+        "{value} promises fell due in a year",
+        "evidence",
+    )
+
+
+def last_outcome() -> Feature:
+    return Feature(
+        "last_outcome",
+        lambda panel: latest(share(panel.late_lines, panel.matured_lines)).clip(0, 1),
+        "share",
+        "Outcome of the last promise that fell due: 1 missed, 0 kept.",
+        "the last delivery was {value:outcome}",
+        "late share",
+    )
+
+
+def mean_per(name: str, part: str, whole: str, weeks: int, unit: str, about: str, say: str, family: str = "") -> Feature:
+    """Return sum(part) / sum(whole) over `weeks` weeks, missing without any."""
+    return Feature(
+        f"{name}_{weeks}w",
+        lambda panel: share(past_sum(panel[part], weeks), past_sum(panel[whole], weeks)),
+        unit,
+        about,
+        say,
+        family,
+    )
+
+
+def days_late(weeks: int) -> Feature:
+    return mean_per(
+        "days_late", "days_late", "completed_lines", weeks, "days",
+        f"Mean days between first promise and completion, of lines completed in the last {weeks} weeks; early is negative.",
+        f"on average {{value}} late over {weeks} weeks, usually {{usual}}", "lead time",
+    )  # fmt: skip
+
+
+def lead_days(weeks: int) -> Feature:
+    return mean_per(
+        "lead_days", "lead_days", "completed_lines", weeks, "days",
+        f"Mean days from order to completion, of lines completed in the last {weeks} weeks.",
+        f"takes {{value}} from order to delivery over {weeks} weeks, usually {{usual}}", "lead time",
+    )  # fmt: skip
+
+
+def promised_days(weeks: int) -> Feature:
+    return mean_per(
+        "promised_days", "promised_days", "promised_lines", weeks, "days",
+        f"Mean days from order to first promise, of lines ordered in the last {weeks} weeks.",
+        "promises {value} ahead, usually {usual}", "lead time",
+    )  # fmt: skip
+
+
+def lead_drift() -> Feature:
+    def formula(panel: xr.Dataset) -> xr.DataArray:
+        return lead_days(8).formula(panel) - lead_days(52).formula(panel)
+
+    return Feature(
+        "lead_drift",
+        formula,
+        "days",
+        "Mean lead time of the last 8 weeks less that of the last 52.",
+        "lead times moved by {value} in 8 weeks",
+        "lead time",
+    )
+
+
+def lead_spread() -> Feature:
+    def formula(panel: xr.Dataset) -> xr.DataArray:
+        mean = lead_days(52).formula(panel)
+        square = share(past_sum(panel.lead_days_sq, 52), past_sum(panel.completed_lines, 52))
+        return over(mean, np.sqrt(np.maximum(square.values - mean.values**2, 0)))
+
+    return Feature(
+        "lead_spread_52w",
+        formula,
+        "days",
+        "Standard deviation of the lead times of lines completed in the last 52 weeks.",
+        "lead times spread by {value}, usually {usual}",
+        "lead time",
+    )
+
+
+def open_lines() -> Feature:
+    return Feature(
+        "open_lines",
+        lambda panel: running(panel.ordered_lines - panel.closed_lines),
+        "lines",
+        "Lines known and not known complete or cancelled.",
+        "{value} lines open, usually {usual}",
+        "backlog",
+    )
+
+
+def open_vs_usual() -> Feature:
+    def formula(panel: xr.Dataset) -> xr.DataArray:
+        backlog = open_lines().formula(panel)
+        return share(backlog, past_mean(over(panel.ordered_lines, backlog.values), 52))
+
+    return Feature(
+        "open_vs_usual",
+        formula,
+        "ratio",
+        "Open lines against their mean over the last 52 weeks.",
+        "its open orders are {value} the usual",
+        "backlog",
+    )
+
+
+def overdue_share() -> Feature:
+    return Feature(
+        "overdue_share",
+        lambda panel: share(running(panel.overdue_lines), open_lines().formula(panel)),
+        "share",
+        "Share of the open lines whose promise has passed.",
+        "{value} of its open lines are overdue, usually {usual}",
+        "backlog",
+    )
+
+
+def overdue_vs_usual() -> Feature:
+    def formula(panel: xr.Dataset) -> xr.DataArray:
+        overdue = over(panel.overdue_lines, running(panel.overdue_lines).values)
+        return share(overdue, past_mean(overdue, 52) + 0.5)
+
+    return Feature(
+        "overdue_vs_usual",
+        formula,
+        "ratio",
+        "Overdue lines against half a line more than their mean over the last 52 weeks.",
+        "its overdue lines are {value} the usual",
+        "backlog",
+    )
+
+
+def weeks_since_receipt() -> Feature:
+    return Feature(
+        "weeks_since_receipt",
+        lambda panel: weeks_since(panel.receipts),
+        "weeks",
+        "Weeks since anything was received.",
+        "nothing received for {value}",
+        "recency",
+    )
+
+
+def weeks_since_order() -> Feature:
+    return Feature(
+        "weeks_since_order",
+        lambda panel: weeks_since(panel.ordered_lines),
+        "weeks",
+        "Weeks since anything was ordered.",
+        "nothing ordered for {value}",
+        "recency",
+    )
+
+
+def order_surge(measure: str, word: str) -> Feature:
+    def formula(panel: xr.Dataset) -> xr.DataArray:
+        usual = ago(past_mean(panel[measure], 48), 4)
+        return share(past_mean(panel[measure], 4), usual)
+
+    return Feature(
+        f"{word}_surge_4w",
+        formula,
+        "ratio",
+        f"Ordered {word} of the last 4 weeks against the mean of the 48 weeks before: the bullwhip at the supplier's door.",
+        f"orders on it ({word}) are {{value}} the usual",
+        "surge",
+    )
+
+
+def pushed_share(weeks: int) -> Feature:
+    return mean_per(
+        "pushed_share", "pushes", "ordered_lines", weeks, "share",
+        f"Promise dates pushed back in the last {weeks} weeks, per line ordered in them.",
+        f"pushed {{value}} of its promises over {weeks} weeks, usually {{usual}}", "pushes",
+    )  # fmt: skip
+
+
+def push_days(weeks: int) -> Feature:
+    return mean_per(
+        "push_days", "push_days", "pushes", weeks, "days",
+        f"Mean days by which a push moved the promise, over the last {weeks} weeks.",
+        "a push costs {value}, usually {usual}", "pushes",
+    )  # fmt: skip
+
+
+def breadth() -> Feature:
+    return Feature(
+        "products_26w",
+        lambda panel: running(panel.products),
+        "products",
+        "Different products ordered in the last 26 weeks.",
+        "{value} different products in 26 weeks",
+        "breadth",
+    )
+
+
+def line_units() -> Feature:
+    return mean_per(
+        "line_units", "ordered_units", "ordered_lines", 52, "units",
+        "Mean units of a line ordered in the last 52 weeks.", "a line has {value} units, usually {usual}", "size",
+    )  # fmt: skip
+
+
+def unit_cost() -> Feature:
+    return mean_per(
+        "unit_cost", "ordered_value", "ordered_units", 52, "money per unit",
+        "Mean cost of a unit ordered in the last 52 weeks.", "a unit costs {value}, usually {usual}", "price",
+    )  # fmt: skip
+
+
+def late_volatility() -> Feature:
+    def formula(panel: xr.Dataset) -> xr.DataArray:
+        weekly = share(past_sum(panel.late_lines, 4), past_sum(panel.matured_lines, 4))
+        return past(bn.move_std, weekly, 52, at_least=4)
+
+    return Feature(
+        "late_volatility_52w",
+        formula,
+        "share",
+        "Standard deviation, over the last 52 weeks, of the late share of four weeks.",
+        "its late share swings by {value}, usually {usual}",
+        "late share",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """Whose history: the columns that name the entity, the level whose late share is its prior, and its features."""
+
+    name: str
+    of: str
+    keys: tuple[str, ...]
+    prior: str
+    formulas: tuple[Feature, ...]
+
+    @property
+    def features(self) -> tuple[Feature, ...]:
+        return tuple(f.at(self.name, self.of) for f in self.formulas)
+
+
+TREND = (
+    late_share(4), late_share(13), late_share(52), days_late(13), lead_drift(), overdue_share(),
+    order_surge("ordered_lines", "lines"), pushed_share(13),
+)  # fmt: skip
+
+LEVELS = (
+    Level("chain", "the whole chain", (), "", (late_share(4), late_share(13), late_share(52), overdue_share())),
+    Level("region", "supplier's region", ("region",), "chain", TREND),
+    Level("category", "product category", ("category",), "chain", TREND),
+    Level(
+        "supplier", "supplier", ("supplier_id",), "chain",
+        (
+            *(late_share(w) for w in (4, 13, 26, 52)), late_trend(), late_volatility(), matured_lines(), days_late(13), days_late(52),
+            lead_days(13), lead_days(52), lead_drift(), lead_spread(), promised_days(52), open_lines(), open_vs_usual(),
+            overdue_share(), overdue_vs_usual(), weeks_since_receipt(), order_surge("ordered_lines", "lines"),
+            order_surge("ordered_value", "value"), pushed_share(13), push_days(52), breadth(),
+        ),
+    ),
+    Level(
+        "site_supplier", "supplier into this site", ("site_id", "supplier_id"), "supplier",
+        (late_share(13), late_share(52), matured_lines(), lead_days(52), weeks_since_order()),
+    ),
+    Level(
+        "supplier_product", "this item at this supplier", ("supplier_id", "product_id"), "supplier",
+        (
+            late_share(13), late_share(52), matured_lines(), last_outcome(), days_late(52), lead_days(52), promised_days(52),
+            line_units(), unit_cost(), weeks_since_order(),
+        ),
+    ),
+)  # fmt: skip
+
+
+def history(con: duckdb.DuckDBPyConnection, rows: pd.DataFrame, grid: Grid) -> tuple[np.ndarray, list[str]]:
+    """Return each row's standing at every level, float32 [row, feature], and the features' names.
+
+    `rows` has `step` (index of the row's as-of in the grid) and the key columns of every level. `line_events` is in
+    `con`. A row of an entity without any event has missing values but for its prior.
+    """
+    every = [f for level in LEVELS for f in level.features]
+    out = np.full((len(rows), len(every)), np.nan, np.float32)
+    standing: dict[str, np.ndarray] = {}
+    column = 0
+    for level in LEVELS:
+        width = len(level.formulas)
+        prior = standing.get(level.prior, np.full(len(rows), 0.2))
+        _fill(con, level, rows, grid, prior, out[:, column : column + width])
+        standing[level.name] = out[:, column + names(level.formulas).index("late_share_52w")]
+        column += width
+    return out, names(every)
+
+
+def _fill(
+    con: duckdb.DuckDBPyConnection, level: Level, rows: pd.DataFrame, grid: Grid, prior: np.ndarray, out: np.ndarray
+) -> None:
+    counted = counts(con, "line_events", level.keys, SUPPLY_MEASURES, grid)
+    entity, row_entity, entities = number(counted, rows, level.keys)
+    prior_of = parent_prior(level, rows, row_entity, prior, entities, grid)
+    steps = rows["step"].to_numpy()
+    for block, panel in tiles(counted, entity, entities, SUPPLY_MEASURES, grid):
+        panel["prior"] = panel.late_lines.copy(data=prior_of[:, block])
+        table = build(panel, level.formulas)
+        mine = np.flatnonzero((row_entity >= block.start) & (row_entity < block.stop))
+        place = (steps[mine], row_entity[mine] - block.start)
+        for k, formula in enumerate(level.formulas):
+            out[mine, k] = table[formula.name].values[place]
+    unknown = row_entity < 0
+    for k, formula in enumerate(level.formulas):
+        if formula.name.startswith("late_share"):
+            out[unknown, k] = prior[unknown]
+
+
+def number(counted: pd.DataFrame, rows: pd.DataFrame, keys: Sequence[str]) -> tuple[np.ndarray, np.ndarray, int]:
+    """Number the entities of `counted` and of `rows` alike: 0 … n − 1, −1 for a row's entity without any event."""
+    if not keys:
+        return np.zeros(len(counted), np.int64), np.zeros(len(rows), np.int64), 1
+    entities = counted[list(keys)].drop_duplicates().sort_values(list(keys)).reset_index(drop=True)
+    index = pd.MultiIndex.from_frame(entities)
+    place = [index.get_indexer(pd.MultiIndex.from_frame(frame[list(keys)])) for frame in (counted, rows)]
+    return place[0], place[1], len(entities)
+
+
+def parent_prior(
+    level: Level, rows: pd.DataFrame, row_entity: np.ndarray, prior: np.ndarray, entities: int, grid: Grid
+) -> np.ndarray:
+    """Spread the parent's late share, known per row, over [step, entity]; steps without a row are never read."""
+    out = np.zeros((grid.size, entities))
+    known = row_entity >= 0
+    out[rows["step"].to_numpy()[known], row_entity[known]] = prior[known]
+    return out
