@@ -168,7 +168,7 @@ class Given(NamedTuple):
 
 
 def load(workspace: Path | str, environ: Mapping[str, str] | None = None, **flags: Any) -> Settings:
-    """Read a workspace's settings: bullwhip.toml < environment BULLWHIP_* < flags; a flag that is None was not given."""
+    """Read settings: bullwhip.toml < environment BULLWHIP_* < flags; a flag that is None was not given."""
     workspace = Path(workspace).expanduser()
     given = {
         **_from_file(workspace / FILE),
@@ -229,12 +229,13 @@ def environment(settings: Settings) -> dict[str, str]:
         "PREFECT_HOME": str((settings.workspace / "prefect").resolve()),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",  # a fresh home takes up to 19 s, default 20
-        "PREFECT_LOGGING_LEVEL": "WARNING",
+        "PREFECT_LOGGING_LEVEL": "INFO",  # what its pages show …
+        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "WARNING",  # … and what stderr does
         "PREFECT_SERVER_LOGGING_LEVEL": "ERROR",
         "DO_NOT_TRACK": "true",
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
-        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
         "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
     }
 
