@@ -1,0 +1,309 @@
+"""Hold raw tables to their contracts: good rows typed, bad rows in quarantine with their reasons, nothing lost."""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import duckdb
+
+from features.casting import EXPECTED, accepts, cleaned, quote, stage_sql, typed
+from features.contracts import ORDERS, TABLES, Breach, Column, ContractError, Table, Verdict
+from features.quarantine import count_reasons, find_duplicates, find_links, find_own, open_quarantine, part, set_aside
+
+TYPES = {"id": "VARCHAR", "text": "VARCHAR", "date": "DATE", "timestamp": "TIMESTAMP", "number": "DOUBLE"}
+OURS = (duckdb.ParserException, duckdb.BinderException, duckdb.CatalogException, duckdb.InternalException)
+
+WEEKLY = (
+    "the rows look like weekly totals (one per product, site and week, always the same weekday), so each counts as "
+    "known when its week ends, ordered_at + 7 days; bring known_at if that is wrong"
+)
+
+
+@dataclass(slots=True)
+class Seen:
+    """What is known so far of one table on its way through the door."""
+
+    table: Table
+    source: str = ""
+    raw: dict[str, str] = field(default_factory=dict)
+    breaches: list[Breach] = field(default_factory=list)
+    staged: str = ""
+    rows: int = 0
+
+    def error(self, column: str, count: int, message: str) -> None:
+        self.breaches.append(Breach("error", self.table.name, column, count, message))
+
+    def warn(self, column: str, count: int, message: str) -> None:
+        self.breaches.append(Breach("warning", self.table.name, column, count, message))
+
+    @property
+    def broken(self) -> bool:
+        return any(b.severity == "error" for b in self.breaches)
+
+
+def hold(
+    con: duckdb.DuckDBPyConnection,
+    sources: Mapping[str, str],
+    *,
+    now: datetime,
+    max_quarantined: float = 0.10,
+    attributes: Sequence[str] = (),
+) -> tuple[Verdict, ...]:
+    """Create every contract table and `quarantine` in `con` from raw relations, and say what came of each table.
+
+    `sources` maps table names to relations in `con`. Sets the session's time zone to UTC. Raises ContractError with
+    the breaches of all tables at once; then `con` has no contract table, but `quarantine`.
+    """
+    now = now.astimezone(UTC).replace(tzinfo=None) if now.tzinfo else now
+    con.execute("SET TimeZone = 'UTC'")
+    for name in ("quarantine", *(t.name for t in TABLES)):
+        con.execute(f"DROP TABLE IF EXISTS {quote(name)}")
+    seen = {t.name: Seen(t, sources.get(t.name, "")) for t in TABLES}
+    present = [s for s in seen.values() if s.source]
+    _require_a_side(seen)
+    open_quarantine(con)
+    for s in present:
+        _inspect(con, s, attributes if s.table.name == "purchases" else ())
+        if not s.broken:
+            _stage(con, s, now)
+    ready = {s.table.name: s.table for s in present if s.staged}
+    for t in ready.values():
+        find_own(con, t)
+        find_duplicates(con, t)
+    find_links(con, ready)
+    for t in ready.values():
+        set_aside(con, t)
+    verdicts = tuple(_judge(con, s, ready, max_quarantined) for s in seen.values() if s.source or s.breaches)
+    errors = tuple(e for v in verdicts for e in v.errors)
+    _close(con, ready, keep=not errors)
+    if errors:
+        raise ContractError(errors, verdicts)
+    return verdicts
+
+
+def _require_a_side(seen: Mapping[str, Seen]) -> None:
+    """Purchases and receipts run the delay task, orders the shift task; neither is nothing to do."""
+    orders, purchases, receipts = (seen[n] for n in ("orders", "purchases", "receipts"))
+    if purchases.source and not receipts.source:
+        receipts.error("", 0, "the table is missing; purchases came without it, and both are needed to judge delays")
+    if receipts.source and not purchases.source:
+        purchases.error("", 0, "the table is missing; receipts came without it, and both are needed to judge delays")
+    if not (orders.source or purchases.source or receipts.source):
+        came = ", ".join(n for n, s in seen.items() if s.source) or "none of the tables"
+        orders.error("", 0, f"the table is missing, and so are purchases and receipts; found {came}; bring one side")
+
+
+def _inspect(con: duckdb.DuckDBPyConnection, s: Seen, attributes: Sequence[str]) -> None:
+    """Compare column names and types with the contract."""
+    if s.source.casefold() in {t.name for t in TABLES}:
+        raise ValueError(f"source {s.source!r} has the name of a contract table; give the raw relation another name")
+    try:
+        described = con.execute(f"DESCRIBE SELECT * FROM {quote(s.source)}").fetchall()
+    except duckdb.Error as error:
+        return s.error("", 0, unreadable(error))
+    s.raw = {row[0]: row[1] for row in described}
+    own = {c.name for c in s.table.columns}
+    for c in s.table.columns:
+        if c.name not in s.raw:
+            _missing(s, c, own)
+        elif not accepts(c.kind, s.raw[c.name]):
+            _wrong_type(con, s, c)
+    for name in attributes:
+        if name not in s.raw:
+            s.error(name, 0, f"settings name this attribute, but the column is missing{_near(name, s.raw)}")
+    return None
+
+
+def _missing(s: Seen, column: Column, own: set[str]) -> None:
+    others = [n for n in s.raw if n not in own]
+    same = next((n for n in others if n.casefold() == column.name), None)
+    if same:
+        s.error(column.name, 0, f"the column is written {same!r}; please write {column.name!r}")
+    elif column.required:
+        s.error(column.name, 0, f"the column is missing{_near(column.name, others) or _columns(s.raw)}")
+    elif near := difflib.get_close_matches(column.name, others, 1, 0.85):
+        s.warn(column.name, 0, f"there is no such column, but {near[0]!r} looks like it; rename it if it is meant")
+
+
+def _near(name: str, among: Sequence[str] | Mapping[str, str]) -> str:
+    near = difflib.get_close_matches(name, among, 1, 0.6)
+    return f"; the closest column is {near[0]!r}; rename it if it is meant" if near else ""
+
+
+def _columns(raw: Mapping[str, str]) -> str:
+    return f"; the columns are {', '.join(raw)}" if len(raw) <= 20 else f"; the columns are {', '.join([*raw][:20])}, …"
+
+
+def _wrong_type(con: duckdb.DuckDBPyConnection, s: Seen, c: Column) -> None:
+    """Report a column of another type; where all its cells are empty the type says nothing: it counts as absent."""
+    name, came, source = quote(c.name), s.raw.pop(c.name), quote(s.source)
+    found = con.execute(f"SELECT CAST({name} AS VARCHAR) FROM {source} WHERE {name} IS NOT NULL LIMIT 1").fetchall()
+    if found:
+        s.error(c.name, 0, f"the column is {came} (such as {found[0][0][:60]!r}), expected {EXPECTED[c.kind]}")
+    else:
+        without = f"__without_{c.name}_{s.table.name}"
+        con.execute(f"CREATE OR REPLACE TEMP VIEW {quote(without)} AS SELECT * EXCLUDE ({name}) FROM {source}")
+        s.source = without
+
+
+def _stage(con: duckdb.DuckDBPyConnection, s: Seen, now: datetime) -> None:
+    """Read the source once into a typed table beside its reasons."""
+    defaults = {c.name: c.default for c in s.table.columns if c.default}
+    try:
+        if s.table is ORDERS and "known_at" not in s.raw and _weekly_totals(con, s):
+            defaults["known_at"] = "ordered_at + INTERVAL 7 DAY - INTERVAL 1 MICROSECOND"
+            s.warn("known_at", 0, WEEKLY)
+        select = stage_sql(s.table, s.source, s.raw, now=now, defaults=defaults)
+        con.execute(f"CREATE OR REPLACE TABLE {part(s.table.name)} AS {select}")
+    except duckdb.Error as error:
+        return s.error("", 0, unreadable(error))
+    s.staged = part(s.table.name)
+    s.rows = con.execute(f"SELECT count(*) FROM {s.staged}").fetchall()[0][0]
+    if not s.rows and not s.table.optional:
+        s.error(
+            "", 0, f"the table has its columns but no rows, expected one row per {s.table.key[0].removesuffix('_id')}"
+        )
+    elif not s.rows:
+        s.warn("", 0, "the table has no rows")
+    return None
+
+
+def _weekly_totals(con: duckdb.DuckDBPyConnection, s: Seen) -> bool:
+    """Say whether orders look like weekly totals: midnight of one weekday, one row per product, site and day."""
+    raw, columns = s.raw, {c.name: c for c in s.table.columns}
+    names = ("ordered_at", "product_id", "site_id")
+    day, product, site = (typed(columns[n].kind, f"({cleaned(columns[n], raw[n])})", raw[n]) for n in names)
+    source = quote(s.source)
+    weekdays, midnight = con.execute(
+        f"SELECT count(DISTINCT isodow(d)), bool_and(d = date_trunc('day', d)) FROM (SELECT {day} AS d FROM {source})"
+    ).fetchall()[0]
+    if weekdays != 1 or not midnight:
+        return False
+    return con.execute(
+        f"""SELECT max(n) = 1 FROM (SELECT count(*) AS n
+            FROM (SELECT {day} AS d, {product} AS p, {site} AS s FROM {source}) WHERE d IS NOT NULL GROUP BY d, p, s)"""
+    ).fetchall()[0][0]
+
+
+def unreadable(error: duckdb.Error) -> str:
+    """Return one line for what DuckDB says of a source it cannot read; a slip in our own SQL is no reader's fault."""
+    if isinstance(error, OURS):
+        raise error
+    return f"cannot be read: {' '.join(str(error).split())[:400]}"
+
+
+def _judge(con: duckdb.DuckDBPyConnection, s: Seen, ready: Mapping[str, Table], max_quarantined: float) -> Verdict:
+    """Count what was found, add the breaches that only counting shows, and measure what is kept."""
+    name = s.table.name
+    if not s.staged:
+        return Verdict(name, breaches=tuple(s.breaches))
+    bad, reasons = count_reasons(con, name)
+    _never_readable(con, s, reasons)
+    if s.rows and bad / s.rows > max_quarantined and not s.broken:
+        s.error("", bad, _too_many(con, s, bad, reasons, max_quarantined))
+    _unknown_ids(con, s, ready)
+    facts = _measure(con, s) if s.rows > bad else {}
+    return Verdict(name, s.rows, s.rows - bad, bad, tuple(s.breaches), reasons, **facts)
+
+
+def _never_readable(con: duckdb.DuckDBPyConnection, s: Seen, reasons: Mapping[str, int]) -> None:
+    """Report a text column of which not one cell could be read: that is a wrong column, not bad rows."""
+    for c in s.table.columns:
+        unread = sum(
+            n for r, n in reasons.items() if r.startswith((f"{c.name} is not an ISO", f"{c.name} is not a num"))
+        )
+        if unread > 1 and con.execute(f"SELECT count({quote(c.name)}) = 0 FROM {s.staged}").fetchall()[0][0]:
+            example = _example(con, s, f"{c.name} is not a")
+            s.error(
+                c.name,
+                unread,
+                f"not one of {unread:,} values can be read, such as {example}; expected {EXPECTED[c.kind]}",
+            )
+
+
+def _example(con: duckdb.DuckDBPyConnection, s: Seen, reason: str) -> str:
+    found = con.execute(
+        "SELECT shows, row + 1 FROM __found WHERE table_name = ? AND starts_with(rule, ?) ORDER BY row LIMIT 1",
+        [s.table.name, reason],
+    ).fetchall()
+    return f"{found[0][0]} in row {found[0][1]:,}" if found else ""
+
+
+def _too_many(con: duckdb.DuckDBPyConnection, s: Seen, bad: int, reasons: Mapping[str, int], allowed: float) -> str:
+    """Name the share and the commonest reasons with an example each; of dates show both ways of writing."""
+    named = []
+    for reason, count in [*reasons.items()][:3]:
+        example = f"{reason} in {count:,} rows, such as {_example(con, s, reason)}"
+        column = reason.partition(" ")[0]
+        if " is not an ISO" in reason:
+            good = con.execute(f"SELECT CAST(max({quote(column)}) AS VARCHAR) FROM {s.staged}").fetchall()[0][0]
+            example += f", while others are written like {good[:10]!r}; write every date as YYYY-MM-DD"
+        named.append(example)
+    return (
+        f"{bad:,} of {s.rows:,} rows are bad ({bad / s.rows:.0%}), at most {allowed:.0%} may be (max_quarantined): "
+        + "; ".join(named)
+    )
+
+
+def _unknown_ids(con: duckdb.DuckDBPyConnection, s: Seen, ready: Mapping[str, Table]) -> None:
+    for c in s.table.columns:
+        if c.refers_to not in ready:
+            continue
+        name, other = quote(c.name), quote(ready[c.refers_to].key[0])
+        ids = con.execute(
+            f"""SELECT DISTINCT {name} AS id FROM {s.staged} s WHERE {name} IS NOT NULL
+                AND NOT EXISTS (SELECT 1 FROM {part(c.refers_to)} m WHERE m.{other} = s.{name}) ORDER BY id"""
+        ).fetchall()
+        if ids:
+            few = ", ".join(repr(i[0]) for i in ids[:5]) + (", …" if len(ids) > 5 else "")
+            s.warn(c.name, len(ids), f"{len(ids):,} not listed in {c.refers_to}: {few}; the rows are kept")
+
+
+def _measure(con: duckdb.DuckDBPyConnection, s: Seen) -> dict[str, Any]:
+    """Return days, weeks, entities and latencies of the good rows."""
+    ids = [c.name for c in s.table.columns if c.name in ("supplier_id", "product_id", "site_id", "signal")]
+    event = quote(s.table.event) if s.table.event else "CAST(NULL AS DATE)"
+    first, last, weeks, *counts = con.execute(
+        f"""SELECT CAST(min({event}) AS DATE), CAST(max({event}) AS DATE), count(DISTINCT date_trunc('week', {event}))
+            {"".join(f", count(DISTINCT {quote(n)})" for n in ids)} FROM {s.staged}"""
+    ).fetchall()[0]
+    facts = {"first_day": first, "last_day": last, "weeks": weeks, "entities": dict(zip(ids, counts, strict=True))}
+    if s.table.event in ("ordered_at", "received_on", "observed_on"):
+        facts |= _latency(con, s.staged + (" WHERE kind = 'observed'" if s.table.event == "observed_on" else ""), event)
+    return facts
+
+
+def _latency(con: duckdb.DuckDBPyConnection, good: str, event: str) -> dict[str, float]:
+    """Return how long after the event half and 95 % of the rows were known, in whole hours rounded up."""
+    hours = con.execute(
+        f"""SELECT ceil(epoch_us(known_at - CAST({event} AS TIMESTAMP)) / 3.6e9) AS hours, count(*) FROM {good}
+            GROUP BY hours ORDER BY hours"""
+    ).fetchall()
+    total, passed = sum(n for _, n in hours), 0
+    out: dict[str, float] = {}
+    for h, n in hours:
+        passed += n
+        for name, share in (("p50", 0.5), ("p95", 0.95)):
+            if passed >= share * total:
+                out.setdefault(f"known_at_latency_{name}_hours", float(h))
+    return out
+
+
+def _close(con: duckdb.DuckDBPyConnection, ready: Mapping[str, Table], *, keep: bool) -> None:
+    """Give the good rows their contract name and create the tables that did not come; after an error drop them all."""
+    con.execute("DROP TABLE __found")
+    for t in TABLES:
+        if t.name in ready and not keep:
+            con.execute(f"DROP TABLE {part(t.name)}")
+        elif t.name in ready:
+            con.execute(f"ALTER TABLE {part(t.name)} RENAME TO {quote(t.name)}")
+        elif keep:
+            columns = ", ".join(f"{quote(c.name)} {TYPES[c.kind]}" for c in t.columns)
+            con.execute(f"CREATE TABLE {quote(t.name)} ({columns})")
+    if keep:
+        con.execute(
+            """UPDATE receipts SET quantity = p.quantity FROM purchases p
+               WHERE receipts.po_line_id = p.po_line_id AND receipts.quantity IS NULL"""
+        )

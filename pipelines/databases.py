@@ -1,0 +1,81 @@
+"""Copy input tables out of any database SQLAlchemy speaks to, in chunks, without ever showing a password."""
+
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import sqlalchemy as sa
+from sqlalchemy.engine import URL, make_url
+
+from features.casting import quote
+from features.contracts import TABLES
+from pipelines.settings import Unreachable, UserError, mask
+
+CHUNK = 100_000
+
+
+def read(url: str, con: duckdb.DuckDBPyConnection) -> Mapping[str, str]:
+    """Copy the tables and views that have a contract name into `con` as text, and return {table: relation}."""
+    try:
+        place = make_url(url)
+        engine = sa.create_engine(place)
+    except sa.exc.ArgumentError:
+        raise UserError(f"{mask(url)} is not a database URL; expected dialect+driver://user@host/name") from None
+    except (sa.exc.NoSuchModuleError, ModuleNotFoundError) as error:
+        raise UserError(f"{mask(url)} needs a driver that is not installed: {error}") from None
+    _refuse_missing_file(place)
+    try:
+        with engine.connect() as connection:
+            there = sa.inspect(connection)
+            names = [*there.get_table_names(), *there.get_view_names()]
+            by_case = {n.casefold(): n for n in sorted(names)}
+            wanted = {t.name: by_case[t.name] for t in TABLES if t.name in by_case}
+            return {name: _copy(connection, there_name, name, con) for name, there_name in wanted.items()}
+    except sa.exc.SQLAlchemyError as error:
+        raise Unreachable(f"database {mask(url)} does not answer: {_without_password(error, place)}") from None
+    finally:
+        engine.dispose()
+
+
+def _refuse_missing_file(place: URL) -> None:
+    """SQLite would make a new, empty file where none is."""
+    file = place.database if place.get_backend_name() == "sqlite" else None
+    if file and file != ":memory:" and not Path(file).is_file():
+        raise Unreachable(f"there is no database file {file}; a full path needs four slashes: sqlite:////…")
+
+
+def _without_password(error: Exception, place: URL) -> str:
+    said = mask(" ".join(str(getattr(error, "orig", None) or error).split()))
+    return said.replace(str(place.password), "***") if place.password else said
+
+
+def _copy(connection: sa.Connection, there_name: str, name: str, con: duckdb.DuckDBPyConnection) -> str:
+    target = f"raw_{name}"
+    query = sa.select(sa.text("*")).select_from(sa.table(there_name))
+    result = connection.execution_options(stream_results=True, max_row_buffer=CHUNK).execute(query)
+    columns = list(result.keys())
+    con.execute(f"CREATE OR REPLACE TABLE {quote(target)} ({', '.join(f'{quote(c)} VARCHAR' for c in columns)})")
+    for rows in result.partitions(CHUNK):
+        chunk = pa.table([_as_text(column) for column in zip(*rows, strict=True)], names=columns)
+        con.register("__chunk", chunk)
+        con.execute(f"INSERT INTO {quote(target)} SELECT * FROM __chunk")
+        con.unregister("__chunk")
+    return target
+
+
+def _as_text(values: Sequence[Any]) -> pa.Array:
+    """Return the cells as text that reads back as the same value; drivers mix types within a column."""
+    return pa.array([v if v is None or v.__class__ is str else _cell(v) for v in values], type=pa.string())
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float | Decimal) and value == value and -1e15 < value < 1e15 and value == int(value):
+        return str(int(value))
+    if isinstance(value, bytes | memoryview):
+        return bytes(value).hex()
+    return value.isoformat(*" " * hasattr(value, "hour")) if hasattr(value, "isoformat") else str(value)

@@ -1,0 +1,161 @@
+"""Bring Parquet, CSV and SQL tables to the door, hold them to their contracts, and keep what was refused."""
+
+import difflib
+import hashlib
+import os
+import tempfile
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+
+import duckdb
+
+from features.casting import quote, text
+from features.contracts import TABLES, Breach, ContractError, Verdict
+from features.door import hold, unreadable
+from pipelines import databases
+from pipelines.settings import Settings, UserError
+
+SUFFIXES = (".parquet", ".csv", ".csv.gz")
+NAMES = tuple(t.name for t in TABLES)
+
+
+def load(settings: Settings, *, now: datetime) -> tuple[duckdb.DuckDBPyConnection, tuple[Verdict, ...]]:
+    """Read the tables that settings name and hold them to their contracts, in memory; big ones spill to disk.
+
+    Refused rows go to `<workspace>/quarantine/<table>.parquet`, also when the input as a whole is refused with
+    ContractError. Files of tables that are clean now are removed.
+    """
+    con = connect(settings)
+    sources = read(settings.data.get_secret_value() if settings.data_url else str(settings.data_folder), con)
+    try:
+        verdicts = hold(con, sources, now=now, max_quarantined=settings.max_quarantined, attributes=settings.attributes)
+    finally:
+        write_quarantine(con, settings.workspace / "quarantine")
+        for name in sources.values():
+            con.execute(f"DROP {'TABLE' if settings.data_url else 'VIEW'} IF EXISTS {quote(name)}")
+    return con, verdicts
+
+
+def connect(settings: Settings) -> duckdb.DuckDBPyConnection:
+    """Open a DuckDB in memory that may spill to the temporary folder."""
+    spill = Path(tempfile.gettempdir()) / f"bullwhip-{os.getpid()}"
+    con = duckdb.connect(config={"temp_directory": str(spill)})
+    if settings.threads:
+        con.execute(f"SET threads = {settings.threads}")
+    return con
+
+
+def read(data: str, con: duckdb.DuckDBPyConnection) -> Mapping[str, str]:
+    """Register every input table found in a folder or database, raw, and return {table: relation in `con`}.
+
+    Raises ContractError for files that cannot be read, UserError for a folder that is not there, Unreachable for a
+    database that does not answer.
+    """
+    if "://" in data:
+        return databases.read(data, con)
+    folder = Path(data)
+    if not folder.is_dir():
+        what = "is a file" if folder.exists() else "does not exist"
+        raise UserError(
+            f"data folder {folder} {what}; expected a folder of <table>.parquet or <table>.csv, or a database URL"
+        )
+    found, breaches = _find(folder)
+    sources = {}
+    for name, paths in found.items():
+        try:
+            sources[name] = _register(con, name, paths)
+        except (ValueError, OSError, duckdb.Error) as error:
+            said = unreadable(error) if isinstance(error, duckdb.Error) else f"{paths[0].name} {_why(error)}"
+            breaches.append(Breach("error", name, "", 0, said))
+    if breaches:
+        raise ContractError(tuple(breaches))
+    return sources
+
+
+def _why(error: Exception) -> str:
+    return f"cannot be opened: {error.strerror}" if isinstance(error, OSError) else str(error)
+
+
+def _find(folder: Path) -> tuple[dict[str, list[Path]], list[Breach]]:
+    """Return the files of each table, whatever the case of their names, and what is ambiguous or misnamed."""
+    found: dict[str, list[Path]] = {}
+    breaches: list[Breach] = []
+    entries = sorted(p for p in folder.iterdir() if not p.name.startswith("."))
+    for name in NAMES:
+        here = [
+            p
+            for p in entries
+            if p.name.casefold() in [name + s for s in SUFFIXES] or (p.is_dir() and p.name.casefold() == name)
+        ]
+        if len(here) > 1:
+            names = ", ".join(p.name + "/" * p.is_dir() for p in here)
+            breaches.append(Breach("error", name, "", 0, f"there are several files for one table: {names}; leave one"))
+        elif here:
+            found[name] = sorted(here[0].glob("*.[pP][aA][rR][qQ][uU][eE][tT]")) if here[0].is_dir() else here
+            if not found[name]:
+                breaches.append(Breach("error", name, "", 0, f"{here[0].name}/ holds no *.parquet file"))
+                del found[name]
+        elif near := _misnamed(name, entries):
+            message = f"found {near.name}, expected {name}.parquet or {name}.csv; rename or convert it, or move it away"
+            breaches.append(Breach("error", name, "", 0, message))
+    return found, breaches
+
+
+def _misnamed(name: str, entries: list[Path]) -> Path | None:
+    """Return a file that seems to be meant for this table, such as order.csv or orders.xlsx."""
+    stems = {p.name.casefold().partition(".")[0]: p for p in entries if p.is_file()}
+    stems = {stem: p for stem, p in stems.items() if stem not in NAMES or stem == name}
+    near = difflib.get_close_matches(name, stems, 1, 0.85)
+    return stems[near[0]] if near else None
+
+
+def _register(con: duckdb.DuckDBPyConnection, name: str, paths: list[Path]) -> str:
+    for path in paths:
+        with path.open("rb") as file:
+            if not file.read(1):
+                raise ValueError("is empty (0 bytes); expected at least a header and one row")
+    files = "[" + ", ".join(text(_escape(str(p.resolve()))) for p in paths) + "]"
+    if paths[0].name.casefold().endswith(".parquet"):
+        scan = f"read_parquet({files}, union_by_name = true, hive_partitioning = false)"
+    else:
+        quotes = "quote = '\"', escape = '\"'"
+        scan = f"read_csv({files}, all_varchar = true, header = true, {quotes}, hive_partitioning = false)"
+    con.execute(f"CREATE OR REPLACE TEMP VIEW {quote('raw_' + name)} AS SELECT * FROM {scan}")
+    return f"raw_{name}"
+
+
+def _escape(path: str) -> str:
+    """Return the path with nothing left that DuckDB takes for a pattern."""
+    return "".join(f"[{c}]" if c in "[*?" else c for c in path)
+
+
+def write_quarantine(con: duckdb.DuckDBPyConnection, folder: Path) -> None:
+    """Write refused rows to one Parquet file per table, each whole or not at all; remove those of clean tables."""
+    counts = dict(con.execute("SELECT table_name, count(*) FROM quarantine GROUP BY ALL").fetchall())
+    for name in NAMES:
+        path = folder / f"{name}.parquet"
+        if not counts.get(name):
+            path.unlink(missing_ok=True)
+            continue
+        folder.mkdir(parents=True, exist_ok=True)
+        draft = path.with_name(f".{name}.{os.getpid()}.parquet")
+        rows = f"FROM quarantine WHERE table_name = '{name}' ORDER BY row_number"
+        con.execute(f"COPY ({rows}) TO {text(str(draft))} (FORMAT parquet)")
+        draft.replace(path)
+
+
+def fingerprint(con: duckdb.DuckDBPyConnection) -> str:
+    """Return a digest of what all contract tables hold, the same whatever the order of their rows.
+
+    DuckDB's own row hash is used: a new version of DuckDB may give another digest.
+    """
+    digest = hashlib.sha256()
+    for name in NAMES:
+        columns = sorted(row[0] for row in con.execute(f"DESCRIBE {quote(name)}").fetchall())
+        row = f"hash({', '.join(map(quote, columns))})"
+        facts = con.execute(
+            f"SELECT count(*), bit_xor({row}), sum(CAST({row} AS HUGEINT)) FROM {quote(name)}"
+        ).fetchall()[0]
+        digest.update(repr((name, columns, *map(str, facts))).encode())
+    return digest.hexdigest()
