@@ -1,0 +1,311 @@
+"""bullwhip on the command line: every command loads its settings, does one thing and returns its answer."""
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
+
+from cyclopts import App, Parameter
+
+from pipelines import terminal
+from pipelines.terminal import Answer, working
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from pipelines.settings import Settings
+
+
+def _version() -> str:
+    from importlib.metadata import version
+
+    return version("bullwhip")
+
+
+app = App(
+    name="bullwhip",
+    help="Every Monday: which deliveries will be late, which demand will shift, how sure, what it costs, why.",
+    version=_version,
+    help_format="plaintext",  # Markdown would cost half of the time --help takes
+    suppress_keyboard_interrupt=False,
+)
+
+Flag = Parameter(negative="")
+Task = Literal["delay", "shift"]
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Common:
+    """What every command takes."""
+
+    workspace: Annotated[Path, Parameter(env_var="BULLWHIP_WORKSPACE")] = Path()
+    "The folder that holds bullwhip.toml, the data and all results."
+    json: Annotated[bool, Flag] = False
+    "Print exactly one JSON document on stdout."
+
+
+HERE = Common()
+
+
+@app.command(sort_key=0)
+def init(*, common: Common = HERE) -> Answer:
+    """Make a workspace: a bullwhip.toml that explains every key, and a folder for the data."""
+    from pipelines.settings import FILE, template
+
+    written = _write_new(common.workspace / FILE, template())
+    (common.workspace / "data").mkdir(parents=True, exist_ok=True)
+    values = {"workspace": str(common.workspace.resolve()), "written": written}
+
+    def show(screen: "Console") -> None:
+        screen.print(f"{'Wrote' if written else 'Left as it is:'} {common.workspace / FILE}", soft_wrap=True)
+        screen.print("Next: put the tables into data/ (or name a database in bullwhip.toml), then: bullwhip check")
+
+    return Answer(values, show)
+
+
+@app.command(sort_key=1)
+def simulate(
+    *, scale: float | None = None, seed: int | None = None, end: date | None = None, common: Common = HERE
+) -> Answer:
+    """Write a synthetic supply chain whose truth is known, to try everything on.
+
+    Parameters
+    ----------
+    scale
+        Size of the chain; 1 is the demo.
+    seed
+        Another seed is another chain.
+    end
+        The day the world ends; predictions are made for it.
+    """
+    from pipelines import simulate as simulator
+    from pipelines.settings import FILE, UserError, load, template
+
+    workspace = common.workspace
+    if any((workspace / "data").glob("*")) and not (workspace / "truth").is_dir():
+        raise UserError(f"{workspace / 'data'} holds tables that were not simulated; name another --workspace")
+    given = {k: v for k, v in {"scale": scale, "seed": seed, "end": end}.items() if v is not None}
+    with working("simulating") as progress:
+        result = dict(simulator.simulate(workspace, **given, progress=progress))
+    until = date.fromisoformat(str(result.get("as_of") or result.get("end"))[:10])
+    world = {"as_of": until, "country": result.get("country") or ""} | {
+        k: result[k] for k in ("currency",) if k in result
+    }
+    text = template(world).replace("\nas_of =", "\n# A simulated world stands still: this is the day it ends.\nas_of =")
+    written = _write_new(workspace / FILE, text)
+
+    def show(screen: "Console") -> None:
+        from pipelines import screen as screens
+
+        screen.print(f"[bold]A simulated supply chain until {until}[/]")
+        screens.facts({k: v for k, v in result.items() if isinstance(v, str | int | float | date)}, screen)
+        if not written and (stands := load(workspace, environ={}).as_of) != until:
+            screen.print(
+                f"[yellow]{workspace / FILE} was left as it is; its as_of is {stands}, this world ends {until}.[/]"
+            )
+
+    return Answer({"workspace": str(workspace.resolve()), "written": written} | result, show)
+
+
+@app.command(sort_key=2)
+def check(*, common: Common = HERE) -> Answer:
+    """Hold the input tables to their contract: rows, quarantined rows and why, days covered."""
+    settings = _settings(common)
+    from pipelines import check as checker
+
+    with working("checking the tables"):
+        outcome = checker.check(settings, now=datetime.now(UTC))
+
+    def show(screen: "Console") -> None:
+        if (report := checker.report(outcome)) is not None:
+            screen.print(report)
+
+    failed = "" if outcome.ok else "the input failed its contract; `bullwhip check` shows where"
+    return Answer(dict(outcome.as_dict()), show, 0 if outcome.ok else 3, failed)
+
+
+@app.command(sort_key=3)
+def train(
+    *,
+    task: Annotated[tuple[Task, ...] | None, Flag] = None,
+    as_of: date | None = None,
+    dry_run: Annotated[bool, Flag] = False,
+    common: Common = HERE,
+) -> Answer:
+    """Train, compare with the naive rules and the model in use, and promote what is better.
+
+    Parameters
+    ----------
+    task
+        Only this task; may be repeated.
+    as_of
+        Learn only from what was known before this day.
+    dry_run
+        Train and compare, but register and promote nothing.
+    """
+    settings = _settings(common, tasks=task, as_of=as_of)
+    from pipelines import train as trainer
+
+    day = settings.as_of_on(datetime.now(UTC).date())
+    with working(f"training on what was known before {day}"):
+        result = trainer.train(settings, as_of=day, tasks=settings.tasks, dry_run=dry_run)
+    from pipelines import screen as screens
+
+    refused = [f"{k}: {v['refused_because']}" for k, v in screens.per_task(result).items() if v.get("refused_because")]
+    return Answer(dict(result), lambda s: screens.trained(result, s), 4 if refused else 0, "; ".join(refused))
+
+
+@app.command(sort_key=4)
+def score(*, as_of: date | None = None, dry_run: Annotated[bool, Flag] = False, common: Common = HERE) -> Answer:
+    """Publish the risk tables of one week; the same week again changes nothing.
+
+    Parameters
+    ----------
+    as_of
+        The day predictions are made for.
+    dry_run
+        Say what would be published.
+    """
+    settings = _settings(common, as_of=as_of)
+    from pipelines import score as scorer
+
+    day = settings.as_of_on(datetime.now(UTC).date())
+    with working(f"scoring {day}"):
+        result = scorer.score(settings, as_of=day, dry_run=dry_run)
+    from pipelines import screen as screens
+
+    return Answer(dict(result), lambda s: screens.scored(result, settings.currency, s))
+
+
+@app.command(sort_key=5)
+def show(*, table: str = "watchlist", top: int = 10, as_of: date | None = None, common: Common = HERE) -> Answer:
+    """Show the latest published week: what to worry about, and what to do first.
+
+    Parameters
+    ----------
+    table
+        supplier_delay_risk, demand_shift_risk, supplier_risk, watchlist or track_record.
+    top
+        How many rows; 0 for all.
+    as_of
+        An earlier week.
+    """
+    from pipelines.settings import UserError
+
+    if top < 0:
+        raise UserError(f"--top is {top}, expected a whole number from 0")
+    settings = _settings(common)
+    from pipelines import publish
+    from pipelines import screen as screens
+
+    frame = publish.read(settings.workspace, table, as_of=as_of)
+    rows = frame.head(top) if top else frame
+
+    def shown(screen: "Console") -> None:
+        if table == "watchlist":
+            screens.watchlist(rows, len(frame), settings.currency, screen)
+        else:
+            screens.table(rows, table, len(frame), screen)
+
+    return Answer({"table": table, "total_rows": len(frame), "rows": rows}, shown)
+
+
+@app.command(sort_key=6)
+def demo(*, scale: float | None = None, seed: int | None = None, common: Common = HERE) -> Answer:
+    """See everything at once: simulate, check, train, score and show, then how to look around.
+
+    Parameters
+    ----------
+    scale
+        Size of the chain; 1 is the demo.
+    seed
+        Another seed is another chain.
+    """
+    steps: dict[str, Callable[[], Answer]] = {
+        "check": lambda: check(common=common),
+        "train": lambda: train(common=common),
+        "score": lambda: score(common=common),
+        "show": lambda: show(common=common),
+    }
+    if not any((common.workspace / "data").glob("*")):
+        steps = {"simulate": lambda: simulate(scale=scale, seed=seed, common=common)} | steps
+    said: dict[str, Any] = {}
+    code, complaint = 0, ""
+    for name, step in steps.items():
+        answer = step()
+        said[name] = answer.values
+        if not common.json:
+            terminal.show(answer, heading=name)
+        code, complaint = max((code, complaint), (answer.exit_code, answer.complaint))
+        if answer.exit_code == 3:
+            break
+    said["where"] = _where(_settings(common))
+    return Answer(said, lambda screen: _show_where(said["where"], screen), code, complaint)
+
+
+def _where(settings: "Settings") -> dict[str, str]:
+    from pipelines.settings import mask
+
+    home, programs = settings.workspace.resolve(), Path(sys.executable).parent
+    return {
+        "tables": f"{home / 'tables'} (Parquet) and {home / 'risk.duckdb'}",
+        "models and metrics": f"{programs / 'mlflow'} ui --backend-store-uri {mask(settings.tracking_uri)}",
+        "runs and logs": f"PREFECT_HOME={os.environ.get('PREFECT_HOME')} {programs / 'prefect'} server start",
+    }
+
+
+def _show_where(where: dict[str, str], screen: "Console") -> None:
+    from pipelines import screen as screens
+
+    screen.rule("look around", align="left", style="dim")
+    screens.facts(where, screen)
+
+
+def _settings(common: Common, **flags: Any) -> "Settings":
+    """Return the settings, with the environment set that prefect and mlflow read when they are imported."""
+    from pipelines.settings import UserError, apply_environment, load
+
+    if not common.workspace.is_dir():
+        raise UserError(
+            f"there is no workspace {common.workspace}; make one: bullwhip init --workspace {common.workspace}"
+        )
+    settings = load(common.workspace, **flags)
+    apply_environment(settings)
+    return settings
+
+
+def _write_new(path: Path, text: str) -> list[str]:
+    """Write a file unless there is one, and say which files were written."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        return []
+    return [str(path)]
+
+
+def run(tokens: Sequence[str]) -> int:
+    """Run one command in this process and return its exit code."""
+    return terminal.run(app, tokens)
+
+
+def _terminate(*_: object) -> NoReturn:
+    raise SystemExit(143)
+
+
+def main() -> NoReturn:
+    """Run what the command line says, and leave with its exit code."""
+    signal.signal(signal.SIGTERM, _terminate)
+    code = run(sys.argv[1:])
+    terminal.close_stdout()
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

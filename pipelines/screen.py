@@ -1,0 +1,219 @@
+"""Show results to a person on a terminal: tables that fit, numbers with units, decisions in sentences."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+WIDTH = 120
+TASKS = {"delay": "Late deliveries", "shift": "Demand shifts"}
+MEASURES = {
+    "pr_auc": ("PR-AUC", "{:.3f}"),
+    "brier": ("Brier", "{:.4f}"),
+    "bss_climatology": ("BSS", "{:+.1%}"),
+    "ece": ("ECE", "{:.3f}"),
+    "slope": ("slope", "{:.2f}"),
+}
+LEVELS = {"high": "bold red", "tier 1": "bold red", "medium": "yellow", "tier 2": "yellow"}
+MONEY, SHARE = ("value", "cost", "price", "loss", "margin"), ("p_", "share", "rate", "skill")
+REPEATED = ("publication_id", "schema_version", "as_of", "model_version", "row_id")
+
+
+def console(width: int | None = None) -> Console:
+    """Return a console on stdout: as wide as the terminal but at most WIDTH, WIDTH when piped."""
+    screen = Console(highlight=False, soft_wrap=False)
+    if width or not screen.is_terminal or screen.width > WIDTH:
+        screen.width = width or WIDTH
+    return screen
+
+
+def trained(result: Mapping[str, Any], screen: Console) -> None:
+    """Show per task the model next to every naive rule, and what was decided."""
+    for task, outcome in per_task(result).items():
+        metrics, rules = outcome.get("metrics") or {}, outcome.get("rules") or {}
+        parts = [k for k, v in metrics.items() if isinstance(v, Mapping)]
+        for part in parts or [None]:
+            mine = metrics[part] if part else metrics
+            theirs = {n: (r.get(part) or {}) if part else r for n, r in rules.items()}
+            screen.print(_skill(" · ".join(filter(None, (TASKS.get(task, task), part))), outcome, mine, theirs))
+        screen.print(Text(f"  {decision(outcome)}\n", style="green" if outcome.get("promoted") else "yellow"))
+
+
+def per_task(result: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Return what was said about each task."""
+    inner = result.get("tasks")
+    found = inner if isinstance(inner, Mapping) else result
+    return {task: v for task, v in found.items() if task in TASKS and isinstance(v, Mapping)}
+
+
+def decision(outcome: Mapping[str, Any]) -> str:
+    """Say in a sentence whether the new model scores from now on."""
+    version = f"Version {outcome['model_version']}" if outcome.get("model_version") else "This model"
+    if outcome.get("refused_because"):
+        return f"{version} is not used: {outcome['refused_because']}"
+    if outcome.get("promoted"):
+        return f"{version} is the new champion: it scores from now on."
+    return f"{version} was trained but not promoted" + (": this was a dry run." if outcome.get("dry_run") else ".")
+
+
+def _skill(title: str, outcome: Mapping[str, Any], mine: Mapping[str, Any], rules: Mapping[str, Any]) -> Table:
+    rows = outcome.get("rows")
+    facts = [f"{rows:,} rows" if isinstance(rows, int) else "", _said("{:.1%} come true", mine.get("prevalence"))]
+    about = f"[bold]{escape(title)}[/]  [dim]{escape(', '.join(filter(None, facts)))}[/]"
+    table = Table(title=about, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 2))
+    table.add_column("", overflow="fold")
+    for head, _ in MEASURES.values():
+        table.add_column(head, justify="right", no_wrap=True)
+    table.add_row("model", *_measures(mine), style="bold")
+    for name, measured in sorted(rules.items(), key=lambda r: -(r[1].get("pr_auc") or 0)):
+        table.add_row(escape(name.replace("_", " ")), *_measures(measured))
+    return table
+
+
+def _measures(values: Mapping[str, Any]) -> list[str]:
+    return [_said(form, values.get(name)) or "–" for name, (_, form) in MEASURES.items()]
+
+
+def _said(form: str, value: Any) -> str:
+    return form.format(value) if isinstance(value, int | float) and value == value else ""
+
+
+def scored(result: Mapping[str, Any], currency: str, screen: Console) -> None:
+    """Show what was published, in a few lines."""
+    said = {"unchanged": "Nothing new for", "revised": "Revised", "published": "Published"}
+    status = str(result.get("status", "published"))
+    day, identity = result.get("as_of"), result.get("publication_id")
+    screen.print(f"[bold]{said.get(status, status.capitalize())} the week of {day}[/]  [dim]{escape(str(identity))}[/]")
+    risk = result.get("value_at_risk")
+    if isinstance(risk, Mapping):
+        for name, amount in risk.items():
+            screen.print(f"  {name.replace('_', ' ')}: {currency} {money(amount)} at risk")
+    elif risk is not None:
+        screen.print(f"  {currency} {money(risk)} at risk")
+    for name, count in (result.get("rows") or {}).items():
+        screen.print(f"  {count:>9,}  {name}")
+    models = result.get("models") or {}
+    if models:
+        shown = ", ".join(f"{k} {v.get('version', v) if isinstance(v, Mapping) else v}" for k, v in models.items())
+        screen.print(f"  [dim]models: {escape(shown)}[/]")
+
+
+def watchlist(rows: pd.DataFrame, total: int, currency: str, screen: Console) -> None:
+    """Show the top risks: what, how likely, how much, why, and who does what by when."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), leading=1, expand=True)
+    table.add_column("#", justify="right", no_wrap=True)
+    table.add_column("risk", ratio=10)
+    table.add_column("chance", justify="right", no_wrap=True)
+    table.add_column(f"at risk\n{currency}", justify="right", no_wrap=True)
+    table.add_column("why", ratio=9)
+    table.add_column("what to do", ratio=9)
+    for row in rows.to_dict("records"):
+        table.add_row(*_watched(row))
+    screen.print(table)
+    day = f" of {_day(rows['as_of'].iloc[0])}" if "as_of" in rows and len(rows) else ""
+    screen.print(f"[dim]{len(rows)} of {total:,} risks on the watchlist{day}. All columns with --json.[/]")
+
+
+def _watched(row: Mapping[str, Any]) -> list[str | Text]:
+    def got(name: str) -> str:
+        value = row.get(name)
+        return "" if value is None or (pd.api.types.is_scalar(value) and pd.isna(value)) else str(value)
+
+    places = " · ".join(filter(None, (got("kind"), got("supplier_id"), got("product_id"), got("site_id"))))
+    level = got("level") or (f"tier {got('tier')}" if got("tier") else "")
+    chance = Text(share(row.get("p")), style=LEVELS.get(level.lower(), ""))
+    if level:
+        chance.append(f"\n{level}", style="dim")
+    drivers = [d for d in (got(f"driver_{i}") for i in (1, 2, 3)) if d]
+    who = ", ".join(filter(None, (got("owner"), f"by {_day(row.get('act_by'))}" if got("act_by") else "")))
+    return [
+        got("rank"),
+        _lines((got("what"), "bold"), (got("impact"), ""), (places, "dim"), (got("change"), "cyan")),
+        chance,
+        money(row.get("value_at_risk")),
+        _lines(*((f"• {driver}", "") for driver in drivers)),
+        _lines((got("next_step"), ""), (who, "dim")),
+    ]
+
+
+def _lines(*styled: tuple[str, str]) -> Text:
+    return Text("\n").join(Text(words, style=style) for words, style in styled if words)
+
+
+def table(rows: pd.DataFrame, name: str, total: int, screen: Console) -> None:
+    """Show any table: as many columns as fit, the names of the others below."""
+    named = [c for c in rows.columns if c not in REPEATED]
+    cells = {c: [cell(c, v) for v in rows[c]] for c in named}
+    shown = _that_fit({c: max([len(_head(c)), *map(len, cells[c])]) for c in named}, screen.width)
+    drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    for column in shown:
+        right = pd.api.types.is_numeric_dtype(rows[column])
+        drawn.add_column(_head(column), justify="right" if right else "left", max_width=40, overflow="fold")
+    for i in range(len(rows)):
+        drawn.add_row(*(escape(cells[c][i]) for c in shown))
+    screen.print(drawn)
+    constant = [f"{c} {cell(c, rows[c].iloc[0])}" for c in ("as_of", "model_version") if c in rows and len(rows)]
+    hidden = [c for c in named if c not in shown]
+    more = f" Further columns, with --json: {', '.join(hidden)}." if hidden else ""
+    screen.print(f"[dim]{escape(', '.join([f'{len(rows)} of {total:,} rows of {name}', *constant]) + '.' + more)}[/]")
+
+
+def _that_fit(widths: Mapping[str, int], room: int) -> list[str]:
+    shown: list[str] = []
+    for column, width in widths.items():
+        room -= min(width, 40) + 2
+        if room < 0 and shown:
+            break
+        shown.append(column)
+    return shown
+
+
+def _head(column: str) -> str:
+    return column.replace("_", " ")
+
+
+def cell(column: str, value: Any) -> str:
+    """Return a value as a person writes it, by what its column name says it is."""
+    if value is None or (pd.api.types.is_scalar(value) and pd.isna(value)):
+        return ""
+    if hasattr(value, "strftime"):
+        return _day(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return "yes" if value is True else "no" if value is False else str(value)
+    if column.startswith("p_") or column == "p" or any(word in column for word in SHARE[1:]):
+        return share(value)
+    if any(word in column for word in MONEY):
+        return money(value)
+    return f"{value:,.0f}" if float(value).is_integer() or abs(value) >= 1000 else f"{value:,.3g}"
+
+
+def share(value: Any) -> str:
+    """Return a probability in percent; never 0 % or 100 %, which nobody knows."""
+    if not isinstance(value, int | float) or value != value:
+        return ""
+    return "<1 %" if 0 < value < 0.005 else ">99 %" if 0.995 < value < 1 else f"{value:.0%}".replace("%", " %")
+
+
+def money(value: Any) -> str:
+    """Return an amount with thousands separators, without cents."""
+    return f"{value:,.0f}" if isinstance(value, int | float) and value == value else ""
+
+
+def _day(value: Any) -> str:
+    if not hasattr(value, "strftime"):
+        return str(value)[:10]
+    midnight = not getattr(value, "hour", 0) and not getattr(value, "minute", 0)
+    return value.strftime("%Y-%m-%d" if midnight else "%Y-%m-%d %H:%M")
+
+
+def facts(pairs: Iterable[tuple[str, object]] | Mapping[str, object], screen: Console) -> None:
+    """Show names and values side by side."""
+    rows: Sequence[tuple[str, object]] = list(pairs.items() if isinstance(pairs, Mapping) else pairs)
+    wide = max((len(name) for name, _ in rows), default=0)
+    for name, value in rows:
+        screen.print(Text(f"  {name:<{wide}}  {value}"), soft_wrap=True)
