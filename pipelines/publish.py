@@ -128,16 +128,16 @@ def release(workspace: Path) -> Path:
 def read(workspace: Path, table: str, *, as_of: date | None = None, revision: int | None = None) -> pd.DataFrame:
     """Return one table as published: of the latest week and its latest revision, unless told which."""
     with _database(workspace) as con:
-        found = con.execute(
+        wanted = con.execute(
             "SELECT publication_id FROM publications WHERE as_of = coalesce($1, (SELECT max(as_of) FROM publications))"
             " AND revision = coalesce($2, revision) ORDER BY revision DESC LIMIT 1",
             [as_of, revision],
-        ).fetchone()
-        if found is None:
-            known = con.execute("SELECT string_agg(publication_id, ', ' ORDER BY as_of, revision) FROM publications")
-            wanted = f"{as_of or 'the latest week'}" + (f", revision {revision}" if revision else "")
-            raise UserError(f"{wanted} was never published; there are {known.fetchall()[0][0]}")
-        return _rows(con, table, found[0])
+        ).fetchall()
+        if not wanted:
+            known = con.execute("SELECT publication_id FROM publications ORDER BY as_of, revision").fetchall()
+            asked = f"{as_of or 'the latest week'}" + (f", revision {revision}" if revision else "")
+            raise UserError(f"{asked} was never published; there are {', '.join(line[0] for line in known[-10:])}")
+        return _rows(con, table, wanted[0][0])
 
 
 def previous_week(workspace: Path, table: str, as_of: date) -> pd.DataFrame:
@@ -145,13 +145,13 @@ def previous_week(workspace: Path, table: str, as_of: date) -> pd.DataFrame:
     if releases.current(workspace) is None:
         return pd.DataFrame()
     with _database(workspace) as con:
-        found = con.execute(
+        before = con.execute(
             "SELECT publication_id FROM publications WHERE as_of < $1 ORDER BY as_of DESC, revision DESC LIMIT 1",
             [as_of],
-        ).fetchone()
+        ).fetchall()
         if not _columns(con, f"{table}_history"):
             return pd.DataFrame()
-        return _rows(con, table, found[0] if found else None)
+        return _rows(con, table, before[0][0] if before else None)
 
 
 def publications(workspace: Path) -> pd.DataFrame:
@@ -182,6 +182,8 @@ def _checked(table: str, frame: pd.DataFrame, nullable: Collection[str]) -> pa.T
 
 def _column(table: str, frame: pd.DataFrame, name: str, nullable: bool) -> pa.Array:
     values = frame[name]
+    if isinstance(values.dtype, pd.DatetimeTZDtype):
+        values = values.dt.tz_convert(None)
     try:
         # from_pandas would turn NaN into NULL unseen; without it, dates and texts in object columns do not convert
         column = pa.array(values, from_pandas=True)
@@ -302,8 +304,7 @@ def _refuse_changed_types(con: duckdb.DuckDBPyConnection, table: str, content: p
 
 
 def _has_values(con: duckdb.DuckDBPyConnection, table: str, column: str) -> bool:
-    found = con.execute(f'SELECT count("{column}") FROM {table}_history').fetchone()
-    return bool(found and found[0])
+    return con.execute(f'SELECT count("{column}") FROM {table}_history').fetchall() != [(0,)]
 
 
 def _append(con: duckdb.DuckDBPyConnection, table: str, content: pa.Table, added: list) -> None:
@@ -365,11 +366,11 @@ def _plan(workspace: Path, content: Mapping[str, pa.Table], as_of: date, digest:
             for name, table in content.items():
                 _refuse_changed_types(con, name, table)
             latest = "SELECT revision, digest FROM publications WHERE as_of = $1 ORDER BY revision DESC LIMIT 1"
-            before = con.execute(latest, [as_of]).fetchone()
-        if before and before[1] == digest:
-            status, revision, path = "unchanged", before[0], current
-        elif before:
-            status, revision = "revised", before[0] + 1
+            for known, known_digest in con.execute(latest, [as_of]).fetchall():
+                if known_digest == digest:
+                    status, revision, path = "unchanged", known, current
+                else:
+                    status, revision = "revised", known + 1
     return Publication(
         status=status,
         publication_id=f"{as_of.isoformat()}.r{revision}",
