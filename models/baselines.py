@@ -159,8 +159,10 @@ class RecordRates(Rule):
 
     def _record(self, rows: pd.DataFrame) -> np.ndarray:
         """Return counts (n, classes), the left-out class filled up to the total; missing counts are no record."""
-        known = {c: np.nan_to_num(_column(rows, name), nan=0.0) for c, name in self.counts.items()}
-        rest = np.maximum(np.nan_to_num(_column(rows, self.total), nan=0.0) - sum(known.values()), 0.0)
+        known = {c: _count(rows, name) for c, name in self.counts.items()}
+        rest = _count(rows, self.total) - sum(known.values())
+        if (rest < 0).any():
+            raise ValueError(f"{list(self.counts.values())} add up to more than {self.total}; expected parts of it")
         return np.column_stack([known.get(c, rest) for c in self.classes])
 
     def _rates(self, rows: pd.DataFrame) -> np.ndarray:
@@ -175,6 +177,16 @@ class RecordRates(Rule):
         new = cls(dict(state["counts"]), state["total"], rule_from_dict(state["parent"]))
         new.prior_rows_ = state["prior_rows"]
         return new
+
+
+def _count(rows: pd.DataFrame, name: str) -> np.ndarray:
+    """Return whole numbers, missing as 0. A share in their place would make a feeble rule, and the model look good."""
+    x = np.nan_to_num(_column(rows, name), nan=0.0)
+    whole = np.rint(x)
+    if (whole < 0).any() or (np.abs(x - whole) > 0.01).any():
+        strange = x[(whole < 0) | (np.abs(x - whole) > 0.01)][0]
+        raise ValueError(f"{name} holds {strange:g}; expected a count of matured rows, not a share")
+    return whole
 
 
 def _shrunk(record: np.ndarray, prior: np.ndarray, prior_rows: float) -> np.ndarray:

@@ -319,7 +319,7 @@ def block_bootstrap(
 
 
 def _codes(labels: ArrayLike) -> tuple[np.ndarray, int]:
-    codes, known = pd.factorize(np.asarray(labels), sort=True)
+    codes, known = pd.factorize(np.asarray(labels), sort=True, use_na_sentinel=False)
     return codes, len(known)
 
 

@@ -173,6 +173,13 @@ def test_labels_that_have_not_matured_are_refused():
         b.DELAY_RULES["climatology"]().fit(pd.DataFrame({"y": [1.0, math.nan]}))
 
 
+@pytest.mark.parametrize(("late", "complaint"), [(0.25, "not a share"), (-1, "not a share"), (9, "parts of it")])
+def test_a_share_in_place_of_a_count_is_refused(late, complaint):
+    rows = pd.DataFrame({"supplier_matured_52w": [8.0, 8.0], "supplier_late_52w": [2.0, late], "y": [0, 1]})
+    with pytest.raises(ValueError, match=complaint):
+        b.supplier_52w().fit(rows)
+
+
 def test_unknown_rule_is_named():
     with pytest.raises(ValueError, match="oracle"):
         b.rule_from_dict({"kind": "oracle"})

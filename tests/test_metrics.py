@@ -193,6 +193,14 @@ def test_blocks_widen_intervals_when_lines_of_a_supplier_share_a_fate():
     assert width(supplier) > 2 * width(np.arange(6000))
 
 
+def test_rows_without_a_supplier_are_a_block_of_their_own():
+    y, p, weeks, suppliers = world(600)
+    named = np.array([f"s{s:02d}" for s in suppliers], dtype=object)
+    gaps = np.where(suppliers == 59, None, named)
+    both = [m.block_bootstrap(lambda w: {"brier": m.brier(y, p, w)}, weeks, e, n=20) for e in (named, gaps)]
+    assert both[0] == both[1]
+
+
 def test_compare_states_skill_against_every_rule():
     y, p, weeks, suppliers = world(1500)
     rules = {"climatology": np.full(len(y), y.mean()), "blunt": np.round(p, 1)}
