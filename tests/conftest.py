@@ -14,6 +14,11 @@ os.environ["PREFECT_HOME"] = tempfile.mkdtemp(prefix="bullwhip-test-prefect-")
 os.environ["PREFECT_SERVER_EPHEMERAL_ENABLED"] = "false"  # a unit test that reaches for an API fails at once
 
 
+def pytest_configure(config):
+    # 2026-11: MLflow 3.17.2 warns of its own type hints while it is imported
+    config.addinivalue_line("filterwarnings", "ignore:.*Any type hint is inferred as AnyType:UserWarning")
+
+
 @pytest.fixture(autouse=True)
 def _no_settings_from_outside(monkeypatch):
     for name in list(os.environ):
