@@ -304,7 +304,11 @@ def _refuse_changed_types(con: duckdb.DuckDBPyConnection, table: str, content: p
 
 
 def _has_values(con: duckdb.DuckDBPyConnection, table: str, column: str) -> bool:
-    return con.execute(f'SELECT count("{column}") FROM {table}_history').fetchall() != [(0,)]
+    return con.execute(f"SELECT count({_quoted(column)}) FROM {table}_history").fetchall() != [(0,)]
+
+
+def _quoted(column: str) -> str:
+    return '"' + column.replace('"', '""') + '"'
 
 
 def _append(con: duckdb.DuckDBPyConnection, table: str, content: pa.Table, added: list) -> None:
@@ -314,10 +318,9 @@ def _append(con: duckdb.DuckDBPyConnection, table: str, content: pa.Table, added
         if content[name].null_count == content.num_rows:
             content = content.drop_columns([name])  # nothing but NULL: the column keeps its type
         else:
-            con.execute(f'ALTER TABLE {table}_history ALTER "{name}" TYPE {SQL_TYPE[content[name].type]}')
-    content = content.cast(
-        pa.schema([(f.name, pa.string() if f.type == pa.null() else f.type) for f in content.schema])
-    )
+            con.execute(f"ALTER TABLE {table}_history ALTER {_quoted(name)} TYPE {SQL_TYPE[content[name].type]}")
+    typed = [(f.name, pa.string() if f.type == pa.null() else f.type) for f in content.schema]
+    content = content.cast(pa.schema(typed))
     con.register("incoming", content)
     rows = "SELECT $1 AS publication_id, CAST($2 AS DATE) AS as_of, $3 AS schema_version, * FROM incoming"
     if not known:
@@ -325,7 +328,7 @@ def _append(con: duckdb.DuckDBPyConnection, table: str, content: pa.Table, added
     else:
         for field in content.schema:
             if field.name.lower() not in known:
-                con.execute(f'ALTER TABLE {table}_history ADD COLUMN "{field.name}" {SQL_TYPE[field.type]}')
+                con.execute(f"ALTER TABLE {table}_history ADD {_quoted(field.name)} {SQL_TYPE[field.type]}")
         con.execute(f"INSERT INTO {table}_history BY NAME {rows}", added)
     con.unregister("incoming")
 

@@ -113,7 +113,7 @@ def plainly(workspace: Path, action: str) -> Iterator[None]:
     """Say in one line what disk or permissions refuse."""
     try:
         yield
-    except (OSError, duckdb.IOException, duckdb.FatalException) as error:
+    except (OSError, duckdb.IOException, duckdb.ConnectionException, duckdb.FatalException) as error:
         reason = str(error).splitlines()[0].rstrip(".")
         hint = "free space or give access, then run it again"
         raise TargetError(f"cannot {action} {workspace}: {reason}; {hint}") from error
