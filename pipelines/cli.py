@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 from cyclopts import App, Parameter
+from cyclopts.validators import Number
 
 from pipelines import terminal
 from pipelines.terminal import Answer, working
@@ -35,6 +36,7 @@ app = App(
 )
 
 Flag = Parameter(negative="")
+Count = Annotated[int, Parameter(validator=Number(gte=0))]
 Task = Literal["delay", "shift"]
 
 
@@ -70,46 +72,64 @@ def init(*, common: Common = HERE) -> Answer:
 
 @app.command(sort_key=1)
 def simulate(
-    *, scale: float | None = None, seed: int | None = None, end: date | None = None, common: Common = HERE
+    *, scale: str | None = None, seed: Count | None = None, end: date | None = None, common: Common = HERE
 ) -> Answer:
     """Write a synthetic supply chain whose truth is known, to try everything on.
 
     Parameters
     ----------
     scale
-        Size of the chain; 1 is the demo.
+        Size of the chain: toy, demo, large, or so many times the demo.
     seed
         Another seed is another chain.
     end
         The day the world ends; predictions are made for it.
     """
-    from pipelines import simulate as simulator
-    from pipelines.settings import FILE, UserError, load, template
+    from pipelines.settings import FILE, UserError, template
 
     workspace = common.workspace
     if any((workspace / "data").glob("*")) and not (workspace / "truth").is_dir():
         raise UserError(f"{workspace / 'data'} holds tables that were not simulated; name another --workspace")
-    given = {k: v for k, v in {"scale": scale, "seed": seed, "end": end}.items() if v is not None}
+    result = _simulated(workspace, scale=_size(scale), seed=seed, end=end)
+    until = date.fromisoformat(result["end"])
+    text = template({"as_of": until, "country": result.get("country", "")})
+    text = text.replace("\nas_of =", "\n# A simulated world stands still: this is the day it ends.\nas_of =")
+    values = {"workspace": str(workspace.resolve()), "written": _write_new(workspace / FILE, text)} | result
+    return Answer(values, lambda screen: _show_world(values, workspace, screen))
+
+
+def _size(scale: str | None) -> str | float | None:
+    """Return a named size or a multiple, refused in one line if there is no such size."""
+    from pipelines.settings import UserError
+    from pipelines.simulate import size_of
+
+    if scale is None:
+        return None
+    size = float(scale) if scale.replace(".", "", 1).isdigit() else scale
+    try:
+        size_of(size)
+    except ValueError as error:
+        raise UserError(f"--{error}") from None
+    return size
+
+
+def _simulated(workspace: Path, **given: Any) -> dict[str, Any]:
+    from pipelines import simulate as simulator
+
     with working("simulating") as progress:
-        result = dict(simulator.simulate(workspace, **given, progress=progress))
-    until = date.fromisoformat(str(result.get("as_of") or result.get("end"))[:10])
-    world = {"as_of": until, "country": result.get("country") or ""} | {
-        k: result[k] for k in ("currency",) if k in result
-    }
-    text = template(world).replace("\nas_of =", "\n# A simulated world stands still: this is the day it ends.\nas_of =")
-    written = _write_new(workspace / FILE, text)
+        return simulator.simulate(workspace, **{k: v for k, v in given.items() if v is not None}, progress=progress)
 
-    def show(screen: "Console") -> None:
-        from pipelines import screen as screens
 
-        screen.print(f"[bold]A simulated supply chain until {until}[/]")
-        screens.facts({k: v for k, v in result.items() if isinstance(v, str | int | float | date)}, screen)
-        if not written and (stands := load(workspace, environ={}).as_of) != until:
-            screen.print(
-                f"[yellow]{workspace / FILE} was left as it is; its as_of is {stands}, this world ends {until}.[/]"
-            )
+def _show_world(values: dict[str, Any], workspace: Path, screen: "Console") -> None:
+    from pipelines import screen as screens
+    from pipelines.settings import FILE, load
 
-    return Answer({"workspace": str(workspace.resolve()), "written": written} | result, show)
+    screen.print(f"[bold]A simulated supply chain until {values['end']}[/], in {workspace / 'data'}", soft_wrap=True)
+    counts = {k: v for k, v in values.get("counts", {}).items() if "windows" not in k}
+    screens.facts({k.replace("_", " "): f"{v:>10,}" for k, v in counts.items()}, screen)
+    stands = load(workspace, environ={}).as_of
+    if not values["written"] and str(stands) != values["end"]:
+        screen.print(f"[yellow]{workspace / FILE} was left as it is: its as_of is {stands}.[/]", soft_wrap=True)
 
 
 @app.command(sort_key=2)
@@ -183,7 +203,7 @@ def score(*, as_of: date | None = None, dry_run: Annotated[bool, Flag] = False, 
 
 
 @app.command(sort_key=5)
-def show(*, table: str = "watchlist", top: int = 10, as_of: date | None = None, common: Common = HERE) -> Answer:
+def show(*, table: str = "watchlist", top: Count = 10, as_of: date | None = None, common: Common = HERE) -> Answer:
     """Show the latest published week: what to worry about, and what to do first.
 
     Parameters
@@ -195,10 +215,6 @@ def show(*, table: str = "watchlist", top: int = 10, as_of: date | None = None, 
     as_of
         An earlier week.
     """
-    from pipelines.settings import UserError
-
-    if top < 0:
-        raise UserError(f"--top is {top}, expected a whole number from 0")
     settings = _settings(common)
     from pipelines import publish
     from pipelines import screen as screens
@@ -216,13 +232,13 @@ def show(*, table: str = "watchlist", top: int = 10, as_of: date | None = None, 
 
 
 @app.command(sort_key=6)
-def demo(*, scale: float | None = None, seed: int | None = None, common: Common = HERE) -> Answer:
+def demo(*, scale: str | None = None, seed: Count | None = None, common: Common = HERE) -> Answer:
     """See everything at once: simulate, check, train, score and show, then how to look around.
 
     Parameters
     ----------
     scale
-        Size of the chain; 1 is the demo.
+        Size of the chain: toy, demo, large, or so many times the demo.
     seed
         Another seed is another chain.
     """

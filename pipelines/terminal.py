@@ -84,7 +84,7 @@ def plain(value: Any) -> Any:
         return [plain(v) for v in value]
     if hasattr(value, "tolist"):  # numpy
         return plain(value.tolist())
-    if value is None or value != value or type(value).__name__ == "NAType":
+    if value is None or type(value).__name__ == "NAType" or value != value:
         return None
     if isinstance(value, datetime):
         return value.date().isoformat() if value.time() == time() and not value.tzinfo else value.isoformat()

@@ -1,0 +1,357 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import types
+from dataclasses import dataclass
+from datetime import date
+
+import pandas as pd
+import pytest
+
+import pipelines
+from pipelines import cli, screen, terminal
+from pipelines.settings import GateRefused, Unreachable
+
+RULES = {
+    "supplier_52w": {"pr_auc": 0.2, "brier": 0.11},
+    "days_to_promise": {"pr_auc": 0.31, "brier": 0.1, "slope": 1.0},
+}
+METRICS = {"pr_auc": 0.42, "prevalence": 0.14, "brier": 0.09, "bss_climatology": 0.12, "ece": 0.013, "slope": 0.98}
+TRAINED = {
+    "model_version": "3",
+    "promoted": True,
+    "refused_because": None,
+    "rows": 1200,
+    "metrics": METRICS,
+    "rules": RULES,
+}
+SCORED = {
+    "status": "published",
+    "publication_id": "2026-06-01.1",
+    "as_of": date(2026, 6, 1),
+    "rows": {"watchlist": 12},
+    "value_at_risk": 1234567.8,
+    "models": {"delay": "3"},
+}
+WATCHED = pd.DataFrame(
+    {
+        "as_of": pd.to_datetime(["2026-06-01", "2026-06-01"]),
+        "rank": [1, 2],
+        "kind": ["supplier delay", "demand shift"],
+        "what": ["PO 4711: 1,200 bearings from Acme", "Pumps in Memphis: demand up"],
+        "supplier_id": ["S12", None],
+        "product_id": ["P7", "P9"],
+        "site_id": ["ROT", "MEM"],
+        "p": [0.83, 0.999],
+        "level": ["high", None],
+        "value_at_risk": [48200.4, float("nan")],
+        "driver_1": ["late in 6 of the last 9 deliveries", "three weeks above plan"],
+        "owner": ["procurement", "sales"],
+        "next_step": ["Call the supplier", "Raise the plan"],
+        "act_by": pd.to_datetime(["2026-06-04", "2026-06-09"]),
+        "change": ["new", "up 12 points"],
+    }
+)
+
+
+@dataclass
+class Checked:
+    ok: bool = True
+
+    def as_dict(self):
+        return {"ok": self.ok, "tables": {"orders": {"rows": 3}}}
+
+
+@pytest.fixture
+def fake(monkeypatch):
+    """Stand in for modules the commands import: fake(train=function) makes `pipelines.train.train` that function."""
+
+    def put(**functions):
+        for name, function in functions.items():
+            module = types.ModuleType(f"pipelines.{name}")
+            setattr(module, "read" if name == "publish" else name, function)
+            module.report = lambda outcome: f"all fine: {outcome.ok}"
+            module.size_of = lambda scale: scale
+            monkeypatch.setitem(sys.modules, module.__name__, module)
+            monkeypatch.setattr(pipelines, name, module, raising=False)
+
+    put(
+        check=lambda _settings, now: Checked(),  # noqa: ARG005
+        train=lambda _settings, as_of, tasks, dry_run: {t: TRAINED | {"dry_run": dry_run} for t in tasks},  # noqa: ARG005
+        score=lambda _settings, as_of, dry_run: SCORED | {"as_of": as_of},  # noqa: ARG005
+        publish=lambda _workspace, table, as_of=None: WATCHED.copy(),  # noqa: ARG005
+    )
+    return put
+
+
+@pytest.fixture
+def workspace(tmp_path, monkeypatch):
+    for name in ("OMP_WAIT_POLICY", "PREFECT_HOME"):
+        monkeypatch.setenv(name, os.environ[name])  # what a command adds is taken back
+    assert cli.run(["init", "--workspace", str(tmp_path)]) == 0
+    return tmp_path
+
+
+@pytest.fixture
+def bullwhip(workspace, capsys):
+    """Run a command in the workspace; returns exit code, stdout, stderr."""
+    capsys.readouterr()
+
+    def call(*words):
+        code = cli.run([*words, "--workspace", str(workspace)])
+        return code, *capsys.readouterr()
+
+    return call
+
+
+@pytest.mark.parametrize("command", ["init", "check", "train", "score", "show", "demo"])
+def test_json_is_one_document_on_stdout(bullwhip, fake, command, workspace):
+    def chatty(_settings, as_of, **_):
+        print("a library talks")
+        return SCORED | {"as_of": as_of, "bad": float("nan")}
+
+    fake(score=chatty)
+    (workspace / "data" / "orders.csv").touch()
+    (workspace / "truth").mkdir()
+    code, out, err = bullwhip(command, "--json")
+    assert code == 0, err
+    assert isinstance(json.loads(out, parse_constant=pytest.fail), dict)
+    assert out.count("\n") == 1
+    assert ("a library talks" in err) == (command in ("score", "demo"))
+
+
+def test_rows_of_a_table_are_plain_json(bullwhip, fake):
+    fake()
+    _, out, _ = bullwhip("show", "--json", "--top", "1")
+    said = json.loads(out)
+    assert said["total_rows"] == 2
+    assert said["rows"][0]["act_by"] == "2026-06-04"
+    assert json.loads(bullwhip("show", "--json")[1])["rows"][1]["value_at_risk"] is None
+
+
+ERRORS = [
+    (Unreachable("no answer from db"), 6, "bullwhip: no answer from db\n"),
+    (GateRefused("worse\nthan before"), 4, "bullwhip: worse than before\n"),
+    (PermissionError(13, "Permission denied", "/x"), 2, "Permission denied"),
+    (ZeroDivisionError("of course"), 1, "bullwhip: unexpected ZeroDivisionError: of course (traceback: "),
+    (KeyboardInterrupt(), 130, "bullwhip: interrupted\n"),
+    (SystemExit(143), 143, "bullwhip: terminated\n"),
+]
+
+
+@pytest.mark.parametrize(("error", "code", "line"), ERRORS, ids=[type(e).__name__ for e, _, _ in ERRORS])
+@pytest.mark.parametrize("as_json", [False, True], ids=["text", "json"])
+def test_every_error_is_one_line_and_an_exit_code(bullwhip, fake, error, code, line, as_json):
+    def broken(*_, **__):
+        raise error
+
+    fake(train=broken)
+    got, out, err = bullwhip("train", *(["--json"] if as_json else []))
+    assert got == code
+    assert line in err
+    assert err.count("\n") == 1
+    if as_json:
+        said = json.loads(out)
+        assert said["exit_code"] == code
+        assert f"bullwhip: {said['error']}\n" == err
+    else:
+        assert out == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["trian"], 'Unknown command "trian". Did you mean "train"?'),
+        (["train", "--tsk", "x"], "Did you mean --task?"),
+        (["train", "--task", "foo"], 'Choose from: "delay", "shift"'),
+        (["train", "--as-of", "2026-02-30"], "--as-of"),
+        (["show", "--top", "-1"], "Must be >= 0"),
+        (["simulate", "--scale", "toyy"], "expected one of toy"),
+        (["init", "more"], "more"),
+    ],
+)
+def test_wrong_usage_is_said_in_one_line(bullwhip, words, line):
+    code, out, err = bullwhip(*words)
+    assert (code, out) == (2, "")
+    assert line in err
+    assert err.startswith("bullwhip: ")
+    assert err.count("\n") == 1
+
+
+def test_a_traceback_waits_in_a_file_without_secrets(bullwhip, fake, workspace, monkeypatch, capsys):
+    def broken(*_, **__):
+        raise RuntimeError("cannot open postgresql://me:secret@db/x")
+
+    fake(score=broken)
+    _, _, err = bullwhip("score")
+    text = (workspace / "last-error.txt").read_text()
+    assert "Traceback" in text
+    assert "in broken" in text
+    assert "secret" not in err + text
+    monkeypatch.setenv("BULLWHIP_DEBUG", "1")
+    assert "Traceback" in bullwhip("score")[2]
+    cli.run(["score", "--workspace", str(workspace / "nowhere")])
+    assert "there is no workspace" in capsys.readouterr().err
+
+
+def test_a_refused_model_exits_4_with_its_whole_story(bullwhip, fake):
+    refused = TRAINED | {"promoted": False, "refused_because": "it is not better than days_to_promise"}
+    fake(train=lambda *_, **__: {"delay": refused, "shift": TRAINED})
+    code, out, err = bullwhip("train", "--json")
+    assert (code, err) == (4, "bullwhip: delay: it is not better than days_to_promise\n")
+    assert set(json.loads(out)) == {"delay", "shift"}
+    assert "Version 3 is not used: it is not better than days_to_promise" in bullwhip("train")[1]
+
+
+def test_input_that_fails_its_contract_exits_3(bullwhip, fake):
+    fake(check=lambda *_, **__: Checked(ok=False))
+    code, out, err = bullwhip("check")
+    assert (code, out) == (3, "all fine: False\n")
+    assert err.startswith("bullwhip: the input failed its contract")
+    assert bullwhip("demo")[0] == 3
+
+
+def test_flags_reach_the_flows(bullwhip, fake):
+    seen = {}
+    fake(train=lambda _settings, **given: seen.update(given) or {})
+    bullwhip("train", "--task", "shift", "--as-of", "2026-01-07", "--dry-run")
+    assert seen == {"as_of": date(2026, 1, 7), "tasks": ("shift",), "dry_run": True}
+
+
+def test_what_people_see_of_a_week(bullwhip, fake):
+    fake()
+    out = bullwhip("show")[1]
+    for words in ("83 %", ">99 %", "48,200", "Call the supplier", "procurement, by 2026-06-04", "• late in 6", "S12"):
+        assert words in out
+    assert max(map(len, out.splitlines())) <= screen.WIDTH
+    trained = bullwhip("train")[1]
+    assert trained.index("days to promise") < trained.index("supplier 52w")
+    assert "1,200 rows, 14.0% come true" in trained
+    assert "Version 3 is the new champion" in trained
+    assert "EUR 1,234,568 at risk" in bullwhip("score")[1]
+
+
+@pytest.mark.parametrize("frame", [WATCHED, WATCHED.head(0), WATCHED[["rank", "p"]], pd.DataFrame()])
+@pytest.mark.parametrize("table", ["watchlist", "supplier_risk"])
+def test_tables_are_shown_whatever_columns_there_are(bullwhip, fake, frame, table):
+    fake(publish=lambda *_, **__: frame.copy())
+    code, out, err = bullwhip("show", "--table", table)
+    assert code == 0, err
+    assert f"of {len(frame)} " in out
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "expected"),
+    [
+        ("p_late", 0.123, "12 %"),
+        ("p_late", 0.0001, "<1 %"),
+        ("p_late", 0.0, "0 %"),
+        ("open_value", 1234567.8, "1,234,568"),
+        ("on_time_share", 0.5, "50 %"),
+        ("days_late_p50", 3.14159, "3.14"),
+        ("open_lines", 1200, "1,200"),
+        ("act_by", pd.Timestamp("2026-06-04"), "2026-06-04"),
+        ("act_by", pd.NaT, ""),
+        ("state", "due_future", "due_future"),
+        ("late", True, "yes"),
+        ("p_late", None, ""),
+    ],
+)
+def test_cells_are_written_as_people_write_them(column, value, expected):
+    assert screen.cell(column, value) == expected
+
+
+def test_a_simulated_workspace_stands_at_the_end_of_its_world(bullwhip, workspace, fake):
+    made = {"end": "2026-06-01", "counts": {"orders": 5}}
+    fake(
+        simulate=lambda out, **_: (
+            (out / "truth").mkdir(exist_ok=True) or (out / "data/orders.csv").touch() or dict(made)
+        )
+    )
+    (workspace / "bullwhip.toml").unlink()
+    assert bullwhip("simulate", "--json")[0] == 0
+    text = (workspace / "bullwhip.toml").read_text()
+    assert "\n# A simulated world stands still: this is the day it ends.\nas_of = 2026-06-01\n" in text
+    made["end"] = "2027-01-04"
+    assert "left as it is: its as_of is 2026-06-01" in bullwhip("simulate")[1]
+    assert (workspace / "bullwhip.toml").read_text() == text
+
+
+def test_a_simulation_never_replaces_real_tables(bullwhip, workspace):
+    (workspace / "data" / "orders.csv").touch()
+    code, _, err = bullwhip("simulate")
+    assert code == 2
+    assert "were not simulated" in err
+
+
+def test_the_demo_says_where_everything_is(bullwhip, workspace, fake):
+    fake(simulate=lambda out, **_: (out / "data/orders.csv").touch() or {"end": "2026-06-01", "counts": {}})
+    code, out, err = bullwhip("demo")
+    assert code == 0, err
+    for words in (
+        "simulate",
+        "Version 3",
+        "Call the supplier",
+        f"ui --backend-store-uri sqlite:///{workspace}",
+        "server start",
+    ):
+        assert words in out
+    assert "A simulated supply chain" not in bullwhip("demo")[1]  # it is there already
+
+
+def test_values_become_plain_json():
+    frame = pd.DataFrame(
+        {"day": pd.to_datetime(["2026-01-01"]), "at": pd.to_datetime(["2026-01-01 10:30"]), "x": [None]}
+    )
+    assert terminal.plain({"a": frame, 1: (float("inf"), pd.NA, date(2026, 1, 1))}) == {
+        "a": [{"day": "2026-01-01", "at": "2026-01-01T10:30:00", "x": None}],
+        "1": [None, None, "2026-01-01"],
+    }
+
+
+def in_a_process(*words, **changed):
+    command = [sys.executable, "-m", "pipelines.cli", *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, env=os.environ | changed, check=False)
+
+
+def test_help_imports_nothing_heavy():
+    heavy = ["pandas", "numpy", "prefect", "mlflow", "pydantic", "duckdb", "lightgbm", "sklearn", "rich.markdown"]
+    code = (
+        f"import sys; from pipelines import cli; cli.run(['--help']); print([m for m in {heavy} if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+    for command in ("init", "simulate", "check", "train", "score", "show", "demo"):
+        assert f"│ {command} " in done.stdout
+
+
+def test_a_process_leaves_with_its_exit_code(tmp_path):
+    done = in_a_process("train", "--workspace", str(tmp_path), "--json", BULLWHIP_SEED="x")
+    assert done.returncode == 2
+    assert json.loads(done.stdout)["exit_code"] == 2
+    assert done.stderr == "bullwhip: environment variable BULLWHIP_SEED: seed is 'x', expected a whole number from 0\n"
+
+
+SLEEPING = """
+import sys, time, types, pipelines
+from pipelines import cli
+module = types.ModuleType("pipelines.score")
+module.score = lambda *_, **__: (print("started", file=sys.stderr, flush=True), time.sleep(60))
+sys.modules["pipelines.score"] = pipelines.score = module
+sys.argv = ["bullwhip", "score", "--workspace", sys.argv[1]]
+cli.main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("sent", "code", "line"),
+    [(signal.SIGINT, 130, "bullwhip: interrupted"), (signal.SIGTERM, 143, "bullwhip: terminated")],
+)
+def test_signals_end_a_command_in_one_line(tmp_path, sent, code, line):
+    process = subprocess.Popen([sys.executable, "-c", SLEEPING, str(tmp_path)], stderr=subprocess.PIPE, text=True)
+    assert process.stderr.readline() == "started\n"
+    process.send_signal(sent)
+    _, err = process.communicate(timeout=30)
+    assert (process.returncode, err) == (code, f"{line}\n")
