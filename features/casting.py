@@ -102,7 +102,7 @@ def cell_rules(column: Column, raw: str, now: datetime) -> tuple[Rule, ...]:
         when = f"{cell} IS NOT NULL AND {given} IS NULL"
         rules.append(Rule(f"{column.name} {UNREADABLE[column.kind]}", when, shown))
     if column.kind == "number":
-        rules += _number_rules(column, name)
+        rules += _number_rules(column, name, f"CAST({cell} AS VARCHAR)")
     if column.kind in ("date", "timestamp"):
         rules += _moment_rules(column, name, now)
     if column.one_of:
@@ -111,16 +111,16 @@ def cell_rules(column: Column, raw: str, now: datetime) -> tuple[Rule, ...]:
     return tuple(rules)
 
 
-def _number_rules(column: Column, name: str) -> list[Rule]:
-    rules = [Rule(f"{column.name} is NaN or infinite", f"NOT isfinite({name})", f"CAST({name} AS VARCHAR)")]
+def _number_rules(column: Column, name: str, shown: str) -> list[Rule]:
+    rules = [Rule(f"{column.name} is NaN or infinite", f"NOT isfinite({name})", shown)]
     if column.positive:
-        rules.append(Rule(f"{column.name} is not positive", f"{name} <= 0", f"CAST({name} AS VARCHAR)"))
+        rules.append(Rule(f"{column.name} is not positive", f"{name} <= 0", shown))
     if column.minimum is not None:
         says = "negative" if column.minimum == 0 else f"below {column.minimum:g}"
-        rules.append(Rule(f"{column.name} is {says}", f"{name} < {column.minimum}", f"CAST({name} AS VARCHAR)"))
+        rules.append(Rule(f"{column.name} is {says}", f"{name} < {column.minimum}", shown))
     if column.maximum is not None:
         when = f"{name} > {column.maximum} AND isfinite({name})"
-        rules.append(Rule(f"{column.name} is above {column.maximum:g}", when, f"CAST({name} AS VARCHAR)"))
+        rules.append(Rule(f"{column.name} is above {column.maximum:g}", when, shown))
     return rules
 
 

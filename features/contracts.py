@@ -172,7 +172,7 @@ def maybe(name: str, kind: Kind, about: str, unit: str = "", **more: Any) -> Col
     return Column(name, kind, about, unit, required=False, nullable=True, **more)
 
 
-PRODUCT, SITE = part_of("products", "What is ordered."), part_of("sites", "Where it is wanted.")
+PRODUCT, SITE = part_of("products", "Which product."), part_of("sites", "At or for which site.")
 FIRST_READ = "First moment the pipeline could have read this row."
 CANCELLED = maybe(
     "cancelled_at",

@@ -122,7 +122,7 @@ def _missing(s: Seen, column: Column, own: set[str]) -> None:
     if same:
         s.error(column.name, 0, f"the column is written {same!r}; please write {column.name!r}")
     elif column.required:
-        s.error(column.name, 0, f"the column is missing{_near(column.name, others) or _columns(s.raw)}")
+        s.error(column.name, 0, f"the column is missing{_near(column.name, others) or _columns(s)}")
     elif near := difflib.get_close_matches(column.name, others, 1, 0.85):
         s.warn(column.name, 0, f"there is no such column, but {near[0]!r} looks like it; rename it if it is meant")
 
@@ -132,8 +132,11 @@ def _near(name: str, among: Sequence[str] | Mapping[str, str]) -> str:
     return f"; the closest column is {near[0]!r}; rename it if it is meant" if near else ""
 
 
-def _columns(raw: Mapping[str, str]) -> str:
-    return f"; the columns are {', '.join(raw)}" if len(raw) <= 20 else f"; the columns are {', '.join([*raw][:20])}, …"
+def _columns(s: Seen) -> str:
+    """Return the columns that are there, once per table."""
+    if any("the columns are" in b.message for b in s.breaches):
+        return ""
+    return f"; the columns are {', '.join([*s.raw][:20])}" + (", …" if len(s.raw) > 20 else "")
 
 
 def _wrong_type(con: duckdb.DuckDBPyConnection, s: Seen, c: Column) -> None:

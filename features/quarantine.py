@@ -50,11 +50,14 @@ def find_duplicates(con: duckdb.DuckDBPyConnection, table: Table) -> None:
     first = "known_at, r" if "known_at" in names else "r"
     content = ", ".join(f"{text(n)}, CAST({quote(n)} AS VARCHAR)" for n in names)
     more = ", known_at" if "known_at" in names and "known_at" not in table.key else ""
+    twice = f"SELECT hash({keys}) AS h FROM {staged} WHERE {filled} GROUP BY h HAVING count(*) > 1"
+    con.execute(f"CREATE OR REPLACE TEMP TABLE __twice AS {twice}")
+    if not con.execute("SELECT count(*) FROM __twice").fetchall()[0][0]:
+        return
     con.execute(
         f"""INSERT INTO __found
-            WITH hashes AS (SELECT hash({keys}) AS h FROM {staged} WHERE {filled} GROUP BY h HAVING count(*) > 1),
-            candidates AS (SELECT rowid AS r, {keys}{more}, concat(json_object({content}), __bad.row_json) AS content
-                           FROM {staged} WHERE {filled} AND hash({keys}) IN (SELECT h FROM hashes)),
+            WITH candidates AS (SELECT rowid AS r, {keys}{more},
+                           concat(json_object({content}), __bad.row_json) AS content FROM {staged} WHERE {filled} AND hash({keys}) IN (SELECT h FROM __twice)),
             first AS (SELECT *, first_value(content) OVER w AS first_content, first_value(r) OVER w AS first_row,
                       min(r) OVER (PARTITION BY {keys}, content) AS same_row
                       FROM candidates WINDOW w AS (PARTITION BY {keys} ORDER BY {first})),

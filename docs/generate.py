@@ -1,0 +1,150 @@
+"""Write the reference pages from the values the code itself uses, so that they cannot say anything else.
+
+`python -m docs.generate` writes them, `python -m docs.generate --check` exits 1 naming the stale ones.
+"""
+
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from features.contracts import EARLIEST, TABLES, YEARS_AHEAD, Column, Table
+
+HERE = Path(__file__).parent
+HEAD = "<!-- Written by `make docs` from {source}. Edit that file, not this one. -->\n"
+KINDS = {
+    "id": "Text or whole numbers; `17850`, a numeric `17850.0` and `'17850'` are the same id. Outer blanks go.",
+    "text": "Any text.",
+    "date": "A site-local day. As text: `YYYY-MM-DD`; of a longer timestamp the day that is written.",
+    "timestamp": "A moment in UTC. As text: `YYYY-MM-DD HH:MM:SS`, with `T`, fractions and an offset (`Z`, `+02:00`) "
+    "if you like; a date alone is 00:00. Moments with an offset or a time zone are turned into UTC.",
+    "number": "A finite number. As text: with a decimal point, no thousands separators.",
+}
+
+
+def data() -> str:
+    """Return docs/data.md: every input table, its columns, what is refused and what follows."""
+    parts = [HEAD.format(source="features/contracts.py"), INTRODUCTION, _contents(), _kinds(), REFUSED]
+    return "\n".join(parts + [_table(t) for t in TABLES]).rstrip() + "\n"
+
+
+INTRODUCTION = """# Input tables
+
+bullwhip reads these tables, whichever of them you have: from a folder with `<table>.parquet`, `<table>/*.parquet`,
+`<table>.csv` or `<table>.csv.gz`, or from a database with a table or view of the same name. Set `data` in
+`bullwhip.toml`, then try it with `bullwhip check`.
+
+You need `purchases` and `receipts` to predict late deliveries, `orders` to predict demand shifts, or both sides. All
+other tables are optional. Columns that are not listed here are kept and do no harm.
+
+**The one rule about time.** Every fact has an event time and a `known_at`, the first moment this pipeline could have
+read it. A prediction as of a day uses a fact only if its `known_at` lies before that day. So bring the moment a row
+reached the system you read from, not the moment it is about. Corrections are new rows; nothing is ever overwritten.
+"""
+
+REFUSED = f"""## What is refused, and what follows
+
+**An error stops every command with exit code 3** and names table, column, what came, what was expected and what to do.
+All errors of all tables are named at once:
+
+- a table that is needed is missing, cannot be read, or has no rows;
+- a needed column is missing, or a contract column is written in another case (`Quantity`);
+- a column has a type that cannot hold such values, or not one of its values can be read;
+- more than `max_quarantined` (10 %) of the rows of a table are bad.
+
+**A bad row is set aside.** It goes to `quarantine/<table>.parquet` in the workspace with its row number, its key, every
+reason, and the row as it came; the run goes on without it. For every table, rows read = rows kept + rows set aside.
+In any table a row is bad when
+
+- a cell that must be filled is empty (blanks count as empty), or a cell cannot be read as its kind;
+- a number is NaN or infinite;
+- a day lies before {EARLIEST.year}, a fact lies after today, or a promise, wish or plan lies more than {YEARS_AHEAD} years ahead;
+- its `known_at` lies in the future;
+- it equals an earlier row (`duplicate row`: the first stays), or has the key of another row but says something else
+  (`duplicate key`: the row known first stays, then the one that comes first).
+
+**Rows that stand or fall together.** A purchase line must never look late because its receipt was set aside. So when
+a receipt is bad, its line is set aside too, and with a line all its receipts and promises. Of purchase lines that
+contradict each other under one key, none is believed. Duplicates of equal receipts, and receipts of unknown lines,
+put no line in doubt.
+
+**A warning changes nothing but is shown**: ids that are not listed in `suppliers`, `products` or `sites` (the rows are
+kept), an optional table without rows, a column that looks like a misspelt optional one, and orders that look like
+weekly totals without `known_at`.
+"""
+
+
+def _contents() -> str:
+    keys = {t.name: ", ".join(f"`{k}`" for k in t.key) for t in TABLES}
+    rows = [f"| [`{t.name}`](#{t.name}) | {_needed(t)} | {keys[t.name]} | {_first(t.about)} |" for t in TABLES]
+    return "\n".join(["| table | needed | one row per | about |", "|---|---|---|---|", *rows, ""])
+
+
+def _needed(table: Table) -> str:
+    sides = {"orders": "for demand shifts", "purchases": "for late deliveries", "receipts": "for late deliveries"}
+    return sides.get(table.name, "no")
+
+
+def _first(text: str) -> str:
+    return text.partition(". ")[0].partition(": ")[0].rstrip(".")
+
+
+def _kinds() -> str:
+    rows = [f"| {kind} | {about} |" for kind, about in KINDS.items()]
+    return "\n".join(["## Kinds of values", "", "| kind | what is read |", "|---|---|", *rows, ""])
+
+
+def _table(table: Table) -> str:
+    lines = [f"## {table.name}", "", table.about, "", f"One row per {' and '.join(f'`{k}`' for k in table.key)}.", ""]
+    lines += ["| column | kind | unit | needed | when empty | meaning |", "|---|---|---|---|---|---|"]
+    lines += [_column(c) for c in table.columns]
+    if refused := [*filter(None, map(_limits, table.columns)), *(r.about for r in table.rules), *_by_comparison(table)]:
+        lines += ["", "Rows are also set aside for:", "", *(f"- {r}" for r in refused)]
+    return "\n".join([*lines, ""])
+
+
+def _column(c: Column) -> str:
+    needed = "yes" if c.required else "no"
+    empty = c.default_about or ("stays empty" if c.nullable else "row refused")
+    known = (
+        " This cell is known from that moment on, not from `known_at`." if c.known_from == c.name != "known_at" else ""
+    )
+    listed = f" Listed in [`{c.refers_to}`](#{c.refers_to})." if c.refers_to else ""
+    return f"| `{c.name}` | {c.kind} | {c.unit} | {needed} | {empty} | {c.about}{known}{listed} |"
+
+
+def _limits(c: Column) -> str:
+    if c.one_of:
+        return f"a `{c.name}` that is not {', '.join(f'`{v}`' for v in c.one_of[:-1])} or `{c.one_of[-1]}`"
+    if c.positive:
+        return f"a `{c.name}` of zero or less"
+    if c.minimum is not None and c.maximum is not None:
+        return f"a `{c.name}` outside {c.minimum:g} to {c.maximum:g}"
+    return f"a negative `{c.name}`" if c.minimum == 0 else ""
+
+
+def _by_comparison(table: Table) -> list[str]:
+    if table.line:
+        own = ["`received_on` on a day before its line's `ordered_at`"] if table.name == "receipts" else []
+        return [*own, f"a `{table.line}` that is not in `purchases`", "a purchase line that was set aside"]
+    return ["a receipt of this line that was set aside"] if table.name == "purchases" else []
+
+
+PAGES: Mapping[str, Callable[[], str]] = {"data.md": data}
+
+
+def main(arguments: list[str]) -> int:
+    """Write every page, or with --check say which are stale."""
+    written = {HERE / name: page() for name, page in PAGES.items()}
+    stale = [path for path, text in written.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
+    if "--check" in arguments:
+        for path in stale:
+            print(f"docs/{path.name} is stale; run make docs", file=sys.stderr)
+        return int(bool(stale))
+    for path in stale:
+        path.write_text(written[path], encoding="utf-8")
+        print(f"wrote docs/{path.name}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
