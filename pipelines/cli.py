@@ -145,7 +145,7 @@ def check(*, common: Common = HERE) -> Answer:
         if (report := checker.report(outcome)) is not None:
             screen.print(report)
 
-    failed = "" if outcome.ok else "the input failed its contract; `bullwhip check` shows where"
+    failed = "" if outcome.ok else f"the input failed its contract: {outcome.error}"
     return Answer(dict(outcome.as_dict()), show, 0 if outcome.ok else 3, failed)
 
 

@@ -42,6 +42,7 @@ def trained(result: Mapping[str, Any], screen: Console) -> None:
             theirs = {n: (r.get(part) or {}) if part else r for n, r in rules.items()}
             screen.print(_skill(" · ".join(filter(None, (TASKS.get(task, task), part))), outcome, mine, theirs))
         screen.print(Text(f"  {decision(outcome)}\n", style="green" if outcome.get("promoted") else "yellow"))
+    screen.print("[dim]PR-AUC, BSS: more is better. Brier, ECE: less is better. Slope: 1 is right.[/]")
 
 
 def per_task(result: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
@@ -63,7 +64,11 @@ def decision(outcome: Mapping[str, Any]) -> str:
 
 def _skill(title: str, outcome: Mapping[str, Any], mine: Mapping[str, Any], rules: Mapping[str, Any]) -> Table:
     rows = outcome.get("rows")
-    facts = [f"{rows:,} rows" if isinstance(rows, int) else "", _said("{:.1%} come true", mine.get("prevalence"))]
+    counts = rows if isinstance(rows, Mapping) else {"rows": rows}
+    facts = [
+        *(f"{n:,} {name}" for name, n in counts.items() if isinstance(n, int)),
+        _said("{:.1%} come true", mine.get("prevalence")),
+    ]
     about = f"[bold]{escape(title)}[/]  [dim]{escape(', '.join(filter(None, facts)))}[/]"
     table = Table(title=about, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 2))
     table.add_column("", overflow="fold")
@@ -133,11 +138,11 @@ def _watched(row: Mapping[str, Any]) -> list[str | Text]:
     who = ", ".join(filter(None, (got("owner"), f"by {_day(row.get('act_by'))}" if got("act_by") else "")))
     return [
         got("rank"),
-        _lines((got("what"), "bold"), (got("impact"), ""), (places, "dim"), (got("change"), "cyan")),
+        _lines((got("what"), "bold"), (got("impact"), ""), (places, "dim")),
         chance,
         money(row.get("value_at_risk")),
         _lines(*((f"• {driver}", "") for driver in drivers)),
-        _lines((got("next_step"), ""), (who, "dim")),
+        _lines((got("next_step"), ""), (who, "dim"), (got("change"), "cyan")),
     ]
 
 

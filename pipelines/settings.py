@@ -3,6 +3,7 @@
 import difflib
 import os
 import re
+import textwrap
 import tomllib
 from collections.abc import Mapping
 from datetime import date, timedelta
@@ -252,7 +253,7 @@ def template(values: Mapping[str, Any] | None = None) -> str:
     lines = ["# bullwhip: every key may be left out; what is commented shows the default."]
     for name in KEYS:
         field = Settings.model_fields[name]
-        lines += ["", f"# {field.description}"]
+        lines += ["", *textwrap.wrap(field.description or "", 100, initial_indent="# ", subsequent_indent="# ")]
         if name == "capacity":
             rows = values.get(name, field.default)
             lines += [

@@ -104,7 +104,8 @@ def close_stdout() -> None:
 
 def _say(answer: Answer, as_json: bool) -> None:
     if as_json:
-        print(json.dumps(plain(answer.values), allow_nan=False, ensure_ascii=False), flush=True)
+        failed = {"error": _one_line(answer.complaint), "exit_code": answer.exit_code} if answer.exit_code else {}
+        print(json.dumps(plain(answer.values | failed), allow_nan=False, ensure_ascii=False), flush=True)
     else:
         show(answer)
     if answer.complaint:

@@ -59,6 +59,7 @@ WATCHED = pd.DataFrame(
 @dataclass
 class Checked:
     ok: bool = True
+    error: str = "orders has no column quantity"
 
     def as_dict(self):
         return {"ok": self.ok, "tables": {"orders": {"rows": 3}}}
@@ -201,7 +202,7 @@ def test_a_refused_model_exits_4_with_its_whole_story(bullwhip, fake):
     fake(train=lambda *_, **__: {"delay": refused, "shift": TRAINED})
     code, out, err = bullwhip("train", "--json")
     assert (code, err) == (4, "bullwhip: delay: it is not better than days_to_promise\n")
-    assert set(json.loads(out)) == {"delay", "shift"}
+    assert set(json.loads(out)) == {"delay", "shift", "error", "exit_code"}
     assert "Version 3 is not used: it is not better than days_to_promise" in bullwhip("train")[1]
 
 
@@ -209,7 +210,7 @@ def test_input_that_fails_its_contract_exits_3(bullwhip, fake):
     fake(check=lambda *_, **__: Checked(ok=False))
     code, out, err = bullwhip("check")
     assert (code, out) == (3, "all fine: False\n")
-    assert err.startswith("bullwhip: the input failed its contract")
+    assert err == "bullwhip: the input failed its contract: orders has no column quantity\n"
     assert bullwhip("demo")[0] == 3
 
 
