@@ -57,8 +57,9 @@ In any table a row is bad when
 
 - a cell that must be filled is empty (blanks count as empty), or a cell cannot be read as its kind;
 - a number is NaN or infinite;
-- a day lies before {EARLIEST.year}, a fact lies after today, or a promise, wish or plan lies more than {YEARS_AHEAD} years ahead;
+- a day lies before {EARLIEST.year}, a fact after today, or a promise, wish or plan over {YEARS_AHEAD} years ahead;
 - its `known_at` lies in the future;
+- a line of a CSV file does not split into the cells of its header;
 - it equals an earlier row (`duplicate row`: the first stays), or has the key of another row but says something else
   (`duplicate key`: the row known first stays, then the one that comes first).
 

@@ -10,7 +10,16 @@ import duckdb
 
 from features.casting import EXPECTED, accepts, cleaned, quote, stage_sql, typed
 from features.contracts import ORDERS, TABLES, Breach, Column, ContractError, Table, Verdict
-from features.quarantine import count_reasons, find_duplicates, find_links, find_own, open_quarantine, part, set_aside
+from features.quarantine import (
+    count_reasons,
+    find_duplicates,
+    find_links,
+    find_own,
+    find_unsplit,
+    open_quarantine,
+    part,
+    set_aside,
+)
 
 TYPES = {"id": "VARCHAR", "text": "VARCHAR", "date": "DATE", "timestamp": "TIMESTAMP", "number": "DOUBLE"}
 OURS = (duckdb.ParserException, duckdb.BinderException, duckdb.CatalogException, duckdb.InternalException)
@@ -53,8 +62,9 @@ def hold(
 ) -> tuple[Verdict, ...]:
     """Create every contract table and `quarantine` in `con` from raw relations, and say what came of each table.
 
-    `sources` maps table names to relations in `con`. Sets the session's time zone to UTC. Raises ContractError with
-    the breaches of all tables at once; then `con` has no contract table, but `quarantine`.
+    `sources` maps table names to relations in `con`; lines their reader could not split into cells are taken from
+    `<relation>_rejects` where there is one (DuckDB's own rejects table). Sets the session's time zone to UTC. Raises
+    ContractError with the breaches of all tables at once; then `con` has no contract table, but `quarantine`.
     """
     now = now.astimezone(UTC).replace(tzinfo=None) if now.tzinfo else now
     con.execute("SET TimeZone = 'UTC'")
@@ -164,6 +174,12 @@ def _stage(con: duckdb.DuckDBPyConnection, s: Seen, now: datetime) -> None:
         return s.error("", 0, unreadable(error))
     s.staged = part(s.table.name)
     s.rows = con.execute(f"SELECT count(*) FROM {s.staged}").fetchall()[0][0]
+    unsplit, swallowed = find_unsplit(con, s.table, f"{s.source}_rejects")
+    s.rows += unsplit
+    if swallowed:
+        s.error(
+            "", 0, f"a quote opened in line {swallowed:,} is not closed; close it or double it inside a quoted cell"
+        )
     if not s.rows and not s.table.optional:
         s.error(
             "", 0, f"the table has its columns but no rows, expected one row per {s.table.key[0].removesuffix('_id')}"

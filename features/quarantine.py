@@ -36,6 +36,31 @@ def find_own(con: duckdb.DuckDBPyConnection, table: Table) -> None:
     )
 
 
+def find_unsplit(con: duckdb.DuckDBPyConnection, table: Table, rejects: str) -> tuple[int, int | None]:
+    """Set aside the lines of a text file that did not split into cells; return their number.
+
+    The second value is the first line whose open quote swallowed the lines after it, if there is one.
+    """
+    if not con.execute("SELECT count(*) FROM duckdb_tables() WHERE table_name = ?", [rejects]).fetchall()[0][0]:
+        return 0, None
+    name = text(table.name)
+    lines = f"""SELECT CAST(line AS BIGINT) AS line, any_value(csv_line) AS line_text, any_value(error_message) AS says
+                FROM {quote(rejects)} GROUP BY ALL"""
+    con.execute(
+        f"""INSERT INTO __found
+            SELECT {name}, -line, 'line cannot be split into cells', 'line ' || line || ': ' || says, 1
+            FROM ({lines})"""
+    )
+    con.execute(
+        f"""INSERT INTO quarantine SELECT {name}, NULL, '', 'line cannot be split into cells: line ' || line || ': '
+            || says, CAST(json_object('line', line_text) AS VARCHAR) FROM ({lines}) ORDER BY line"""
+    )
+    counted = (
+        f"SELECT count(*), min(line) FILTER (contains(trim(line_text, chr(13) || chr(10)), chr(10))) FROM ({lines})"
+    )
+    return con.execute(counted).fetchall()[0]
+
+
 def find_duplicates(con: duckdb.DuckDBPyConnection, table: Table) -> None:
     """Note equal rows but the first, and rows that say something else under the same key.
 
@@ -56,8 +81,9 @@ def find_duplicates(con: duckdb.DuckDBPyConnection, table: Table) -> None:
         return
     con.execute(
         f"""INSERT INTO __found
-            WITH candidates AS (SELECT rowid AS r, {keys}{more},
-                           concat(json_object({content}), __bad.row_json) AS content FROM {staged} WHERE {filled} AND hash({keys}) IN (SELECT h FROM __twice)),
+            WITH candidates AS (
+                SELECT rowid AS r, {keys}{more}, concat(json_object({content}), __bad.row_json) AS content
+                FROM {staged} WHERE {filled} AND hash({keys}) IN (SELECT h FROM __twice)),
             first AS (SELECT *, first_value(content) OVER w AS first_content, first_value(r) OVER w AS first_row,
                       min(r) OVER (PARTITION BY {keys}, content) AS same_row
                       FROM candidates WINDOW w AS (PARTITION BY {keys} ORDER BY {first})),

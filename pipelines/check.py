@@ -92,7 +92,12 @@ def _overview(verdicts: tuple[Verdict, ...]) -> Table:
 
 def _entities(verdict: Verdict) -> str:
     names = {n.removesuffix("_id"): count for n, count in verdict.entities.items()}
-    return ", ".join(f"{count:,}\N{NO-BREAK SPACE}{name}{'s' if count != 1 else ''}" for name, count in names.items())
+    lines = [""]
+    for item in (f"{count:,} {name}{'s' if count != 1 else ''}" for name, count in names.items()):
+        if lines[-1] and len(lines[-1]) + len(item) > 24:
+            lines.append("")
+        lines[-1] += (", " if lines[-1] else "") + item
+    return "\n".join(lines)
 
 
 def _latency(verdict: Verdict) -> str:
@@ -132,7 +137,8 @@ def _said(breach: Breach) -> Text:
 
 def _sum(outcome: Outcome) -> Text:
     refused = sum(v.quarantined for v in outcome.verdicts)
-    where = f" {refused:,} rows are set aside with their reasons in {outcome.quarantine}." if refused else ""
+    rows = "1 row is" if refused == 1 else f"{refused:,} rows are"
+    where = f" {rows} set aside with their reasons in {outcome.quarantine}." if refused else ""
     if outcome.error is None:
         return Text(f"✓ The tables hold to their contract.{where}", "green")
     many = len(outcome.error.breaches)

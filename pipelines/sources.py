@@ -1,7 +1,10 @@
 """Bring Parquet, CSV and SQL tables to the door, hold them to their contracts, and keep what was refused."""
 
+import csv
 import difflib
+import gzip
 import hashlib
+import io
 import os
 import tempfile
 from collections.abc import Mapping
@@ -115,14 +118,41 @@ def _register(con: duckdb.DuckDBPyConnection, name: str, paths: list[Path]) -> s
         with path.open("rb") as file:
             if not file.read(1):
                 raise ValueError("is empty (0 bytes); expected at least a header and one row")
-    files = "[" + ", ".join(text(_escape(str(p.resolve()))) for p in paths) + "]"
     if paths[0].name.casefold().endswith(".parquet"):
-        scan = f"read_parquet({files}, union_by_name = true, hive_partitioning = false)"
+        files = ", ".join(text(_escape(str(p.resolve()))) for p in paths)
+        scan = f"read_parquet([{files}], union_by_name = true, hive_partitioning = false)"
     else:
-        quotes = "quote = '\"', escape = '\"'"
-        scan = f"read_csv({files}, all_varchar = true, header = true, {quotes}, hive_partitioning = false)"
+        scan = _csv(paths[0], f"raw_{name}")
     con.execute(f"CREATE OR REPLACE TEMP VIEW {quote('raw_' + name)} AS SELECT * FROM {scan}")
     return f"raw_{name}"
+
+
+def _csv(path: Path, relation: str) -> str:
+    """Return the scan of a CSV file, every cell as text; lines that do not split into cells go to `…_rejects`.
+
+    The header is read here: DuckDB's own sniffing takes a file with a few bad lines for one of a single column, and
+    may take `#` for a comment.
+    """
+    opened = gzip.open if path.name.casefold().endswith(".gz") else open
+    try:
+        with opened(path, "rt", encoding="utf-8-sig", errors="replace", newline="") as file:
+            head = file.read(100_000)
+    except (EOFError, gzip.BadGzipFile):
+        raise ValueError("is cut off or no gzip file; copy it again") from None
+    first = head.partition("\n")[0]
+    if {"\0", "\N{REPLACEMENT CHARACTER}"} & set(first):
+        raise ValueError("does not begin with a line of UTF-8 text; save it as CSV UTF-8")
+    delimiter = max(",;\t|", key=first.count)
+    header = next(csv.reader(io.StringIO(head), delimiter=delimiter), [])
+    names = [n.strip() or f"column_{i}" for i, n in enumerate(header)]
+    if twice := [n for i, n in enumerate(names) if n.casefold() in map(str.casefold, names[:i])]:
+        raise ValueError(f"has two columns named {twice[0]!r}; rename one")
+    columns = ", ".join(f"{text(n)}: 'VARCHAR'" for n in names)
+    file_name = text(_escape(str(path.resolve())))
+    return f"""read_csv({file_name}, auto_detect = false, header = true, columns = {{{columns}}},
+        delim = {text(delimiter)}, quote = '"', escape = '"', comment = '', skip = 0, hive_partitioning = false,
+        store_rejects = true, rejects_table = {text(relation + "_rejects")},
+        rejects_scan = {text(relation + "_scans")}, rejects_limit = 0)"""
 
 
 def _escape(path: str) -> str:
