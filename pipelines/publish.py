@@ -149,7 +149,7 @@ def previous_week(workspace: Path, table: str, as_of: date) -> pd.DataFrame:
             "SELECT publication_id FROM publications WHERE as_of < $1 ORDER BY as_of DESC, revision DESC LIMIT 1",
             [as_of],
         ).fetchall()
-        if not _columns(con, f"{table}_history"):
+        if not _history(con, table):
             return pd.DataFrame()
         return _rows(con, table, before[0][0] if before else None)
 
@@ -274,28 +274,31 @@ def _bytes(column: pa.ChunkedArray) -> bytes:
 # Inside the database of a release
 
 
-def _columns(con: duckdb.DuckDBPyConnection, table: str) -> dict[str, str]:
-    found = con.execute("SELECT lower(column_name), data_type FROM duckdb_columns() WHERE table_name = $1", [table])
-    return dict(found.fetchall())
+def _history(con: duckdb.DuckDBPyConnection, table: str) -> dict[str, str]:
+    """Return the published columns of a risk table in lower case with their types, none when it never was published."""
+    try:
+        described = con.execute(f"DESCRIBE {_quoted(table + '_history')}").fetchall()
+    except duckdb.CatalogException:  # asking duckdb_columns() instead takes 25 ms a connection
+        return {}
+    return {name.lower(): kind for name, kind, *_ in described}
 
 
 def _rows(con: duckdb.DuckDBPyConnection, table: str, publication_id: str | None) -> pd.DataFrame:
     """Return the rows of one publication in the order they were handed in."""
-    if not _columns(con, f"{table}_history"):
-        known = [name for name in TABLES if _columns(con, f"{name}_history")]
+    if not _history(con, table):
+        known = [name for name in TABLES if _history(con, name)]
         raise UserError(f"{table} was never published; there are {', '.join(known)}")
     return con.execute(f"SELECT * FROM {table}_history WHERE publication_id = $1 ORDER BY rowid", [publication_id]).df()
 
 
-def _unfit(con: duckdb.DuckDBPyConnection, table: str, content: pa.Table) -> dict[str, str]:
+def _unfit(known: Mapping[str, str], content: pa.Table) -> dict[str, str]:
     """Return the columns whose type is not that of history, with the published type."""
-    known = _columns(con, f"{table}_history")
     kinds = {f.name: SQL_TYPE.get(f.type) for f in content.schema}
     return {name: known[name.lower()] for name, kind in kinds.items() if known.get(name.lower(), kind) != kind}
 
 
 def _refuse_changed_types(con: duckdb.DuckDBPyConnection, table: str, content: pa.Table) -> None:
-    for name, kind in _unfit(con, table, content).items():
+    for name, kind in _unfit(_history(con, table), content).items():
         if content[name].null_count < content.num_rows and _has_values(con, table, name):
             came = SQL_TYPE[content[name].type]
             raise PublishError(
@@ -311,10 +314,11 @@ def _quoted(column: str) -> str:
     return '"' + column.replace('"', '""') + '"'
 
 
-def _append(con: duckdb.DuckDBPyConnection, table: str, content: pa.Table, added: list) -> None:
+def _append(
+    con: duckdb.DuckDBPyConnection, table: str, content: pa.Table, known: Mapping[str, str], added: list
+) -> None:
     """Append the rows to the history of their table, which gains the columns it did not have."""
-    known = _columns(con, f"{table}_history")
-    for name in _unfit(con, table, content):
+    for name in _unfit(known, content):
         if content[name].null_count == content.num_rows:
             content = content.drop_columns([name])  # nothing but NULL: the column keeps its type
         else:
@@ -337,10 +341,11 @@ def _record(
     con: duckdb.DuckDBPyConnection, plan: Publication, content: Mapping[str, pa.Table], facts: Mapping[str, Any]
 ) -> None:
     """Write the rows of every table and the line of the ledger in one transaction."""
+    known = {name: _history(con, name) for name in content}
     con.begin()
     con.execute(LEDGER)
     for name, table in content.items():
-        _append(con, name, table, [plan.publication_id, plan.as_of, facts["schema_version"]])
+        _append(con, name, table, known[name], [plan.publication_id, plan.as_of, facts["schema_version"]])
         con.execute(VIEWS.format(table=name))
     line = {name: getattr(plan, name) for name in ("publication_id", "as_of", "revision", "status", "digest")}
     line |= {"rows": json.dumps(dict(plan.rows), sort_keys=True), **facts}

@@ -249,17 +249,14 @@ def test_killed_before_any_step_it_shows_the_old_week_or_the_new_one(tmp_path, b
 
 
 def test_killed_at_random_while_others_read_nobody_sees_half_a_week(tmp_path):
-    put(tmp_path, *week_of(0))
-    began = time.monotonic()
-    run("publish_step", tmp_path, 1)
-    seconds = time.monotonic() - began
+    seconds = seconds_to_put(tmp_path, 0)
     reader, answers = start("watch", tmp_path)
     stop, seen = threading.Event(), []
     thread = threading.Thread(target=keep_reading, args=(tmp_path, stop.is_set, seen))
     thread.start()
     dice, killed = random.Random(7), 0
     try:
-        for step in range(2, 24):
+        for step in range(1, 22):
             child, told = start("publish_step", tmp_path, step)
             assert told.recv() == "go"
             child.join(dice.uniform(0, seconds))
@@ -267,7 +264,7 @@ def test_killed_at_random_while_others_read_nobody_sees_half_a_week(tmp_path):
             child.join()
             killed += child.exitcode == -signal.SIGKILL
             assert_whole(tmp_path)
-            assert put(tmp_path, *week_of(step)).status in {"published", "revised", "unchanged"}
+            seconds = seconds_to_put(tmp_path, step) or seconds
     finally:
         stop.set()
         thread.join()
@@ -275,10 +272,16 @@ def test_killed_at_random_while_others_read_nobody_sees_half_a_week(tmp_path):
     views, problems = answers.recv()
     reader.join()
     assert (problems, [s for s in seen if isinstance(s, str)]) == ([], [])
-    assert views > 5
-    assert len(seen) > 5
-    assert killed > 5
-    assert len(publications(tmp_path)) == 24
+    assert min(views, len(seen), killed) > 2
+    assert len(publications(tmp_path)) == 22
+
+
+def seconds_to_put(workspace, step):
+    """Publish again what a killed publisher may have published; return how long it took, None if it had."""
+    began = time.monotonic()
+    status = put(workspace, *week_of(step)).status
+    assert status in {"published", "revised", "unchanged"}
+    return None if status == "unchanged" else time.monotonic() - began
 
 
 def keep_reading(workspace, stopped, seen):
