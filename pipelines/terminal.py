@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import os
 import sys
 import traceback
@@ -49,11 +50,24 @@ def run(app: App, tokens: Sequence[str]) -> int:
         return _complain("terminated" if code == 143 else "stopped", code, as_json=as_json) if code else 0
 
 
+class _NoTracebacks(logging.Filter):
+    """Leave out what Prefect says about an error that is about to be explained in one line; its pages keep it."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.exc_info = record.exc_text = None
+        said_again = ("Encountered exception", "Crash detected", "Finished in state", "Task run failed")
+        message = record.getMessage()
+        return not message.startswith(said_again) or " Retry " in message
+
+
 @contextlib.contextmanager
 def working(words: str) -> Iterator[Callable[..., None]]:
     """Keep stdout clean of what libraries print, and turn a wheel on stderr when a person is watching."""
     with contextlib.ExitStack() as stack:
         stack.enter_context(contextlib.redirect_stdout(sys.stderr))
+        for handler in [] if _debugging() else logging.getLogger().handlers:
+            handler.addFilter(quiet := _NoTracebacks())
+            stack.callback(handler.removeFilter, quiet)
         if not sys.stderr.isatty():
             yield lambda *_: None
             return
@@ -121,7 +135,7 @@ def _complain(message: str, code: int, *, as_json: bool) -> int:
 
 def _explained(error: Exception, tokens: Sequence[str]) -> tuple[str, int]:
     """Return one line and the exit code: expected errors bring both, others leave their traceback in a file."""
-    if os.environ.get("BULLWHIP_DEBUG", "0") not in ("", "0"):
+    if _debugging():
         traceback.print_exception(error)
     message = _one_line(str(error))
     if isinstance(error, CycloptsError):
@@ -133,6 +147,10 @@ def _explained(error: Exception, tokens: Sequence[str]) -> tuple[str, int]:
     if type(error).__name__ in ("ConnectError", "ConnectTimeout") or message.startswith("Failed to reach API"):
         return f"the Prefect server {os.environ.get('PREFECT_API_URL', '')} does not answer: {message}", 6
     return f"unexpected {type(error).__name__}: {message} (traceback: {_leave_traceback(error, tokens)})", 1
+
+
+def _debugging() -> bool:
+    return os.environ.get("BULLWHIP_DEBUG", "0") not in ("", "0")
 
 
 def _one_line(text: str) -> str:

@@ -1,4 +1,6 @@
+import io
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -356,3 +358,24 @@ def test_signals_end_a_command_in_one_line(tmp_path, sent, code, line):
     process.send_signal(sent)
     _, err = process.communicate(timeout=30)
     assert (process.returncode, err) == (code, f"{line}\n")
+
+
+def test_a_flow_s_own_traceback_is_not_shown_but_its_warnings_are(bullwhip, fake):
+    def score(*_, **__):
+        logging.getLogger("prefect.flow_runs").warning("rows are few")
+        try:
+            raise Unreachable("the database is away")
+        except Unreachable:
+            logging.getLogger("prefect.flow_runs").exception("Encountered exception during execution: Unreachable()")
+            raise
+
+    fake(score=score)
+    shown = io.StringIO()
+    console = logging.StreamHandler(shown)
+    logging.getLogger().addHandler(console)
+    try:
+        assert bullwhip("score")[2] == "bullwhip: the database is away\n"
+    finally:
+        logging.getLogger().removeHandler(console)
+    assert shown.getvalue() == "rows are few\n"
+    assert console.filters == []
