@@ -104,7 +104,7 @@ def _simulate_part(
     pushes, late = book.run()
     cancelled = promises.supplier_cancellations(lines, book.promised, next(seeds))
     ids, first_id = stock.line_ids(1 + part * ID_STEP, len(lines.done)), 1 + part * ID_STEP
-    events = signals.planned_events(world, catalogue, wanted, next(seeds))
+    events = signals.catalogue_signals(world, catalogue, wanted, next(seeds))
     events = events if part else [*signals.world_signals(world), *events]
     tables = {
         ("data", "orders"): demand.orders_table(world, catalogue, wanted, orders, first_id, next(seeds)),

@@ -14,6 +14,7 @@ MODES = ("sea", "road", "air")
 SEA, ROAD, AIR = range(3)
 EXPOSURE = np.array([0.55, 0.40, 0.15])  # share of the pace a disrupted region takes from each mode
 NEAR = ({"west-europe", "east-europe"}, {"north-america", "latin-america"}, {"east-asia", "south-asia"})
+AGREED_DAYS = 1.4 * 7 / 5  # calendar days agreed for one usual working day
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
@@ -100,12 +101,12 @@ def _suppliers(rng: np.random.Generator, world: World, n: int, first: int) -> Su
         open=np.stack([calendars[p[0]] for p in place]),
         regime=chains.walk(rng, chains.REGIMES[temperament], np.zeros(n, int), clock.weeks),
         temperament=temperament,
-        worst=rng.uniform(0.25, 0.45, n),
-        fragility=rng.uniform(0.6, 1.25, n),
-        spread=rng.uniform(0.07, 0.18, n),
+        worst=rng.uniform(0.30, 0.42, n),
+        fragility=rng.uniform(0.8, 1.2, n),
+        spread=rng.uniform(0.10, 0.20, n),
         slack=rng.uniform(0.28, 0.68, n),
         aware=rng.uniform(0.0, 0.45, n),
-        candour=rng.uniform(0.25, 0.75, n),
+        candour=rng.uniform(0.45, 0.95, n),
         mishap=rng.uniform(0.4, 1.6, n),
         usual_days=usual_days,
         main_mode=main_mode,
@@ -114,14 +115,14 @@ def _suppliers(rng: np.random.Generator, world: World, n: int, first: int) -> Su
 
 def _lead_times(rng: np.random.Generator, world: World, region: Ints) -> tuple[Floats, Ints]:
     """Return usual working days [supplier, site, mode] and the usual mode [supplier, site]: sea between continents."""
-    making = rng.uniform(5, 15, len(region))
+    making = rng.uniform(4, 12, len(region))
     usual, mode = np.empty((len(region), len(world.sites), 3)), np.empty((len(region), len(world.sites)), int)
     for s, r in enumerate(region):
         for j, site in enumerate(world.sites):
             pair = {REGIONS[r], site[2]}
             near = any(pair <= group for group in NEAR)
             road = 3 if len(pair) == 1 else 6
-            transit = (road + 4, road, 2) if near else (rng.integers(23, 31), 20, 5)
+            transit = (road + 4, road, 2) if near else (rng.integers(18, 26), 20, 5)
             usual[s, j] = making[s] + np.array(transit)
             mode[s, j] = ROAD if near else SEA
     return usual, mode
@@ -135,7 +136,7 @@ def _products(rng: np.random.Generator, world: World, suppliers: Suppliers, n: i
         ids=[f"P-{first + i:04d}" for i in range(n)],
         names=[product_name(rng, world.categories[c]) for c in category],
         category=category,
-        complexity=np.exp(rng.normal(0, 0.08, n)),
+        complexity=np.exp(rng.normal(0, 0.05, n)),
         cost=np.round(np.exp(rng.normal(2.6, 1.1, n)) + 0.4, 2),
         margin=rng.uniform(1.25, 2.1, n),
         main=pairs[:, 0],
@@ -144,7 +145,7 @@ def _products(rng: np.random.Generator, world: World, suppliers: Suppliers, n: i
 
 
 def _series(rng: np.random.Generator, world: World, n_products: int) -> Series:
-    stocked = rng.random((n_products, len(world.sites))) < 0.55
+    stocked = rng.random((n_products, len(world.sites))) < 0.42
     stocked[np.arange(n_products), rng.integers(0, len(world.sites), n_products)] = True
     product, site = np.nonzero(stocked)
     n = len(product)
@@ -173,7 +174,7 @@ def supplier_table(world: World, suppliers: Suppliers) -> dict[str, list]:
         "category": [world.categories[c] for c in suppliers.category],
         "latitude": [p[2] for p in suppliers.place],
         "longitude": [p[3] for p in suppliers.place],
-        "lead_time_days": np.round(usual.mean(1) * 7 / 5).tolist(),
+        "lead_time_days": np.round(AGREED_DAYS * usual.mean(1)).tolist(),
     }
 
 

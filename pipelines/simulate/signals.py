@@ -62,7 +62,7 @@ def _wander(rng: np.random.Generator, shape: tuple[int, int], stay: float) -> ND
 
 
 def _freight(rng: np.random.Generator, world: World) -> Rows:
-    value = 100 + chains.FREIGHT[world.shocks] + 4.0 * _wander(rng, world.shocks.shape, 0.7)
+    value = 100 + chains.FREIGHT[world.shocks] + 3.0 * _wander(rng, world.shocks.shape, 0.7)
     return _weekly("freight_index", [f"region:{r}" for r in REGIONS], value)
 
 
@@ -133,9 +133,25 @@ def _holidays(world: World) -> Rows:
     return "holiday", [f"site:{s[0]}" for s in world.sites], which, 7 * week, known, count[which, week], "calendar"
 
 
-def planned_events(world: World, catalogue: Catalogue, demand: Demand, seed: np.random.SeedSequence) -> list[Rows]:
-    """Return what is published ahead about this catalogue: promotions (discount depth) and new list prices."""
+def catalogue_signals(world: World, catalogue: Catalogue, demand: Demand, seed: np.random.SeedSequence) -> list[Rows]:
+    """Return what is published about this catalogue: suppliers' backlogs, promotions, new list prices."""
     rng = np.random.default_rng(seed)
+    return [_backlog(rng, catalogue), *_promotions(rng, world, catalogue, demand), _prices(rng, catalogue, demand)]
+
+
+def _backlog(rng: np.random.Generator, catalogue: Catalogue) -> Rows:
+    """Weeks of backlog as reported by two suppliers of three: how things stood a week earlier, roughly."""
+    suppliers = catalogue.suppliers
+    before = np.concatenate([suppliers.regime[:, :1], suppliers.regime[:, :-1]], axis=1)
+    value = 4 * np.exp(0.6 * chains.STRAIN[before] + 0.3 * _wander(rng, before.shape, 0.5))
+    signal, scopes, which, *rest, kind = _weekly("supplier_backlog", [f"supplier:{s}" for s in suppliers.ids], value)
+    reports = (rng.random(len(suppliers.ids)) < 0.67)[which]
+    day, known, weeks = (x[reports] for x in rest)
+    return signal, scopes, which[reports], day, known, weeks, kind
+
+
+def _promotions(rng: np.random.Generator, world: World, catalogue: Catalogue, demand: Demand) -> list[Rows]:
+    """Return the discount depth of every promoted week, per product or per product and site."""
     series, ids = catalogue.series, catalogue.products.ids
     places = [f"product:{ids[p]}&site:{world.sites[s][0]}" for p, s in zip(series.product, series.site, strict=True)]
     row, week = np.nonzero((demand.promotion > 0) & ~demand.by_product)
@@ -146,11 +162,15 @@ def planned_events(world: World, catalogue: Catalogue, demand: Demand, seed: np.
     product, week = np.nonzero(everywhere)
     everyone = [f"product:{p}" for p in ids]
     depth = everywhere[product, week]
-    general: Rows = ("promotion", everyone, product, 7 * week, _announced(rng, week), depth, "calendar")
+    return [local, ("promotion", everyone, product, 7 * week, _announced(rng, week), depth, "calendar")]
+
+
+def _prices(rng: np.random.Generator, catalogue: Catalogue, demand: Demand) -> Rows:
+    """Return the list price from each week on in which it changes."""
+    everyone = [f"product:{p}" for p in catalogue.products.ids]
     product, week = np.nonzero(np.diff(demand.price, axis=1))
     price = demand.price[product, week + 1]
-    prices: Rows = ("list_price", everyone, product, 7 * week + 7, _announced(rng, week + 1), price, "calendar")
-    return [local, general, prices]
+    return "list_price", everyone, product, 7 * week + 7, _announced(rng, week + 1), price, "calendar"
 
 
 def _announced(rng: np.random.Generator, week: NDArray) -> NDArray[np.int64]:

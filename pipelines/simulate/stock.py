@@ -7,7 +7,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipelines.simulate import delivery
-from pipelines.simulate.catalogue import AIR, MODES, Catalogue
+from pipelines.simulate.catalogue import AGREED_DAYS, AIR, MODES, Catalogue
 from pipelines.simulate.clock import DAY_US, NEVER
 from pipelines.simulate.delivery import Pace
 from pipelines.simulate.tables import day_array, moment_array, moments, names_of, numbered
@@ -60,12 +60,12 @@ class Warehouse:
     def __init__(self, world: World, catalogue: Catalogue, pace: Pace, units: NDArray, seed: np.random.SeedSequence):
         self.world, self.catalogue, self.pace, self.units = world, catalogue, pace, units
         self.rng = rng = np.random.default_rng(seed)
-        n, weeks = units.shape
-        self.cover_weeks: NDArray[np.float64] = rng.uniform(1.5, 5.0, n)
-        self.review_day: NDArray[np.int64] = rng.integers(0, 5, n)
+        n, weeks = len(units), units.shape[1]
+        self.cover_weeks = rng.uniform(0.8, 3.5, n)
+        self.review_day = rng.integers(0, 5, n)
         self.pack = np.maximum(np.round(catalogue.series.units_per_line / 4), 1.0)
         self.main = catalogue.products.main[catalogue.series.product]
-        self.lead_weeks: NDArray[np.float64] = self._usual_days(self.main, self._main_mode(self.main)) / 5
+        self.lead_weeks: NDArray[np.float64] = self._usual_days(self.main, self._main_mode(self.main)) * AGREED_DAYS / 7
         first = np.maximum(units[:, :8].mean(1), 1.0)
         self.shelf = _Shelf(
             on_hand=first * (self.lead_weeks + self.cover_weeks + rng.uniform(0, 3, n)),
@@ -119,15 +119,15 @@ class Warehouse:
         second = rng.random(n) < 0.12
         supplier = np.where(second, self.catalogue.products.second[product], self.main[series])
         usual_mode = self._main_mode(supplier, series)
-        urgent = cover_days < 0.5 * 7 / 5 * self._usual_days(supplier, usual_mode, series)
+        urgent = cover_days < 0.5 * AGREED_DAYS * self._usual_days(supplier, usual_mode, series)
         mode = np.where(rng.random(n) < np.where(urgent, 0.45, 0.05), AIR, usual_mode)
         day = 7 * week + self.review_day[series]
         surge = self._surge(week, supplier)
         usual = self._usual_days(supplier, mode, series)
         row = self.pace.row(supplier, site, mode)
         quote = self._quote(week, supplier, mode, usual, surge)
-        promised = delivery.promise_day(self.pace, supplier, day, quote, rng.random(n) < 0.7)
-        planned = np.round(self._usual_days(supplier, usual_mode, series) * 7 / 5).astype(int)
+        promised = delivery.promise_day(self.pace, supplier, day, quote, rng.random(n) < 0.8)
+        planned = np.round(self._usual_days(supplier, usual_mode, series) * AGREED_DAYS).astype(int)
         median_log = np.log(usual * self.catalogue.products.complexity[product])
         median_log += delivery.QUEUE_EFFECT * np.log(np.clip(surge, 1.0, 3.0))
         share = delivery.TROUBLE_SHARE[suppliers.regime[supplier, week]] * suppliers.mishap[supplier]
@@ -160,8 +160,10 @@ class Warehouse:
     def _quote(self, week: int, supplier: NDArray, mode: NDArray, usual: NDArray, surge: NDArray) -> NDArray:
         """Return the quoted working days: usual time and slack, and a part of the trouble the supplier is aware of."""
         s = self.catalogue.suppliers
-        trouble = (1 / self.pace.weekly[supplier, mode, week]) * np.clip(surge, 1, 3) ** delivery.QUEUE_EFFECT
-        noise = np.exp(0.05 * self.rng.standard_normal(len(supplier)))
+        trouble = (
+            1 / np.maximum(self.pace.weekly[supplier, mode, week], 0.5) * np.clip(surge, 1, 3) ** delivery.QUEUE_EFFECT
+        )
+        noise = np.exp(0.12 * self.rng.standard_normal(len(supplier)))
         return usual * (1 + s.slack[supplier]) * (1 + s.aware[supplier] * (trouble - 1)) * noise
 
     def _deliver(self, **line: NDArray) -> Lines:
