@@ -47,6 +47,11 @@ def text(value: str) -> str:
     return "'" + value.replace("'", "''") + "'"
 
 
+def own_name(extra: str) -> str:
+    """Return the name an extra column gets: its own, unless DuckDB or the door needs it."""
+    return f"{extra}_" if extra.casefold() in ("rowid", "__bad") else extra
+
+
 def accepts(kind: str, raw: str) -> bool:
     """Say whether a column of this raw DuckDB type can hold values of this kind."""
     return raw in ("VARCHAR", '"NULL"') or (not raw.endswith("]") and raw.partition("(")[0] in ACCEPTED[kind])
@@ -95,11 +100,11 @@ def _moment(kind: str, cell: str) -> str:
 def cell_rules(column: Column, raw: str, now: datetime) -> tuple[Rule, ...]:
     """Return what may be wrong with one cell; `__c_<name>` is the cleaned cell, `<name>` the typed one."""
     name, cell = quote(column.name), quote(f"__c_{column.name}")
-    rules = [] if column.nullable else [Rule(f"{column.name} is empty", f"{cell} IS NULL", "NULL")]
+    rules = [] if column.nullable else [Rule(f"{column.name} is empty", f"{cell} IS NULL", "''")]
     shown = f"'''' || left(CAST({cell} AS VARCHAR), 60) || ''''"
     if raw == "VARCHAR" and column.kind in UNREADABLE:
-        given = quote("__given_known_at") if column.name == "known_at" else name
-        when = f"{cell} IS NOT NULL AND {given} IS NULL"
+        read = quote("__given_known_at") if column.name == "known_at" else name
+        when = f"{cell} IS NOT NULL AND {read} IS NULL"
         rules.append(Rule(f"{column.name} {UNREADABLE[column.kind]}", when, shown))
     if column.kind == "number":
         rules += _number_rules(column, name, f"CAST({cell} AS VARCHAR)")
@@ -126,12 +131,14 @@ def _number_rules(column: Column, name: str, shown: str) -> list[Rule]:
 
 def _moment_rules(column: Column, name: str, now: datetime) -> list[Rule]:
     shown, at = f"CAST({name} AS VARCHAR)", f"TIMESTAMP '{now}'"
+    if column.name == "known_at":  # a default is worked out from the event, whose own rules speak
+        name = quote("__given_known_at")
     rules = [Rule(f"{column.name} is before {EARLIEST.year}", f"{name} < DATE '{EARLIEST}'", shown)]
     if column.ahead:
         late = f"{name} > {at} + INTERVAL {YEARS_AHEAD} YEAR"
         return [*rules, Rule(f"{column.name} is more than {YEARS_AHEAD} years ahead", late, shown)]
-    if column.name == "known_at":  # a default is worked out from the event, whose own rule speaks
-        return [*rules, Rule("known in the future", f"{quote('__given_known_at')} > {at}", shown)]
+    if column.name == "known_at":
+        return [*rules, Rule("known in the future", f"{name} > {at}", shown)]
     slack = " + INTERVAL 1 DAY" if column.kind == "date" else ""  # a site's day may be ahead of UTC's
     return [*rules, Rule(f"{column.name} is in the future", f"{name} > {at}{slack}", shown)]
 
@@ -154,7 +161,7 @@ def stage_sql(table: Table, source: str, raw: Mapping[str, str], *, now: datetim
     filled = ", ".join(f"coalesce({quote(n)}, {sql}) AS {quote(n)}" for n, sql in defaults.items())
     rules = [r for c in table.columns for r in cell_rules(c, raw.get(c.name, ""), now)] + list(table.rules)
     return f"""
-        SELECT {", ".join(map(quote, own))}{"".join(f", {quote(f'__r_{n}')} AS {quote(n)}" for n in extras)},
+        SELECT {", ".join(map(quote, own))}{"".join(f", {quote(f'__r_{n}')} AS {quote(own_name(n))}" for n in extras)},
                {_bad(rules, list(raw))} AS __bad
         FROM (SELECT *{f" REPLACE ({filled})" if filled else ""}{given}
               FROM (SELECT *, {types} FROM (SELECT {cells} FROM {quote(source)})))"""

@@ -104,7 +104,8 @@ class Verdict:
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for JSON: days as ISO text, latencies in days."""
-        out = asdict(self) | {"reasons": dict(self.reasons), "entities": dict(self.entities)}
+        out = asdict(self)
+        out["breaches"] = list(out["breaches"])
         for name in ("first_day", "last_day"):
             out[name] = out[name].isoformat() if out[name] else None
         for name in ("p50", "p95"):
@@ -222,6 +223,9 @@ PURCHASES = Table(
         maybe("requested_on", "date", "Day the buyer asked for.", "local day", ahead=True),
         maybe("need_on", "date", "Day from which missing it hurts.", "local day", ahead=True),
         CANCELLED,
+        maybe("cancelled_by", "text", "Who cancelled; a line its supplier cancelled counts as late, others leave unjudged "
+              "when cancelled before the promise.", one_of=("buyer", "supplier"), default_about="buyer",
+              known_from="cancelled_at"),
         known_at(FIRST_READ, "ordered_at", "`ordered_at`"),
     ),
     optional=False,

@@ -80,8 +80,7 @@ def _add_receipts(con: duckdb.DuckDBPyConnection, rows: pd.DataFrame, grid: Grid
 def _add_state(rows: pd.DataFrame, terms: Terms, country: str) -> pd.DataFrame:
     due = rows["promised_on"] + pd.to_timedelta(terms.tolerance_days, unit="D")
     state = np.select([rows["promised_on"].isna(), due >= rows["as_of"]], ["no_promise", "due_future"], "already_late")
-    years = range(rows["as_of"].dt.year.min() - 1, rows["as_of"].dt.year.max() + 3) if len(rows) else ()
-    closed = holiday_dates(country, years)
+    closed = holiday_dates(country)
     begin = rows["as_of"].to_numpy().astype("datetime64[D]")
     end = due.fillna(rows["as_of"]).to_numpy().astype("datetime64[D]")
     known = rows["promised_on"].notna().to_numpy()

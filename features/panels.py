@@ -177,7 +177,10 @@ def tiles(
     for first in range(0, entities, width):
         block = slice(first, min(first + width, entities))
         rows = slice(*np.searchsorted(sorted_entity, [block.start, block.stop]))
-        yield block, _dense(steps[rows], sorted_entity[rows] - first, {m: v[rows] for m, v in values.items()}, block, grid)
+        yield (
+            block,
+            _dense(steps[rows], sorted_entity[rows] - first, {m: v[rows] for m, v in values.items()}, block, grid),
+        )
 
 
 def _dense(

@@ -10,6 +10,7 @@ from features.contracts import Table
 HARMLESS = ("duplicate row", "receipt for an unknown purchase line", "promise for an unknown purchase line")
 """Reasons that leave a purchase line judgeable: nothing about it is in doubt."""
 CONTRADICTION = "duplicate key"
+SAID = "CASE WHEN f.shows = '' THEN f.rule ELSE f.rule || ': ' || f.shows END"
 
 
 def part(name: str) -> str:
@@ -140,9 +141,9 @@ def _receipts_reveal(con: duckdb.DuckDBPyConnection, lines: str) -> None:
 def _bad_lines(name: str) -> str:
     """Return SQL for the lines that rows of this table put in doubt, and why."""
     harmless = ", ".join(map(text, HARMLESS))
-    return f"""SELECT po_line_id, min(rule || ': ' || shows) AS why
-               FROM __found JOIN {part(name)} s ON s.rowid = row WHERE table_name = '{name}'
-               AND rule NOT IN ({harmless}) AND po_line_id IS NOT NULL GROUP BY po_line_id"""
+    return f"""SELECT s.po_line_id, min({SAID}) AS why
+               FROM __found f JOIN {part(name)} s ON s.rowid = f.row WHERE f.table_name = '{name}'
+               AND f.rule NOT IN ({harmless}) AND s.po_line_id IS NOT NULL GROUP BY s.po_line_id"""
 
 
 def count_reasons(con: duckdb.DuckDBPyConnection, name: str) -> tuple[int, dict[str, int]]:
@@ -158,15 +159,15 @@ def set_aside(con: duckdb.DuckDBPyConnection, table: Table) -> None:
     """Copy the bad rows of a staged table to `quarantine` and delete them from it."""
     staged, name = part(table.name), text(table.name)
     names = [row[0] for row in con.execute(f"DESCRIBE {staged}").fetchall() if row[0] != "__bad"]
-    row = ", ".join(f"{text(n)}, CAST({quote(n)} AS VARCHAR)" for n in names)
+    row = ", ".join(f"{text(n)}, CAST(s.{quote(n)} AS VARCHAR)" for n in names)
+    key = ", ".join(f"s.{quote(k)}" for k in table.key)
     con.execute(
         f"""INSERT INTO quarantine
-            SELECT {name}, s.rowid + 1, concat_ws(' | ', {", ".join(map(quote, table.key))}), f.reason,
+            SELECT {name}, s.rowid + 1, concat_ws(' | ', {key}), f.reason,
                    coalesce(s.__bad.row_json, CAST(json_object({row}) AS VARCHAR))
             FROM {staged} s JOIN (
-                SELECT row, string_agg(CASE WHEN shows = '' THEN rule ELSE rule || ': ' || shows END, '; '
-                                       ORDER BY step, rule) AS reason
-                FROM __found WHERE table_name = {name} GROUP BY row) f ON s.rowid = f.row
+                SELECT row, string_agg({SAID}, '; ' ORDER BY step, rule) AS reason
+                FROM __found f WHERE table_name = {name} GROUP BY row) f ON s.rowid = f.row
             ORDER BY s.rowid"""
     )
     con.execute(f"DELETE FROM {staged} WHERE rowid IN (SELECT row FROM __found WHERE table_name = {name})")

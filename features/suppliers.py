@@ -9,7 +9,20 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from features.core import Feature, ago, build, latest, names, over, past, past_mean, past_sum, running, share, weeks_since
+from features.core import (
+    Feature,
+    ago,
+    build,
+    latest,
+    names,
+    over,
+    past,
+    past_mean,
+    past_sum,
+    running,
+    share,
+    weeks_since,
+)
 from features.panels import SUPPLY_MEASURES, counts, tiles
 from features.weeks import Grid
 
@@ -67,7 +80,9 @@ def last_outcome() -> Feature:
     )
 
 
-def mean_per(name: str, part: str, whole: str, weeks: int, unit: str, about: str, say: str, family: str = "") -> Feature:
+def mean_per(
+    name: str, part: str, whole: str, weeks: int, unit: str, about: str, say: str, family: str = ""
+) -> Feature:
     """Return sum(part) / sum(whole) over `weeks` weeks, missing without any."""
     return Feature(
         f"{name}_{weeks}w",
@@ -382,3 +397,11 @@ def parent_prior(
     known = row_entity >= 0
     out[rows["step"].to_numpy()[known], row_entity[known]] = prior[known]
     return out
+
+
+def late_counts(X: pd.DataFrame, level: str, prior: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return matured and missed promises of 52 weeks per row, read back out of the shrunk share and its prior."""
+    matured = X[f"{level}_matured_lines_52w"].fillna(0).to_numpy(float)
+    share, base = X[f"{level}_late_share_52w"].to_numpy(float), X[f"{prior}_late_share_52w"].to_numpy(float)
+    late = np.rint(share * (matured + PRIOR_LINES) - PRIOR_LINES * base)
+    return matured, np.clip(np.nan_to_num(late), 0, matured)

@@ -1,8 +1,8 @@
 """Count time in as-of days: half-open steps that end at each as-of, and the working days between two dates."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date, timedelta
+from functools import cache
 
 import holidays
 import numpy as np
@@ -60,12 +60,16 @@ def _floored(index: str, given: str) -> str:
     return f"CASE WHEN {given} IS NULL THEN NULL ELSE CAST(greatest({index}, 0) AS INTEGER) END"
 
 
-def holiday_dates(country: str, years: Iterable[int]) -> np.ndarray:
+YEARS = range(1990, 2061)  # one span for every run: a calendar cut at the run's own dates would differ between runs
+
+
+@cache
+def holiday_dates(country: str) -> np.ndarray:
     """Public holidays of a country (ISO code) as sorted datetime64[D]; none for an empty or unknown code."""
     if not country:
         return np.array([], "datetime64[D]")
     try:
-        found = holidays.country_holidays(country, years=list(years))
+        found = holidays.country_holidays(country, years=YEARS)
     except NotImplementedError:
         return np.array([], "datetime64[D]")
     return np.array(sorted(found), "datetime64[D]")

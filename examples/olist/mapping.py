@@ -14,7 +14,7 @@ TABLES = {
         SELECT i.order_id || '-' || i.order_item_id AS po_line_id, i.seller_id AS supplier_id,
                coalesce(p.product_category_name, 'unknown') AS product_id, c.customer_state AS site_id,
                CAST(o.order_approved_at AS TIMESTAMP) AS ordered_at,
-               CAST(CAST(i.shipping_limit_date AS TIMESTAMP) AS DATE) AS promised_on, 1.0 AS quantity,
+               CAST(CAST(i.shipping_limit_date AS TIMESTAMP) AS DATE) AS promised_on, CAST(1 AS DOUBLE) AS quantity,
                CAST(i.price AS DOUBLE) AS unit_cost,
                CAST(CAST(o.order_estimated_delivery_date AS TIMESTAMP) AS DATE) AS need_on,
                CAST(i.freight_value AS DOUBLE) AS freight_value
@@ -28,7 +28,7 @@ TABLES = {
     "orders": """
         SELECT i.order_id || '-' || i.order_item_id AS order_line_id,
                coalesce(p.product_category_name, 'unknown') AS product_id, c.customer_state AS site_id,
-               CAST(o.order_purchase_timestamp AS TIMESTAMP) AS ordered_at, 1.0 AS quantity,
+               CAST(o.order_purchase_timestamp AS TIMESTAMP) AS ordered_at, CAST(1 AS DOUBLE) AS quantity,
                CAST(i.price AS DOUBLE) AS unit_price
         FROM order_items i JOIN orders o USING (order_id) JOIN customers c USING (customer_id)
         LEFT JOIN products p USING (product_id) ORDER BY 1""",

@@ -1,0 +1,121 @@
+"""One code path from facts to model inputs, for training and scoring alike."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+
+import duckdb
+import numpy as np
+import pandas as pd
+
+from features.core import Feature
+from features.demand import (
+    SERIES_FEATURES,
+    WINDOW_FEATURES,
+    Demand,
+    demand,
+    demand_features,
+    series_windows,
+    write_demand_events,
+)
+from features.orders import LINE_FEATURES, line_features, open_lines
+from features.panels import Terms, write_line_events, write_line_history
+from features.signals import signal_features
+from features.suppliers import LEVELS, history
+from features.weeks import Grid
+
+DELAY_KEY = ("po_line_id", "as_of")
+SHIFT_KEY = ("product_id", "site_id", "window", "as_of")
+HISTORY_FEATURES = tuple(f for level in LEVELS for f in level.features)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What to build: the grid of as-of days, the terms, and what the settings say of calendar and attributes."""
+
+    grid: Grid
+    terms: Terms
+    country: str = ""
+    attributes: tuple[str, ...] = ()
+
+    def until(self, step: int) -> "Request":
+        """Return the same request with the grid ending at as-of number `step`."""
+        day = self.grid.days[step].astype(object)
+        return Request(Grid(self.grid.start, day, self.grid.step_days), self.terms, self.country, self.attributes)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Matrix:
+    """Rows of facts as known at each as-of, the inputs X aligned with them, and the features behind X's columns.
+
+    `X` has one float32 block of features; attributes of purchases follow as columns of text or number.
+    """
+
+    rows: pd.DataFrame
+    X: pd.DataFrame
+    features: tuple[Feature, ...]
+
+    def take(self, index: np.ndarray) -> "Matrix":
+        return Matrix(
+            self.rows.iloc[index].reset_index(drop=True), self.X.iloc[index].reset_index(drop=True), self.features
+        )
+
+
+def delay_matrix(con: duckdb.DuckDBPyConnection, request: Request, steps: np.ndarray) -> Matrix:
+    """Return open purchase lines at the as-of days numbered `steps`, one row per line and as-of."""
+    grid, terms = request.grid, request.terms
+    write_line_history(con, terms, request.attributes)
+    write_line_events(con, grid, terms)
+    rows = open_lines(con, grid, terms, steps=steps, country=request.country)
+    block, columns = history(con, rows, grid)
+    known = pd.DataFrame(block, columns=columns)
+    own = line_features(pd.concat([rows, known], axis=1))
+    outside, signals = signal_features(con, rows, grid, region=("site_region", "region"))
+    features = (*LINE_FEATURES, *HISTORY_FEATURES, *signals)
+    X = _frame((own, block, outside), features)
+    return Matrix(
+        rows, _with_attributes(X, rows, request.attributes), (*features, *map(_attribute, request.attributes))
+    )
+
+
+def shift_matrix(con: duckdb.DuckDBPyConnection, request: Request, steps: np.ndarray) -> tuple[Matrix, Demand]:
+    """Return product × site windows at the as-of days numbered `steps` of a grid of weeks, and the demand behind them."""
+    write_demand_events(con, request.grid)
+    data = demand(con, request.grid)
+    rows = series_windows(data, steps, request.country)
+    block, _ = demand_features(data, rows)
+    outside, signals = signal_features(
+        con, rows, request.grid, region=("region",),
+        begin_weeks=rows["lead_weeks"].to_numpy(), length_weeks=rows["length_weeks"].to_numpy(),
+    )  # fmt: skip
+    features = (*SERIES_FEATURES, *WINDOW_FEATURES, *signals)
+    return Matrix(rows, _frame((block, outside), features), features), data
+
+
+def first_fact(con: duckdb.DuckDBPyConnection, table: str) -> date | None:
+    """Return the day of the oldest known_at in a table, None when it is empty."""
+    found = con.execute(f"SELECT CAST(min(known_at) AS DATE) FROM {table}").fetchone()
+    return found[0] if found else None
+
+
+def _frame(blocks: Sequence[np.ndarray], features: Sequence[Feature]) -> pd.DataFrame:
+    values = np.concatenate(blocks, axis=1, dtype=np.float32)
+    values[~np.isfinite(values)] = np.nan
+    return pd.DataFrame(values, columns=[f.name for f in features])
+
+
+def _attribute(name: str) -> Feature:
+    return Feature(f"attribute_{name}", lambda rows: rows[name], "as given", f"The purchase line's own {name}.",
+                   f"{name.replace('_', ' ')} is {{value}}", "attribute")  # fmt: skip
+
+
+def _with_attributes(X: pd.DataFrame, rows: pd.DataFrame, attributes: Sequence[str]) -> pd.DataFrame:
+    given = {f"attribute_{name}": _as_input(rows[name]) for name in attributes}
+    return X.assign(**given) if given else X
+
+
+def _as_input(column: pd.Series) -> pd.Series:
+    numbers = pd.to_numeric(column, errors="coerce")
+    if numbers.notna().sum() == column.notna().sum():
+        return numbers.astype(np.float32)
+    return column.astype(object)

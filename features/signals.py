@@ -1,0 +1,191 @@
+"""External series as they stood at each as-of: latest vintage known, matched to rows by scope."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import bottleneck as bn
+import duckdb
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from features.core import Feature, ago, over, past
+from features.weeks import Grid
+
+
+def _z(panel: xr.Dataset) -> xr.DataArray:
+    mean, spread = past(bn.move_mean, panel.level, 52, 8), past(bn.move_std, panel.level, 52, 8)
+    gap = panel.level.values - mean.values
+    return over(panel.level, np.divide(gap, spread.values, out=np.full(gap.shape, np.nan), where=spread.values > 1e-12))
+
+
+def _change(weeks: int) -> Feature:
+    return Feature(
+        f"change_{weeks}w",
+        lambda panel: panel.level - ago(panel.level, weeks),
+        "signal's unit",
+        f"Latest known value less the value that was the latest {weeks} weeks earlier.",
+        f"moved by {{value}} in {weeks} weeks",
+        "signal",
+    )
+
+
+SIGNAL_FEATURES = (
+    Feature("level", lambda panel: panel.level, "signal's unit", "Latest known value of the latest observed period.",
+            "stands at {value}, usually {usual}", "signal"),
+    _change(4),
+    _change(13),
+    Feature("z_52w", _z, "standard deviations", "Level against its mean and standard deviation of 52 weeks.",
+            "is {value:z} against its last year", "signal"),
+    Feature("age_days", lambda panel: panel.age, "days", "Days since the observed period of the level.",
+            "was last observed {value} ago", "signal age"),
+)  # fmt: skip
+AHEAD = Feature(
+    "ahead", lambda panel: panel.ahead, "signal's unit",
+    "Mean, over the weeks looked at, of the values known ahead for them; 0 for weeks without one.",
+    "is {value} in the weeks ahead, usually {usual}", "signal",
+)  # fmt: skip
+
+
+def signal_features(
+    con: duckdb.DuckDBPyConnection,
+    rows: pd.DataFrame,
+    grid: Grid,
+    *,
+    region: Sequence[str],
+    begin_weeks: np.ndarray | int = 0,
+    length_weeks: np.ndarray | int = 4,
+) -> tuple[np.ndarray, tuple[Feature, ...]]:
+    """Return float32 [row, feature] of every signal for each row, and the features.
+
+    A row takes the series of the most specific scope that names it. `region` lists the columns of `rows` that a
+    `region:` scope may name, the preferred last. Calendar and forecast rows are averaged over the weeks
+    [begin, begin + length) after the row's as-of; every other row feeds the level.
+    """
+    columns, features = [], []
+    keys = {"site": ["site_id"], "supplier": ["supplier_id"], "product": ["product_id"], "category": ["category"]}
+    for name, kinds in _signals(con):
+        series = _series(con, name)
+        where = match(series["scope"].tolist(), rows, keys | {"region": list(region)})
+        if kinds - {"calendar"}:
+            panel = _panel(con, name, series, grid)
+            for feature in SIGNAL_FEATURES:
+                columns.append(_take(feature.formula(panel).values, rows["step"].to_numpy(), where))
+                features.append(feature.at(name, f"signal {name}"))
+        if kinds & {"calendar", "forecast"}:
+            columns.append(_ahead(con, name, series, rows, grid, where, begin_weeks, length_weeks))
+            features.append(AHEAD.at(name, f"signal {name}"))
+    block = np.column_stack(columns) if columns else np.empty((len(rows), 0))
+    return block.astype(np.float32), tuple(features)
+
+
+def match(scopes: Sequence[str], rows: pd.DataFrame, keys: Mapping[str, Sequence[str]]) -> np.ndarray:
+    """Return the place in `scopes` of the most specific scope that names each row, −1 for none.
+
+    `keys` says which columns of `rows` each kind of scope may name, the preferred last.
+    """
+    out = np.full(len(rows), -1)
+    shapes: dict[tuple[str, ...], dict[tuple[str, ...], int]] = {}
+    for place, scope in enumerate(scopes):
+        parts = [] if scope == "*" else sorted(part.partition(":")[::2] for part in scope.split("&"))
+        shapes.setdefault(tuple(kind for kind, _ in parts), {})[tuple(value for _, value in parts)] = place
+    for shape in sorted(shapes, key=len):
+        for columns in _choices(shape, keys):
+            if not set(columns) <= set(rows.columns):
+                continue
+            if not columns:
+                out[:] = shapes[shape][()]
+                continue
+            index = pd.MultiIndex.from_tuples(shapes[shape].keys())
+            found = index.get_indexer(pd.MultiIndex.from_frame(rows[list(columns)].astype(object)))
+            place = np.array([*shapes[shape].values(), -1])[found]
+            out = np.where(found >= 0, place, out)
+    return out
+
+
+def _choices(shape: Sequence[str], keys: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, ...]]:
+    if not shape:
+        yield ()
+        return
+    for column in keys.get(shape[0], ()):
+        for rest in _choices(shape[1:], keys):
+            yield (column, *rest)
+
+
+def _signals(con: duckdb.DuckDBPyConnection) -> list[tuple[str, set[str]]]:
+    found = con.execute(
+        "SELECT signal, list(DISTINCT coalesce(kind, 'observed')) FROM signals GROUP BY signal ORDER BY signal"
+    ).fetchall()
+    return [(name, set(kinds)) for name, kinds in found]
+
+
+def _series(con: duckdb.DuckDBPyConnection, name: str) -> pd.DataFrame:
+    return con.execute("SELECT DISTINCT scope FROM signals WHERE signal = ? ORDER BY scope", [name]).df()
+
+
+def _panel(con: duckdb.DuckDBPyConnection, name: str, series: pd.DataFrame, grid: Grid) -> xr.Dataset:
+    """Level and age of each of a signal's series; a value of an older period never replaces a newer one's."""
+    known = "greatest(known_at, CAST(observed_on AS TIMESTAMP))"
+    states = con.execute(
+        f"""SELECT scope, step, last(value ORDER BY at, known_at) AS value,
+                   last(observed_on ORDER BY at, known_at) AS observed_on
+            FROM (SELECT *, {known} AS at, {grid.sql_index(known)} AS step,
+                         max(observed_on) OVER (PARTITION BY scope ORDER BY {known}, observed_on, known_at) AS newest
+                  FROM signals WHERE signal = ? AND coalesce(kind, 'observed') <> 'calendar')
+            WHERE observed_on = newest AND step < {grid.size} GROUP BY scope, step""",
+        [name],
+    ).df()
+    entity = pd.Index(series["scope"]).get_indexer(states["scope"])
+    level, seen = np.full((2, grid.size, len(series)), np.nan)
+    place = (states["step"].to_numpy(), entity)
+    level[place] = states["value"]
+    seen[place] = states["observed_on"].to_numpy().astype("datetime64[D]").astype(np.int64)
+    age = grid.days.astype(np.int64)[:, None] - bn.push(seen, axis=0)
+    dims, attrs = ("as_of", "entity"), {"step_days": grid.step_days}
+    return xr.Dataset(
+        {
+            "level": xr.DataArray(bn.push(level, axis=0), dims=dims, attrs=attrs),
+            "age": xr.DataArray(age, dims=dims, attrs=attrs),
+        },
+        attrs=attrs,
+    )
+
+
+def _take(values: np.ndarray, steps: np.ndarray, where: np.ndarray) -> np.ndarray:
+    return np.where(where >= 0, values[steps, where], np.nan)
+
+
+def _ahead(
+    con: duckdb.DuckDBPyConnection,
+    name: str,
+    series: pd.DataFrame,
+    rows: pd.DataFrame,
+    grid: Grid,
+    where: np.ndarray,
+    begin_weeks: np.ndarray | int,
+    length_weeks: np.ndarray | int,
+) -> np.ndarray:
+    """Mean known-ahead value per week of [begin, begin + length) after each row's as-of.
+
+    Asks, for every distinct (series, as-of, window) among the rows, for the latest vintage known then of each
+    observed period inside the window.
+    """
+    asked = pd.DataFrame(
+        {"place": where, "step": rows["step"].to_numpy(), "begin": begin_weeks, "length": length_weeks}
+    )
+    wanted = asked[asked["place"] >= 0].drop_duplicates()
+    wanted = wanted.assign(
+        scope=series["scope"].to_numpy()[wanted["place"]], day=grid.days[wanted["step"]].astype("datetime64[s]")
+    )
+    con.register("wanted", wanted)
+    found = con.execute(
+        """SELECT place, step, begin, length, sum(value) / any_value(length) AS ahead FROM (
+             SELECT w.place, w.step, w.begin, w.length, s.observed_on, last(s.value ORDER BY s.known_at) AS value
+             FROM wanted w JOIN signals s ON s.scope = w.scope AND s.known_at < w.day
+              AND s.observed_on >= w.day + to_days(CAST(7 * w.begin AS INTEGER))
+              AND s.observed_on < w.day + to_days(CAST(7 * (w.begin + w.length) AS INTEGER))
+             WHERE s.signal = ? AND s.kind IN ('calendar', 'forecast') GROUP BY ALL) GROUP BY ALL""",
+        [name],
+    ).df()
+    con.unregister("wanted")
+    merged = asked.merge(found, how="left", on=["place", "step", "begin", "length"])["ahead"].to_numpy()
+    return np.where(where >= 0, np.nan_to_num(merged), np.nan)
