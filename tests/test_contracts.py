@@ -1,0 +1,531 @@
+"""Every kind of bad input is refused with a message a person can act on, and no row is ever lost."""
+
+import json
+import re
+from datetime import UTC, date, datetime
+
+import duckdb
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from docs.generate import main as generate_docs
+from features.contracts import TABLES, ContractError
+from features.contracts import table as contract
+from features.door import hold
+
+at = datetime.fromisoformat
+NOW = at("2024-06-01 12:00")
+
+ORDERS = """
+    order_line_id  product_id  site_id  ordered_at           quantity
+    o1             soap        north    2024-01-01 08:00:00  5
+    o2             soap        north    2024-01-02 09:00:00  0
+    o3             rope        south    2024-01-11 10:00:00  2.5
+"""
+PURCHASES = """
+    po_line_id  supplier_id  product_id  site_id  ordered_at  promised_on  quantity
+    l1          acme         soap        north    2024-01-01  2024-01-10   10
+    l2          acme         rope        north    2024-01-02  2024-01-12   20
+    l3          bolt         rope        south    2024-01-03  -            30
+"""
+RECEIPTS = """
+    po_line_id  received_on  quantity
+    l1          2024-01-09   4
+    l1          2024-01-10   6
+    l2          2024-01-20   -
+"""
+
+
+@pytest.fixture
+def con():
+    with duckdb.connect() as con:
+        yield con
+
+
+def put(con, name, ascii_table, **types):
+    """Register an ASCII table as text, `-` as NULL; `types` casts columns as a Parquet file would bring them."""
+    lines = [re.split(r"\s{2,}", line.strip()) for line in ascii_table.strip().splitlines()]
+    head, *rows = lines
+    con.execute(f"CREATE OR REPLACE TABLE text_{name} ({', '.join(f'{c} VARCHAR' for c in head)})")
+    if rows:
+        con.executemany(
+            f"INSERT INTO text_{name} VALUES ({', '.join('?' * len(head))})",
+            [[None if v == "-" else v for v in r] for r in rows],
+        )
+    columns = ", ".join(f"CAST({c} AS {types[c]}) AS {c}" if c in types else c for c in head)
+    con.execute(f"CREATE OR REPLACE VIEW raw_{name} AS SELECT {columns} FROM text_{name}")
+    return f"raw_{name}"
+
+
+def held(con, *, share=1.0, attributes=(), now=NOW, **tables):
+    """Hold ASCII tables to their contracts; rows that are lost fail any test."""
+    sources = {n: put(con, n, t) if isinstance(t, str) and "\n" in t else t for n, t in tables.items()}
+    try:
+        verdicts = hold(con, sources, now=now, max_quarantined=share, attributes=attributes)
+    except ContractError as error:
+        add_up(con, error.verdicts)
+        raise
+    add_up(con, verdicts)
+    return {v.table: v for v in verdicts}
+
+
+def add_up(con, verdicts):
+    aside = dict(con.execute("SELECT table_name, count(*) FROM quarantine GROUP BY ALL").fetchall())
+    for v in verdicts:
+        assert v.rows == v.kept + v.quarantined
+        assert v.quarantined == aside.get(v.table, 0)
+        if not v.rows:
+            continue
+        assert v.rows == con.execute(f"SELECT count(*) FROM raw_{v.table}").fetchall()[0][0]
+        if (
+            not v.errors
+            and con.execute("SELECT count(*) FROM duckdb_tables() WHERE table_name = ?", [v.table]).fetchall()[0][0]
+        ):
+            assert v.kept == con.execute(f"SELECT count(*) FROM {v.table}").fetchall()[0][0]
+
+
+def reasons(con, table):
+    """Return {row number: reason} of the rows set aside."""
+    return dict(
+        con.execute("SELECT row_number, reason FROM quarantine WHERE table_name = ? ORDER BY 1", [table]).fetchall()
+    )
+
+
+def refused(con, **tables):
+    with pytest.raises(ContractError) as error:
+        held(con, **tables)
+    return str(error.value)
+
+
+def cells(con, table, columns, order="1"):
+    return con.execute(f"SELECT {columns} FROM {table} ORDER BY {order}").fetchall()
+
+
+# What good tables become
+
+
+def test_good_tables_are_typed_complete_and_untouched(con):
+    verdicts = held(con, orders=ORDERS, purchases=PURCHASES, receipts=RECEIPTS, share=0.0)
+    assert all(not v.breaches and not v.quarantined for v in verdicts.values())
+    assert cells(con, "orders", "order_line_id, ordered_at, quantity, known_at") == [
+        ("o1", at("2024-01-01 08:00"), 5.0, at("2024-01-01 08:00")),
+        ("o2", at("2024-01-02 09:00"), 0.0, at("2024-01-02 09:00")),
+        ("o3", at("2024-01-11 10:00"), 2.5, at("2024-01-11 10:00")),
+    ]
+    assert cells(con, "receipts", "po_line_id, received_on, quantity, known_at", "1, 2") == [
+        ("l1", date(2024, 1, 9), 4.0, at("2024-01-09 23:59:59.999999")),
+        ("l1", date(2024, 1, 10), 6.0, at("2024-01-10 23:59:59.999999")),
+        ("l2", date(2024, 1, 20), 20.0, at("2024-01-20 23:59:59.999999")),
+    ]
+    assert cells(con, "purchases", "promised_on, cancelled_at, known_at", "known_at")[2] == (
+        None,
+        None,
+        at("2024-01-03"),
+    )
+
+
+def test_every_contract_table_exists_with_every_column_and_type(con):
+    held(con, orders=ORDERS)
+    types = {"id": "VARCHAR", "text": "VARCHAR", "date": "DATE", "timestamp": "TIMESTAMP", "number": "DOUBLE"}
+    for t in TABLES:
+        there = {row[0]: row[1] for row in con.execute(f"DESCRIBE {t.name}").fetchall()}
+        assert there == {c.name: types[c.kind] for c in t.columns}
+
+
+def test_verdict_counts_weeks_entities_and_latency(con):
+    receipts = (
+        "po_line_id  received_on  known_at\nl1  2024-01-09  2024-01-10 12:00:00\nl2  2024-01-20  2024-01-23 00:00:00"
+    )
+    said = held(con, purchases=PURCHASES, receipts=receipts)["receipts"].as_dict()
+    assert json.loads(json.dumps(said)) == said
+    assert (said["first_day"], said["last_day"], said["weeks"]) == ("2024-01-09", "2024-01-20", 2)
+    assert (said["known_at_latency_p50_days"], said["known_at_latency_p95_days"]) == (1.5, 3.0)
+    assert held(con, orders=ORDERS)["orders"].entities == {"product_id": 2, "site_id": 2}
+
+
+def test_whole_number_ids_are_the_same_id_in_every_type(con):
+    for kind in ("BIGINT", "DOUBLE", "DECIMAL(10, 2)", "VARCHAR"):
+        sheet = ORDERS.replace("soap", "17850").replace("rope", "17851")
+        held(con, orders=put(con, "orders", sheet, product_id=kind))
+        assert cells(con, "orders", "DISTINCT product_id") == [("17850",), ("17851",)]
+
+
+@pytest.mark.parametrize(
+    ("written", "utc"),
+    [
+        ("2024-01-31", at("2024-01-31")),
+        ("2024-01-31 08:30:00", at("2024-01-31 08:30")),
+        ("2024-01-31T08:30:00Z", at("2024-01-31 08:30")),
+        ("2024-01-31T08:30:00+02:00", at("2024-01-31 06:30")),
+        ("2024-01-31 08:30+02", at("2024-01-31 06:30")),
+        ("2024-01-31 08:30:00.123456-05:00", at("2024-01-31 13:30:00.123456")),
+    ],
+)
+def test_moments_are_read_as_utc(con, written, utc):
+    held(con, orders=ORDERS.replace("2024-01-11 10:00:00", written))
+    assert cells(con, "orders", "ordered_at", "1 DESC")[0] == (utc,)
+
+
+def test_zoned_columns_become_utc_and_dates_keep_their_day(con):
+    con.execute("SET TimeZone = 'America/New_York'")
+    raw = put(con, "orders", ORDERS, ordered_at="TIMESTAMPTZ")
+    held(con, orders=raw)
+    assert con.execute("SELECT count(*) FROM orders").fetchall() == [(3,)]
+    held(con, purchases=PURCHASES.replace("2024-01-10 ", "2024-01-10T23:00:00-08:00 "), receipts=RECEIPTS)
+    assert cells(con, "purchases", "promised_on")[0] == (date(2024, 1, 10),)
+
+
+def test_a_zoned_now_is_turned_into_utc(con):
+    late = datetime.fromisoformat("2024-01-11T11:30:00+02:00")
+    held(con, orders=ORDERS, now=late)
+    assert reasons(con, "orders") == {3: "ordered_at is in the future: 2024-01-11 10:00:00"}
+    held(con, orders=ORDERS, now=datetime(2024, 1, 11, 10, tzinfo=UTC))
+    assert reasons(con, "orders") == {}
+
+
+def test_extra_columns_are_kept(con):
+    held(con, purchases=PURCHASES.replace("quantity", "quantity  ship_mode").replace("0\n", "0  sea\n"),
+         receipts=RECEIPTS, attributes=("ship_mode",))  # fmt: skip
+    assert cells(con, "purchases", "DISTINCT ship_mode") == [("sea",)]
+
+
+def test_extra_columns_may_have_any_name(con):
+    names = ['odd "name"', *"row rule shows reason rowid key r f s content line order table_name step h why".split()]
+    bad = {"purchases": PURCHASES.replace("  20\n", "  -2\n"), "receipts": RECEIPTS + "l9  2024-01-09  4\n"}
+    for name, sheet in bad.items():
+        extra = ", ".join(f"'x' AS \"{n.replace(chr(34), chr(34) * 2)}\"" for n in names)
+        con.execute(f"CREATE OR REPLACE TABLE raw_{name} AS SELECT *, {extra} FROM {put(con, 'odd_' + name, sheet)}")
+    held(con, purchases="raw_purchases", receipts="raw_receipts")
+    assert set(reasons(con, "receipts")) == {3, 4}
+    kept = [row[0] for row in con.execute("DESCRIBE receipts").fetchall()]
+    assert kept[5:] == [n + "_" * (n == "rowid") for n in names]
+
+
+def test_an_empty_column_of_any_type_counts_as_absent(con):
+    sheet = ORDERS.replace("quantity", "quantity  cancelled_at").replace("\n    o", "\n    o").replace("5\n", "5  -\n")
+    sheet = sheet.replace("  0\n", "  0  -\n")
+    held(con, orders=put(con, "orders", sheet, cancelled_at="INTEGER"))
+    assert cells(con, "orders", "DISTINCT cancelled_at") == [(None,)]
+
+
+# What is odd but fine
+
+
+def test_one_supplier_one_week_all_on_time_and_all_zero_are_fine(con):
+    purchases = "\n".join(PURCHASES.splitlines()[:3])
+    receipts = "\n".join(RECEIPTS.splitlines()[:4])
+    orders = ORDERS.replace(" 5\n", " 0\n").replace("2.5", "0").replace("2024-01-11", "2024-01-03")
+    verdicts = held(con, orders=orders, purchases=purchases, receipts=receipts, share=0.0)
+    assert all(not v.breaches and not v.quarantined for v in verdicts.values())
+    assert verdicts["orders"].weeks == 1
+    assert verdicts["purchases"].entities["supplier_id"] == 1
+
+
+def test_weekly_totals_are_known_when_their_week_ends(con):
+    weekly = re.sub(
+        r"2024-01-(\d\d) \d\d:00:00",
+        lambda m: {"01": "2024-01-01", "02": "2024-01-08", "11": "2024-01-08"}[m[1]],
+        ORDERS,
+    )
+    verdict = held(con, orders=weekly)["orders"]
+    assert "look like weekly totals" in verdict.breaches[0].message
+    assert verdict.breaches[0].severity == "warning"
+    assert cells(con, "orders", "known_at")[0] == (at("2024-01-07 23:59:59.999999"),)
+    assert held(con, orders=weekly.replace("rope        south", "soap        north"))["orders"].breaches == ()
+
+
+def test_unknown_ids_are_named_and_their_rows_kept(con):
+    verdicts = held(
+        con, purchases=PURCHASES, receipts=RECEIPTS, suppliers="supplier_id  name\nacme  Acme Ltd", share=0.0
+    )
+    (breach,) = verdicts["purchases"].breaches
+    assert (breach.severity, breach.column, breach.count) == ("warning", "supplier_id", 1)
+    assert str(breach) == "purchases.supplier_id: 1 not listed in suppliers: 'bolt'; the rows are kept"
+    assert verdicts["purchases"].kept == 3
+
+
+def test_a_receipt_of_today_is_no_fact_of_the_future(con):
+    held(con, purchases=PURCHASES, receipts=RECEIPTS, now=at("2024-01-20 09:00"))
+    assert reasons(con, "receipts") == {}
+
+
+# Rows that are set aside
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        ("o3 ", "- ", "order_line_id is empty"),
+        ("rope", "''", None),
+        ("2.5", "-2", "quantity is negative: -2"),
+        ("2.5", "nan", "quantity is NaN or infinite: nan"),
+        ("2.5", "-inf", "quantity is NaN or infinite: -inf; quantity is negative: -inf"),
+        ("2.5", "2,5", "quantity is not a number: '2,5'"),
+        ("2.5", "1_000", "quantity is not a number: '1_000'"),
+        ("2024-01-11 10:00:00", "31/01/2024", "ordered_at is not an ISO date (YYYY-MM-DD): '31/01/2024'"),
+        ("2024-01-11 10:00:00", "2024-02-30", "ordered_at is not an ISO date (YYYY-MM-DD): '2024-02-30'"),
+        ("2024-01-11 10:00:00", "20240111", "ordered_at is not an ISO date (YYYY-MM-DD): '20240111'"),
+        ("2024-01-11 10:00:00", "infinity", "ordered_at is not an ISO date (YYYY-MM-DD): 'infinity'"),
+        ("2024-01-11 10:00:00", "0024-01-11", "ordered_at is before 1990: 0024-01-11 00:00:00"),
+        ("2024-01-11 10:00:00", "2025-01-11", "ordered_at is in the future: 2025-01-11 00:00:00"),
+        ("o3 ", "o1 ", "duplicate key: differs from row 1"),
+    ],
+)  # fmt: skip
+def test_a_bad_order_is_set_aside_with_its_reason(con, old, new, reason):
+    verdict = held(con, orders=ORDERS.replace(old, new))["orders"]
+    assert reasons(con, "orders") == ({3: reason} if reason else {})
+    assert verdict.reasons == ({r.partition(": ")[0]: 1 for r in reason.split("; ")} if reason else {})
+
+
+@pytest.mark.parametrize(
+    ("known_at", "reason"),
+    [
+        ("2024-06-02", "known in the future: 2024-06-02 00:00:00"),
+        ("2024-01-10", "known before ordered_at: known_at 2024-01-10 00:00:00, ordered_at 2024-01-11 10:00:00"),
+        ("2024-01-11 09:00:00", None),
+        ("soon", "known_at is not an ISO date (YYYY-MM-DD): 'soon'"),
+        ("-", None),
+    ],
+)
+def test_known_at_of_an_order(con, known_at, reason):
+    sheet = ORDERS.replace("quantity", "quantity  known_at").replace("5\n    o2", "5  2024-01-01\n    o2")
+    sheet = sheet.replace("  0\n", "  0  2024-01-02\n").replace("2.5", f"2.5  {known_at}")
+    held(con, orders=sheet)
+    assert reasons(con, "orders") == ({3: reason} if reason else {})
+
+
+def test_the_row_is_kept_as_it_came(con):
+    held(con, orders=ORDERS.replace("2.5", "-2").replace("2024-01-11 10:00:00", "31/01/2024"))
+    ((number, key, row),) = con.execute("SELECT row_number, key, row_json FROM quarantine").fetchall()
+    assert (number, key) == (3, "o3")
+    assert json.loads(row) == {
+        "order_line_id": "o3", "product_id": "rope", "site_id": "south", "ordered_at": "31/01/2024", "quantity": "-2",
+    }  # fmt: skip
+
+
+def test_of_equal_rows_one_stays_and_of_different_ones_the_first_known(con):
+    sheet = ORDERS + "    o1             soap        north    2024-01-01 08:00:00  5\n"
+    sheet += "    o3             rope        south    2024-01-10 10:00:00  7\n"
+    held(con, orders=sheet)
+    assert reasons(con, "orders") == {4: "duplicate row: same as row 1", 3: "duplicate key: differs from row 5"}
+
+
+def test_a_good_row_is_not_the_duplicate_of_a_bad_one(con):
+    held(con, orders=ORDERS.replace("o1 ", "o3 ").replace(" 5\n", " -5\n"))
+    assert reasons(con, "orders") == {1: "quantity is negative: -5"}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        ("2024-01-12 ", "2024-01-01 ", "promised before ordered: promised_on 2024-01-01, ordered_at 2024-01-02"),
+        ("2024-01-12 ", "9999-12-31 ", "promised_on is more than 5 years ahead: 9999-12-31"),
+        ("  20\n", "  0\n", "quantity is not positive: 0"),
+        ("l2 ", "l1 ", "duplicate key: differs from row 1"),
+    ],
+)
+def test_a_bad_purchase_line_takes_its_receipts_and_promises_along(con, old, new, reason):
+    promises = "po_line_id  known_at  promised_on\nl2  2024-01-05  2024-01-15\nl1  2024-01-05  2024-01-15"
+    held(con, purchases=PURCHASES.replace(old, new), receipts=RECEIPTS, promises=promises)
+    assert reasons(con, "purchases")[2] == reason
+    if "duplicate" in reason:  # of contradicting lines none is believed
+        assert set(reasons(con, "purchases")) == {1, 2}
+        assert reasons(con, "receipts")[3] == "receipt for an unknown purchase line: 'l2'"
+        assert reasons(con, "receipts")[1].startswith("its line was quarantined: duplicate key")
+    else:
+        assert reasons(con, "receipts") == {3: f"its line was quarantined: {reason}"}
+        assert reasons(con, "promises") == {1: f"its line was quarantined: {reason}"}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        ("2024-01-10", "2023-12-31", "received before ordered: received_on 2023-12-31, ordered_at 2024-01-01"),
+        ("2024-01-10", "10.01.2024", "received_on is not an ISO date (YYYY-MM-DD): '10.01.2024'"),
+        ("2024-01-10", "2024-09-01", "received_on is in the future: 2024-09-01"),
+        ("2024-01-10", "-", "received_on is empty"),
+        ("  6\n", "  0\n", "quantity is not positive: 0"),
+        ("2024-01-10", "2024-01-09", "duplicate key: differs from row 1"),
+    ],
+)
+def test_a_bad_receipt_takes_its_line_along_so_that_it_never_looks_late(con, old, new, reason):
+    held(con, purchases=PURCHASES, receipts=RECEIPTS.replace(old, new))
+    assert reasons(con, "purchases") == {1: f"its receipt was quarantined: {reason}"}
+    assert reasons(con, "receipts") == {
+        1: f"its line was quarantined: its receipt was quarantined: {reason}", 2: reason,
+    }  # fmt: skip
+    assert cells(con, "purchases", "po_line_id") == [("l2",), ("l3",)]
+
+
+def test_equal_and_unknown_receipts_put_no_line_in_doubt(con):
+    held(con, purchases=PURCHASES, receipts=RECEIPTS + "    l1  2024-01-09  4\n    l9  2024-01-09  4\n")
+    assert reasons(con, "purchases") == {}
+    assert reasons(con, "receipts") == {
+        4: "duplicate row: same as row 1", 5: "receipt for an unknown purchase line: 'l9'",
+    }  # fmt: skip
+
+
+def test_receipts_of_one_day_are_told_apart_by_their_id(con):
+    sheet = "po_line_id  received_on  receipt_id  quantity\nl1  2024-01-09  a  5\nl1  2024-01-09  b  5"
+    assert held(con, purchases=PURCHASES, receipts=sheet)["receipts"].kept == 2
+
+
+@pytest.mark.parametrize(
+    ("known_at", "kept"),
+    [("2024-01-07", False), ("2024-01-08 09:00:00", False), ("2024-01-08 12:00:00", True), ("2024-01-09", True)],
+)
+def test_a_receipt_may_be_known_as_early_as_its_day_begins_anywhere(con, known_at, kept):
+    receipts = f"po_line_id  received_on  known_at\nl1  2024-01-09  {known_at}"
+    assert held(con, purchases=PURCHASES, receipts=receipts)["receipts"].kept == kept
+
+
+@pytest.mark.parametrize(
+    ("scope", "kind", "reason"),
+    [
+        ("*", "calendar", None),
+        ("product:5&site:12", "forecast", None),
+        ("region:BR", "observed", "known before observed_on: known_at 2024-05-01 00:00:00, observed_on 2024-06-03"),
+        ("planet:earth", "calendar", "scope is not understood: 'planet:earth'"),
+        ("*", "guess", "kind is not one of observed, forecast, calendar: 'guess'"),
+    ],
+)
+def test_signals(con, scope, kind, reason):
+    sheet = f"signal  scope  observed_on  known_at  value  kind\nprice  {scope}  2024-06-03  2024-05-01  1.5  {kind}"
+    held(con, orders=ORDERS, signals=sheet)
+    assert reasons(con, "signals") == ({1: reason} if reason else {})
+
+
+# Errors of whole tables
+
+
+def test_missing_columns_are_named_with_the_closest_that_came(con):
+    said = refused(con, orders=ORDERS.replace("product_id", "prod_id"), purchases=PURCHASES.replace("promised_on", "x"))
+    assert "orders.product_id: the column is missing; the closest column is 'prod_id'; rename it if it is meant" in said
+    assert "purchases.promised_on: the column is missing; the columns are po_line_id, supplier_id" in said
+    assert "receipts: the table is missing; purchases came without it" in said
+    assert "(3 breaches)" in said
+
+
+def test_a_column_in_another_case_is_named(con):
+    said = refused(con, orders=ORDERS.replace("quantity", "Quantity"))
+    assert "orders.quantity: the column is written 'Quantity'; please write 'quantity'" in said
+
+
+def test_a_misspelt_optional_column_is_a_warning(con):
+    verdict = held(
+        con,
+        orders=ORDERS.replace("quantity", "quantity  canceled_at")
+        .replace("5\n", "5  -\n")
+        .replace("  0\n", "  0  -\n"),
+    )
+    assert "'canceled_at' looks like it" in verdict["orders"].breaches[0].message
+
+
+@pytest.mark.parametrize(
+    ("column", "sql", "said"),
+    [
+        ("quantity", "true", "orders.quantity: the column is BOOLEAN (such as 'true'), expected a number"),
+        ("quantity", "[1, 2]", "orders.quantity: the column is INTEGER[] (such as '[1, 2]'), expected a number"),
+        (
+            "ordered_at",
+            "20240101",
+            "orders.ordered_at: the column is INTEGER (such as '20240101'), expected a timestamp",
+        ),
+        (
+            "product_id",
+            "DATE '2024-01-01'",
+            "orders.product_id: the column is DATE (such as '2024-01-01'), expected text",
+        ),
+        (
+            "quantity",
+            "'many'",
+            "orders.quantity: not one of 3 values can be read, such as 'many' in row 1; expected a number",
+        ),
+        (
+            "ordered_at",
+            "'1.2.2024'",
+            "not one of 3 values can be read, such as '1.2.2024' in row 1; expected a timestamp",
+        ),
+    ],
+)
+def test_a_column_of_another_type_says_what_came_and_what_was_expected(con, column, sql, said):
+    put(con, "orders", ORDERS)
+    con.execute(f"CREATE OR REPLACE VIEW raw_orders AS SELECT * REPLACE ({sql} AS {column}) FROM text_orders")
+    assert said in refused(con, orders="raw_orders")
+
+
+def test_too_many_bad_rows_show_both_ways_of_writing_dates(con):
+    said = refused(con, orders=ORDERS.replace("2024-01-11 10:00:00", "31/01/2024"), share=0.1)
+    assert "1 of 3 rows are bad (33%), at most 10% may be" in said
+    assert (
+        "such as '31/01/2024' in row 3, while others are written like '2024-01-02'; write every date as YYYY-MM-DD"
+        in said
+    )
+    assert reasons(con, "orders").keys() == {3}, "the quarantine outlives the error"
+
+
+def test_no_rows_no_tables_and_half_a_side(con):
+    assert "orders: the table has its columns but no rows" in refused(con, orders=ORDERS.split("    o1")[0])
+    assert "orders: the table is missing, and so are purchases and receipts; found bom" in refused(
+        con, bom="parent_id  product_id  quantity_per\na  b  1"
+    )
+    assert "purchases: the table is missing; receipts came without it" in refused(con, receipts=RECEIPTS)
+
+
+def test_a_missing_attribute_is_named(con):
+    said = refused(con, purchases=PURCHASES, receipts=RECEIPTS, attributes=("suplier_id",))
+    assert (
+        "purchases.suplier_id: settings name this attribute, but the column is missing; the closest column is" in said
+    )
+
+
+def test_after_an_error_no_table_is_left_and_the_next_try_starts_afresh(con):
+    refused(con, orders=ORDERS.replace("2.5", "-2"), share=0.0)
+    assert con.execute("SELECT count(*) FROM duckdb_tables() WHERE table_name IN ('orders', 'bom')").fetchall() == [
+        (0,)
+    ]
+    held(con, orders=ORDERS, share=0.0)
+    assert con.execute("SELECT count(*) FROM quarantine").fetchall() == [(0,)]
+
+
+# Laws
+
+JUNK = ("", " ", "-1", "0", "nan", "inf", "1e400", "31/01/2024", "2024-02-30", "9999-12-31", "0001-01-01", "2030-01-01",
+        "2024-01-01", "2024-01-01T00:00:00+14:00", "o10", "l10", "'", '"', "; DROP TABLE orders", "ä€😀", None, "\x00",
+        "x" * 300)  # fmt: skip
+CELL = (st.sampled_from(["orders", "purchases", "receipts"]), st.integers(0, 11), st.integers(0, 6))
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(*CELL, st.sampled_from(JUNK)), max_size=12))
+def test_whatever_the_dirt_every_row_is_kept_or_set_aside(con, dirt):
+    tables = {"orders": ORDERS, "purchases": PURCHASES, "receipts": RECEIPTS}
+    for name, sheet in tables.items():
+        head, *rows = [re.split(r"\s{2,}", line.strip()) for line in sheet.strip().splitlines()]
+        rows = [[r[0] + str(copy), *(None if v == "-" else v for v in r[1:])] for copy in range(4) for r in rows]
+        for _, row, column, junk in (d for d in dirt if d[0] == name):
+            rows[row][column % len(head)] = junk
+        con.execute(f"CREATE OR REPLACE TABLE raw_{name} ({', '.join(f'{c} VARCHAR' for c in head)})")
+        con.executemany(f"INSERT INTO raw_{name} VALUES ({', '.join('?' * len(head))})", rows)
+    try:
+        held(con, **{n: f"raw_{n}" for n in tables})
+    except ContractError:
+        return
+    lost = "FROM raw_receipts r JOIN purchases p USING (po_line_id) ANTI JOIN receipts k USING (po_line_id)"
+    assert con.execute(lost).fetchall() == [], "a line that was received looks never received"
+
+
+def test_contracts_are_consistent():
+    for t in TABLES:
+        names = [c.name for c in t.columns]
+        assert len(set(names)) == len(names)
+        assert set(t.key) <= set(names)
+        for c in t.columns:
+            assert c.known_from in ("known_at", "cancelled_at")
+            assert not c.refers_to or contract(c.refers_to).key
+            assert c.about.endswith(".")
+
+
+def test_the_reference_page_is_current(capsys):
+    assert generate_docs(["--check"]) == 0, capsys.readouterr().err
