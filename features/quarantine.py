@@ -76,7 +76,7 @@ def find_duplicates(con: duckdb.DuckDBPyConnection, table: Table) -> None:
     first = "known_at, r" if "known_at" in names else "r"
     content = ", ".join(f"{text(n)}, CAST({quote(n)} AS VARCHAR)" for n in names)
     more = ", known_at" if "known_at" in names and "known_at" not in table.key else ""
-    twice = f"SELECT hash({keys}) AS h FROM {staged} WHERE {filled} GROUP BY h HAVING count(*) > 1"
+    twice = f"SELECT hash({keys}) AS h FROM {staged} WHERE {filled} GROUP BY 1 HAVING count(*) > 1"
     con.execute(f"CREATE OR REPLACE TEMP TABLE __twice AS {twice}")
     if not con.execute("SELECT count(*) FROM __twice").fetchall()[0][0]:
         return
