@@ -25,7 +25,7 @@ import sqlalchemy
 from matplotlib.figure import Figure
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
-from mlflow.entities import LoggedModelOutput, Metric, Param, RunTag
+from mlflow.entities import LoggedModel, LoggedModelOutput, Metric, Param, RunTag
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
@@ -137,30 +137,13 @@ def run(
     It ends FINISHED, FAILED after an exception and KILLED after Ctrl-C or SIGTERM; after kill -9 it stays RUNNING.
     """
     store = open_store(settings)
-    tags = {
-        "prefect.flow_run_id": flow_run_id,
-        "flow": flow,
-        "as_of": as_of.isoformat(),
-        "data_hash": data_fingerprint,
-        "git_sha": git_sha,
-        "mlflow.source.name": f"bullwhip {flow}",
-        "mlflow.source.type": "JOB",
-    }
+    tags = {"prefect.flow_run_id": flow_run_id, "flow": flow, "as_of": as_of.isoformat(), "data_hash": data_fingerprint}
+    source = {"git_sha": git_sha, "mlflow.source.name": f"bullwhip {flow}", "mlflow.source.type": "JOB"}
     with _reaching(store.uri):
-        run_id = _found_or_created(store, flow_run_id, f"{flow} {as_of}", tags)
-        rows = [Param(_name(k), str(v)[:6000]) for k, v in params.items()]
-        for start in range(0, len(rows), 100):
-            store.client.log_batch(run_id, params=rows[start : start + 100])
-    try:
+        run_id = _found_or_created(store, flow_run_id, f"{flow} {as_of}", tags | source)
+        _log_params(store, run_id, params)
+    with _ended(store, run_id):
         yield Run(store, run_id, git_sha)
-    except BaseException as error:
-        killed = isinstance(error, KeyboardInterrupt | SystemExit)
-        with contextlib.suppress(Exception):  # the first error is the one to hear about
-            store.client.set_terminated(run_id, "KILLED" if killed else "FAILED")
-        with _reaching(store.uri):
-            raise
-    with _reaching(store.uri):
-        store.client.set_terminated(run_id, "FINISHED")
 
 
 def register(
@@ -171,25 +154,12 @@ def register(
     The same files from the same run, as after a resumed flow, are the same version.
     """
     client, digest = run.store.client, _digest(folder)
-    with _reaching(run.store.uri), tempfile.TemporaryDirectory(prefix="bullwhip-model-") as scratch:
+    with _reaching(run.store.uri):
         for known in client.search_model_versions(f"name = '{name}' AND run_id = '{run.run_id}'"):
             if known.tags.get("digest") == digest:
                 return str(known.version)
-        model = client.create_logged_model(
-            run.store.experiment_id, name=name, source_run_id=run.run_id, model_type="pyfunc"
-        )
-        packed = Path(scratch) / "packed"
-        save_model(
-            str(packed),
-            python_model=str(Path(__file__).with_name("served_model.py")),
-            artifacts={"model": str(folder)},
-            pip_requirements=[f"{package}=={installed_version(package)}" for package in REQUIREMENTS],
-            mlflow_model=Model(model_id=model.model_id, run_id=run.run_id),
-        )
-        client.log_model_artifacts(model.model_id, str(packed))
-        client.finalize_logged_model(model.model_id, "READY")
-        client.log_outputs(run.run_id, [LoggedModelOutput(model_id=model.model_id, step=0)])
         _register_name(client, name)
+        model = _logged(run, name, folder)
         version = client.create_model_version(
             name,
             source=model.artifact_location,
@@ -362,6 +332,47 @@ def _found_or_created(store: Store, flow_run_id: str, name: str, tags: dict[str,
     run_id = found[0].info.run_id
     store.client.update_run(run_id, status="RUNNING")
     return run_id
+
+
+def _log_params(store: Store, run_id: str, params: Mapping[str, object]) -> None:
+    known = store.client.get_run(run_id).data.params  # a resumed run keeps its own: MLflow forbids changing them
+    rows = [Param(_name(k), str(v)[:6000]) for k, v in params.items() if _name(k) not in known]
+    for start in range(0, len(rows), 100):
+        store.client.log_batch(run_id, params=rows[start : start + 100])
+
+
+@contextlib.contextmanager
+def _ended(store: Store, run_id: str) -> Iterator[None]:
+    try:
+        yield
+    except BaseException as error:
+        killed = isinstance(error, KeyboardInterrupt | SystemExit)
+        with contextlib.suppress(Exception):  # the first error is the one to hear about
+            store.client.set_terminated(run_id, "KILLED" if killed else "FAILED")
+        with _reaching(store.uri):
+            raise
+    with _reaching(store.uri):
+        store.client.set_terminated(run_id, "FINISHED")
+
+
+def _logged(run: Run, name: str, folder: Path) -> LoggedModel:
+    """Log the folder as a models-from-code pyfunc; listing the requirements saves MLflow 5 s of guessing."""
+    client = run.store.client
+    model = client.create_logged_model(
+        run.store.experiment_id, name=name, source_run_id=run.run_id, model_type="pyfunc"
+    )
+    with tempfile.TemporaryDirectory(prefix="bullwhip-model-") as scratch:
+        save_model(
+            f"{scratch}/packed",
+            python_model=str(Path(__file__).with_name("served_model.py")),
+            artifacts={"model": str(folder)},
+            pip_requirements=[f"{package}=={installed_version(package)}" for package in REQUIREMENTS],
+            mlflow_model=Model(model_id=model.model_id, run_id=run.run_id),
+        )
+        client.log_model_artifacts(model.model_id, f"{scratch}/packed")
+    client.finalize_logged_model(model.model_id, "READY")
+    client.log_outputs(run.run_id, [LoggedModelOutput(model_id=model.model_id, step=0)])
+    return model
 
 
 def _register_name(client: MlflowClient, name: str) -> None:

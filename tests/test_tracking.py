@@ -68,12 +68,14 @@ def test_a_run_that_breaks_says_so_and_the_error_goes_on(settings, error, status
 def test_a_retried_flow_run_goes_on_in_its_run(settings):
     with pytest.raises(ValueError), tracking.run(settings, flow_run_id="again", **STORY) as first:
         raise ValueError
-    with tracking.run(settings, flow_run_id="again", **STORY) as second:
+    with tracking.run(settings, flow_run_id="again", **STORY | {"params": {"seed": 8, "new": 1}}) as second:
         assert read_run(settings, second.run_id).info.status == "RUNNING"
     with tracking.run(settings, flow_run_id="another", **STORY) as third:
         pass
     assert first.run_id == second.run_id != third.run_id
-    assert read_run(settings, second.run_id).info.status == "FINISHED"
+    finished = read_run(settings, second.run_id)
+    assert finished.info.status == "FINISHED"
+    assert (finished.data.params["seed"], finished.data.params["new"]) == ("7", "1")
 
 
 KILLED = """
