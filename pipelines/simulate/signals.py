@@ -140,12 +140,12 @@ def catalogue_signals(world: World, catalogue: Catalogue, demand: Demand, seed: 
 
 
 def _backlog(rng: np.random.Generator, catalogue: Catalogue) -> Rows:
-    """Weeks of backlog as reported by two suppliers of three: how things stood a week earlier, roughly."""
+    """Weeks of backlog as reported by three suppliers of four: how things stood a week earlier, roughly."""
     suppliers = catalogue.suppliers
     before = np.concatenate([suppliers.regime[:, :1], suppliers.regime[:, :-1]], axis=1)
-    value = 4 * np.exp(0.6 * chains.STRAIN[before] + 0.3 * _wander(rng, before.shape, 0.5))
+    value = 4 * np.exp(0.8 * chains.STRAIN[before] + 0.28 * _wander(rng, before.shape, 0.4))
     signal, scopes, which, *rest, kind = _weekly("supplier_backlog", [f"supplier:{s}" for s in suppliers.ids], value)
-    reports = (rng.random(len(suppliers.ids)) < 0.67)[which]
+    reports = (rng.random(len(suppliers.ids)) < 0.75)[which]
     day, known, weeks = (x[reports] for x in rest)
     return signal, scopes, which[reports], day, known, weeks, kind
 

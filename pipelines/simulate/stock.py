@@ -163,7 +163,7 @@ class Warehouse:
         trouble = (
             1 / np.maximum(self.pace.weekly[supplier, mode, week], 0.5) * np.clip(surge, 1, 3) ** delivery.QUEUE_EFFECT
         )
-        noise = np.exp(0.12 * self.rng.standard_normal(len(supplier)))
+        noise = np.exp(0.16 * self.rng.standard_normal(len(supplier)))
         return usual * (1 + s.slack[supplier]) * (1 + s.aware[supplier] * (trouble - 1)) * noise
 
     def _deliver(self, **line: NDArray) -> Lines:
