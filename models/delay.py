@@ -58,7 +58,7 @@ class DelayModel(ClassifierMixin, BaseEstimator):
         self.encoder_ = Encoder().fit(X)
         block = self.encoder_.transform(X)
         self.base_rate_ = float(y.mean()) if len(y) else 0.5
-        self.usual_ = pd.Series(_medians(block), self.encoder_.columns_)
+        self.usual_ = pd.Series(medians(block), self.encoder_.columns_)
         early, late = calibration_split(as_of, matured_on, cut=cut, weeks=self.calibration_weeks)
         self.calibrator_: Any = calibration.Identity().fit([0.5], [0])
         if len(early) >= 200 and len(late) >= 100 and 0 < y[early].sum() < len(early):
@@ -126,7 +126,8 @@ def thin(n: int, most: int, seed: int) -> np.ndarray:
     return np.sort(np.random.default_rng(seed).choice(n, most, replace=False))
 
 
-def _medians(block: np.ndarray) -> np.ndarray:
+def medians(block: np.ndarray) -> np.ndarray:
+    """Return each column's median over a sample of rows, NaN for a column without values."""
     sample = block[:: max(len(block) // 20_000, 1)]
     empty = np.isnan(sample).all(axis=0)
     return np.where(empty, np.nan, np.nanmedian(np.where(empty, 0.0, sample), axis=0))
