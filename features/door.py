@@ -312,7 +312,7 @@ def _latency(con: duckdb.DuckDBPyConnection, good: str, event: str) -> dict[str,
 
 def _close(con: duckdb.DuckDBPyConnection, ready: Mapping[str, Table], *, keep: bool) -> None:
     """Give the good rows their contract name and create the tables that did not come; after an error drop them all."""
-    con.execute("DROP TABLE __found")
+    con.execute("DROP TABLE __found; DROP TABLE IF EXISTS __twice")
     for t in TABLES:
         if t.name in ready and not keep:
             con.execute(f"DROP TABLE {part(t.name)}")

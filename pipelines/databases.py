@@ -22,10 +22,10 @@ def read(url: str, con: duckdb.DuckDBPyConnection) -> Mapping[str, str]:
     try:
         place = make_url(url)
         engine = sa.create_engine(place)
-    except sa.exc.ArgumentError:
-        raise UserError(f"{mask(url)} is not a database URL; expected dialect+driver://user@host/name") from None
     except (sa.exc.NoSuchModuleError, ModuleNotFoundError) as error:
         raise UserError(f"{mask(url)} needs a driver that is not installed: {error}") from None
+    except sa.exc.ArgumentError:
+        raise UserError(f"{mask(url)} is not a database URL; expected dialect+driver://user@host/name") from None
     _refuse_missing_file(place)
     try:
         with engine.connect() as connection:

