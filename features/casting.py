@@ -61,7 +61,8 @@ def cleaned(column: Column, raw: str) -> str:
     """Return SQL for the cell as it came, NULL where it is empty."""
     name = quote(column.name)
     if raw == "VARCHAR":
-        return f"nullif(trim({name}, ' \t\r\n'), '')"
+        bare = f"{name} > '!' AND {name}[-1] > ' '"  # trimming every cell took two thirds of reading a table
+        return f"CASE WHEN {bare} THEN {name} ELSE nullif(trim({name}, ' \t\r\n'), '') END"
     if column.kind in ("id", "text") and raw.partition("(")[0] in FRACTIONS:
         whole = f"WHEN {name} = trunc({name}) AND abs({name}) < 1e15 THEN CAST(CAST({name} AS BIGINT) AS VARCHAR)"
         empty = "" if raw.startswith("DECIMAL") else f"WHEN isnan({name}) THEN NULL"

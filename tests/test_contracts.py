@@ -190,6 +190,27 @@ def test_extra_columns_are_kept(con):
     assert cells(con, "purchases", "DISTINCT ship_mode") == [("sea",)]
 
 
+@pytest.mark.parametrize(
+    ("written", "held_as"),
+    [
+        (" a b\t", "a b"),
+        ("!", "!"),
+        ("\r\na", "a"),
+        ("a ", "a"),
+        ("é", "é"),
+        ("\x01", "\x01"),
+        ("0", "0"),
+        (" \t ", None),
+    ],
+)
+def test_outer_blanks_go(con, written, held_as):
+    put(con, "orders", ORDERS)
+    con.execute("CREATE OR REPLACE TABLE raw AS SELECT * REPLACE ($1 AS site_id) FROM text_orders", [written])
+    con.execute("CREATE OR REPLACE VIEW raw_orders AS FROM raw")
+    held(con, orders="raw_orders")
+    assert cells(con, "orders", "DISTINCT site_id") == ([(held_as,)] if held_as else [])
+
+
 def test_extra_columns_may_have_any_name(con):
     names = ["row", "rule", "shows", "reason", "rowid", "key", "r", "f", "s", "h", "content", "order", 'odd "name"']
     bad = {"purchases": PURCHASES.replace("  20\n", "  -2\n"), "receipts": RECEIPTS + "l9  2024-01-09  4\n"}
