@@ -2,16 +2,16 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, fields
 from datetime import date
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
-from pipelines.simulate import demand, promises, receipts, shifts, signals, stock
-from pipelines.simulate.catalogue import make_catalogue, product_table, site_table, supplier_table
+from pipelines.simulate import chains, delivery, demand, promises, receipts, shifts, signals, stock
+from pipelines.simulate.catalogue import Catalogue, make_catalogue, product_table, site_table, supplier_table
 from pipelines.simulate.clock import DAY_US, clock_until
 from pipelines.simulate.delivery import make_pace
 from pipelines.simulate.names import CATEGORIES
@@ -21,6 +21,8 @@ from pipelines.simulate.world import World, make_world
 
 DATA = ("orders", "purchases", "receipts", "promises", "signals", "stock", "suppliers", "products", "sites")
 TRUTH = ("p_late", "shifts")
+Tables = dict[tuple[str, str], pa.Table]
+Seeds = Sequence[np.random.SeedSequence]
 ID_STEP = 10_000_000  # ids of part n start at n times this
 
 
@@ -76,7 +78,7 @@ def simulate(
     for part in range(size.parts):
         tables, seen = _simulate_part(world, size, part, seeds[part + 1])
         for (folder, name), table in tables.items():
-            write(Path(out) / folder, name, table, part if size.parts > 1 and name != "sites" else None)
+            write(Path(out) / folder, name, table, part if size.parts > 1 else None)
         counts.update(seen)
         if progress:
             progress(f"part {part + 1} of {size.parts}: {counts['purchases']:,} purchase lines so far")
@@ -85,41 +87,59 @@ def simulate(
     return summary
 
 
-def _simulate_part(
-    world: World, size: Size, part: int, seed: np.random.SeedSequence
-) -> tuple[dict[tuple[str, str], pa.Table], Counter[str]]:
-    seeds = iter(seed.spawn(11))
-    catalogue = make_catalogue(
-        world, size.suppliers, size.products, (1 + part * size.suppliers, 1 + part * size.products), next(seeds)
-    )
-    planted = shifts.plant_shifts(world, catalogue, next(seeds))
-    wanted = demand.make_demand(world, catalogue, planted, next(seeds))
-    orders = demand.draw_order_lines(world, catalogue, wanted, next(seeds))
-    pace = make_pace(world, catalogue.suppliers)
-    units = demand.weekly_units(orders, wanted, catalogue, world.clock.start_week)
-    all_lines, stock_weeks = stock.Warehouse(world, catalogue, pace, units, next(seeds)).run()
-    lines = _known_lines(world, all_lines)
-    records = receipts.draw_records(lines, next(seeds))
-    book = promises.OrderBook(world, catalogue, pace, lines, records.done_day, next(seeds))
-    pushes, late = book.run()
-    cancelled = promises.supplier_cancellations(lines, book.promised, next(seeds))
-    ids, first_id = stock.line_ids(1 + part * ID_STEP, len(lines.done)), 1 + part * ID_STEP
-    events = signals.catalogue_signals(world, catalogue, wanted, next(seeds))
-    events = events if part else [*signals.world_signals(world), *events]
+def _simulate_part(world: World, size: Size, part: int, seed: np.random.SeedSequence) -> tuple[Tables, Counter[str]]:
+    sell, buy = seed.spawn(2)
+    first = (1 + part * size.suppliers, 1 + part * size.products)
+    catalogue_seed, *seeds = sell.spawn(6)
+    catalogue = make_catalogue(world, size.suppliers, size.products, first, catalogue_seed)
+    first_id = 1 + part * ID_STEP
+    tables, units = _sell(world, catalogue, seeds, first_id, shared_signals=part == 0)
+    bought, counts = _buy(world, catalogue, units, buy.spawn(5), first_id)
+    tables |= bought
+    tables["data", "suppliers"] = pa.table(supplier_table(world, catalogue.suppliers))
+    tables["data", "products"] = pa.table(product_table(world, catalogue.products))
+    if part == 0:
+        tables["data", "sites"] = pa.table(site_table(world))
+    return tables, counts + _counts(tables)
+
+
+def _sell(
+    world: World, catalogue: Catalogue, seeds: Seeds, first_id: int, *, shared_signals: bool
+) -> tuple[Tables, np.ndarray]:
+    """Return what demand leaves behind, and the units ordered per series and week."""
+    planted = shifts.plant_shifts(world, catalogue, seeds[0])
+    wanted = demand.make_demand(world, catalogue, planted, seeds[1])
+    lines = demand.draw_order_lines(world, catalogue, wanted, seeds[2])
+    rows = signals.world_signals(world) if shared_signals else []
+    rows += signals.catalogue_signals(world, catalogue, wanted, seeds[3])
     tables = {
-        ("data", "orders"): demand.orders_table(world, catalogue, wanted, orders, first_id, next(seeds)),
-        ("data", "purchases"): stock.purchases_table(world, catalogue, lines, ids, cancelled, next(seeds)),
-        ("data", "receipts"): receipts.receipts_table(world, lines, records, ids, first_id),
-        ("data", "promises"): receipts.promises_table(world, pushes, ids),
-        ("data", "signals"): signals.signals_table(world, events),
-        ("data", "stock"): stock.stock_table(world, catalogue, stock_weeks),
-        ("data", "suppliers"): pa.table(supplier_table(world, catalogue.suppliers)),
-        ("data", "products"): pa.table(product_table(world, catalogue.products)),
-        ("data", "sites"): pa.table(site_table(world)),
-        ("truth", "p_late"): receipts.late_table(world, late, lines, cancelled, ids),
+        ("data", "orders"): demand.orders_table(world, catalogue, wanted, lines, first_id, seeds[4]),
+        ("data", "signals"): signals.signals_table(world, rows),
         ("truth", "shifts"): shifts.shift_truth(world, catalogue, planted, wanted.usual_units),
     }
-    return tables, _counts(tables, lines, book.promised)
+    return tables, demand.weekly_units(lines, wanted, catalogue, world.clock.start_week)
+
+
+def _buy(
+    world: World, catalogue: Catalogue, units: np.ndarray, seeds: Seeds, first_id: int
+) -> tuple[Tables, Counter[str]]:
+    """Return what purchasing leaves behind, and how many lines came late."""
+    pace = make_pace(world, catalogue.suppliers)
+    all_lines, stock_weeks = stock.Warehouse(world, catalogue, pace, units, seeds[0]).run()
+    lines = _known_lines(world, all_lines)
+    records = receipts.draw_records(lines, seeds[1])
+    book = promises.OrderBook(world, catalogue, pace, lines, records.done_day, seeds[2])
+    pushes, late = book.run()
+    cancelled = promises.cancellations(lines, book.promised, seeds[3])
+    ids = stock.line_ids(first_id, len(lines.done))
+    tables = {
+        ("data", "purchases"): stock.purchases_table(world, catalogue, lines, ids, cancelled, seeds[4]),
+        ("data", "receipts"): receipts.receipts_table(world, lines, records, ids, first_id),
+        ("data", "promises"): receipts.promises_table(world, pushes, ids),
+        ("data", "stock"): stock.stock_table(world, catalogue, stock_weeks),
+        ("truth", "p_late"): receipts.late_table(world, late, lines, cancelled, ids),
+    }
+    return tables, _late_counts(lines, book.promised)
 
 
 def _known_lines(world: World, lines: Lines) -> Lines:
@@ -129,15 +149,21 @@ def _known_lines(world: World, lines: Lines) -> Lines:
     return Lines(**{f.name: getattr(lines, f.name)[keep] for f in fields(Lines)})
 
 
-def _counts(tables: dict[tuple[str, str], pa.Table], lines: Lines, promised: np.ndarray) -> Counter[str]:
+def _counts(tables: Tables) -> Counter[str]:
     counts = Counter({name: table.num_rows for (folder, name), table in tables.items() if folder == "data"})
-    delivered_or_lost = lines.buyer_cancels > promised
-    counts["judged_lines"] = int(delivered_or_lost.sum())
-    counts["late_lines"] = int((delivered_or_lost & (lines.done > promised)).sum())
-    counts["late_against_first_promise"] = int((delivered_or_lost & (lines.done > lines.promised)).sum())
     kinds = tables["truth", "shifts"]["shift"].value_counts().to_pylist()
     counts.update({f"windows_{kind['values']}": kind["counts"] for kind in kinds})
     return counts
+
+
+def _late_counts(lines: Lines, promised: np.ndarray) -> Counter[str]:
+    """Count the lines the buyer did not cancel in time, and those of them that miss the last and the first promise."""
+    judged = lines.buyer_cancels > promised
+    return Counter(
+        judged_lines=int(judged.sum()),
+        late_lines=int((judged & (lines.done > promised)).sum()),
+        late_against_first_promise=int((judged & (lines.done > lines.promised)).sum()),
+    )
 
 
 def _summary(scale: str | float, seed: int, end: date, size: Size, counts: Counter[str]) -> dict:
@@ -145,7 +171,25 @@ def _summary(scale: str | float, seed: int, end: date, size: Size, counts: Count
         "scale": scale,
         "seed": seed,
         "end": end.isoformat(),
-        "size": {f.name: getattr(size, f.name) for f in fields(Size)},
+        "size": asdict(size),
+        "parameters": _parameters(),
         "late_share": round(counts["late_lines"] / max(counts["judged_lines"], 1), 4),
         "counts": dict(sorted(counts.items())),
+    }
+
+
+def _parameters() -> dict:
+    """Return the laws of the simulated world that no seed changes."""
+    return {
+        "regime_chains_weekly": dict(zip(("stable", "average", "fragile"), chains.REGIMES.tolist(), strict=True)),
+        "shock_chain_weekly": chains.SHOCKS.round(6).tolist(),
+        "queue_effect": delivery.QUEUE_EFFECT,
+        "trouble_share_by_regime": delivery.TROUBLE_SHARE.tolist(),
+        "trouble_log_work": delivery.TROUBLE_LOG,
+        "never_share_of_trouble": delivery.NEVER_SHARE,
+        "recording_lag_days": delivery.LAGS.tolist(),
+        "recording_lag_shares": delivery.LAG_SHARES.tolist(),
+        "futures_per_state": promises.PATHS,
+        "shift_ratio": shifts.SHIFT_RATIO,
+        "shift_windows": [list(window) for window in shifts.WINDOWS],
     }

@@ -94,7 +94,7 @@ def _suppliers(rng: np.random.Generator, world: World, n: int, first: int) -> Su
     usual_days, main_mode = _lead_times(rng, world, region)
     return Suppliers(
         ids=[f"S-{first + i:03d}" for i in range(n)],
-        names=supplier_names(rng, [world.categories[c] for c in category]),
+        names=supplier_names(rng, [world.categories[c] for c in category], part=first // n),
         category=category,
         region=region,
         place=place,

@@ -47,10 +47,11 @@ SITES = (
 DESKS = ("Desk Aster", "Desk Birch", "Desk Cedar", "Desk Drift", "Desk Ember")
 
 
-def supplier_names(rng: np.random.Generator, categories: list[str]) -> list[str]:
-    """Return one distinct company name per supplier; when stems run out they get a number."""
+def supplier_names(rng: np.random.Generator, categories: list[str], part: int) -> list[str]:
+    """Return one distinct company name per supplier; when stems run out, and in later parts, they get a number."""
     stems = rng.permutation(np.array(STEMS))
-    numbers = itertools.chain([""], (f" {n}" for n in itertools.count(2)))
+    rounds = itertools.count(part * -(-len(categories) // len(STEMS)))
+    numbers = (f" {n + 1}" if n else "" for n in rounds)
     endless = (stem + number for number in numbers for stem in stems)
     return [f"{stem} {CATEGORIES[category][0]}" for stem, category in zip(endless, categories, strict=False)]
 

@@ -195,7 +195,7 @@ class OrderBook:
         return np.select([hit, strained], [0, 1], self.rng.integers(2, len(REASONS), len(i)))
 
 
-def supplier_cancellations(lines: Lines, promised: NDArray, seed: np.random.SeedSequence) -> NDArray[np.int64]:
+def cancellations(lines: Lines, promised: NDArray, seed: np.random.SeedSequence) -> NDArray[np.int64]:
     """Return per line when it was cancelled, by whomever: suppliers give up some weeks after the last promise."""
     rng = np.random.default_rng(seed)
     n = len(lines.done)

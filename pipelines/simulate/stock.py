@@ -116,18 +116,13 @@ class Warehouse:
     def _place(self, week: int, series: NDArray, units: NDArray, cover_days: NDArray) -> Lines:
         rng, n, suppliers = self.rng, len(series), self.catalogue.suppliers
         product, site = self.catalogue.series.product[series], self.catalogue.series.site[series]
-        second = rng.random(n) < 0.12
-        supplier = np.where(second, self.catalogue.products.second[product], self.main[series])
-        usual_mode = self._main_mode(supplier, series)
-        urgent = cover_days < 0.5 * AGREED_DAYS * self._usual_days(supplier, usual_mode, series)
-        mode = np.where(rng.random(n) < np.where(urgent, 0.45, 0.05), AIR, usual_mode)
+        supplier, mode, agreed = self._source(series, cover_days)
         day = 7 * week + self.review_day[series]
         surge = self._surge(week, supplier)
         usual = self._usual_days(supplier, mode, series)
         row = self.pace.row(supplier, site, mode)
         quote = self._quote(week, supplier, mode, usual, surge)
         promised = delivery.promise_day(self.pace, supplier, day, quote, rng.random(n) < 0.8)
-        planned = np.round(self._usual_days(supplier, usual_mode, series) * AGREED_DAYS).astype(int)
         median_log = np.log(usual * self.catalogue.products.complexity[product])
         median_log += delivery.QUEUE_EFFECT * np.log(np.clip(surge, 1.0, 3.0))
         share = delivery.TROUBLE_SHARE[suppliers.regime[supplier, week]] * suppliers.mishap[supplier]
@@ -141,12 +136,23 @@ class Warehouse:
             ordered=moments(day, rng.integers(7 * 3600, 16 * 3600, n)),
             units=units,
             promised=promised,
-            requested=day + np.where(mode == AIR, planned // 2, planned),
+            requested=day + np.where(mode == AIR, agreed // 2, agreed),
             need=day + np.ceil(cover_days).astype(int),
             surge=surge,
             median_log=median_log,
             trouble_share=share,
         )
+
+    def _source(self, series: NDArray, cover_days: NDArray) -> tuple[NDArray, NDArray, NDArray]:
+        """Choose supplier and mode, by air where stock runs out, and look up the agreed days of the usual mode."""
+        n = len(series)
+        second = self.rng.random(n) < 0.12
+        product = self.catalogue.series.product[series]
+        supplier = np.where(second, self.catalogue.products.second[product], self.main[series])
+        usual_mode = self._main_mode(supplier, series)
+        agreed = np.round(AGREED_DAYS * self._usual_days(supplier, usual_mode, series)).astype(int)
+        by_air = self.rng.random(n) < np.where(cover_days < 0.5 * agreed, 0.45, 0.05)
+        return supplier, np.where(by_air, AIR, usual_mode), agreed
 
     def _surge(self, week: int, supplier: NDArray) -> NDArray:
         """Count this week's lines into the suppliers' queues, then compare recent weeks with the usual ones."""
