@@ -1,6 +1,7 @@
 """External series as they stood at each as-of: latest vintage known, matched to rows by scope."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import bottleneck as bn
 import duckdb
@@ -9,13 +10,15 @@ import pandas as pd
 import xarray as xr
 
 from features.core import Feature, ago, over, past
+from features.panels import over_steps
 from features.weeks import Grid
 
 
 def _z(panel: xr.Dataset) -> xr.DataArray:
     mean, spread = past(bn.move_mean, panel.level, 52, 8), past(bn.move_std, panel.level, 52, 8)
+    still = spread.values <= 1e-6 * np.maximum(np.abs(mean.values), 1e-6)  # a moving window leaves residues of rounding
     gap = panel.level.values - mean.values
-    return over(panel.level, np.divide(gap, spread.values, out=np.full(gap.shape, np.nan), where=spread.values > 1e-12))
+    return over(panel.level, np.divide(gap, spread.values, out=np.full(gap.shape, np.nan), where=~still))
 
 
 def _change(weeks: int) -> Feature:
@@ -46,6 +49,20 @@ AHEAD = Feature(
 )  # fmt: skip
 
 
+LEVEL_SQL = "coalesce(kind, 'observed') <> 'calendar'"
+AHEAD_SQL = "kind IN ('calendar', 'forecast')"
+KNOWN_SQL = "greatest(known_at, CAST(observed_on AS TIMESTAMP))"  # a forecast feeds the level once its period has begun
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """The series of one signal: their scopes, and the step from which each is known."""
+
+    signal: str
+    scopes: list[str]
+    since: np.ndarray
+
+
 def signal_features(
     con: duckdb.DuckDBPyConnection,
     rows: pd.DataFrame,
@@ -57,48 +74,51 @@ def signal_features(
 ) -> tuple[np.ndarray, tuple[Feature, ...]]:
     """Return float32 [row, feature] of every signal for each row, and the features.
 
-    A row takes the series of the most specific scope that names it. `region` lists the columns of `rows` that a
-    `region:` scope may name, the preferred last. Calendar and forecast rows are averaged over the weeks
-    [begin, begin + length) after the row's as-of; every other row feeds the level.
+    A row takes the series of the most specific scope that names it and is known at the row's as-of. `region` lists the
+    columns of `rows` that a `region:` scope may name, the preferred last. Calendar and forecast rows are averaged over
+    the weeks [begin, begin + length) after the row's as-of; forecasts and observations feed the level.
     """
     columns, features = [], []
     keys = {"site": ["site_id"], "supplier": ["supplier_id"], "product": ["product_id"], "category": ["category"]}
+    keys["region"] = list(region)
+    steps = rows["step"].to_numpy()
     for name, kinds in _signals(con):
-        series = _series(con, name)
-        where = match(series["scope"].tolist(), rows, keys | {"region": list(region)})
         if kinds - {"calendar"}:
-            panel = _panel(con, name, series, grid)
-            for feature in SIGNAL_FEATURES:
-                columns.append(_take(feature.formula(panel).values, rows["step"].to_numpy(), where))
-                features.append(feature.at(name, f"signal {name}"))
+            series = _series(con, name, LEVEL_SQL, KNOWN_SQL, grid)
+            where, panel = match(series, rows, keys), _panel(con, series, grid)
+            columns += [_take(f.formula(panel).values, steps, where) for f in SIGNAL_FEATURES]
+            features += [f.at(f"signal_{name}", f"signal {name}") for f in SIGNAL_FEATURES]
         if kinds & {"calendar", "forecast"}:
-            columns.append(_ahead(con, name, series, rows, grid, where, begin_weeks, length_weeks))
-            features.append(AHEAD.at(name, f"signal {name}"))
+            series = _series(con, name, AHEAD_SQL, "known_at", grid)
+            columns.append(_ahead(con, series, rows, grid, match(series, rows, keys), begin_weeks, length_weeks))
+            features.append(AHEAD.at(f"signal_{name}", f"signal {name}"))
     block = np.column_stack(columns) if columns else np.empty((len(rows), 0))
     return block.astype(np.float32), tuple(features)
 
 
-def match(scopes: Sequence[str], rows: pd.DataFrame, keys: Mapping[str, Sequence[str]]) -> np.ndarray:
-    """Return the place in `scopes` of the most specific scope that names each row, −1 for none.
+def match(series: Series, rows: pd.DataFrame, keys: Mapping[str, Sequence[str]]) -> np.ndarray:
+    """Return the place of the most specific series that names each row and is known at its step, −1 for none.
 
     `keys` says which columns of `rows` each kind of scope may name, the preferred last.
     """
     out = np.full(len(rows), -1)
+    steps = rows["step"].to_numpy()
     shapes: dict[tuple[str, ...], dict[tuple[str, ...], int]] = {}
-    for place, scope in enumerate(scopes):
+    for place, scope in enumerate(series.scopes):
         parts = [] if scope == "*" else sorted(part.partition(":")[::2] for part in scope.split("&"))
         shapes.setdefault(tuple(kind for kind, _ in parts), {})[tuple(value for _, value in parts)] = place
-    for shape in sorted(shapes, key=len):
+    for shape in sorted(shapes, key=lambda kinds: (len(kinds), kinds)):
+        places = np.array([*shapes[shape].values(), -1])
         for columns in _choices(shape, keys):
             if not set(columns) <= set(rows.columns):
                 continue
-            if not columns:
-                out[:] = shapes[shape][()]
-                continue
-            index = pd.MultiIndex.from_tuples(shapes[shape].keys())
-            found = index.get_indexer(pd.MultiIndex.from_frame(rows[list(columns)].astype(object)))
-            place = np.array([*shapes[shape].values(), -1])[found]
-            out = np.where(found >= 0, place, out)
+            found = np.zeros(len(rows), np.int64)
+            if columns:
+                found = pd.MultiIndex.from_tuples(shapes[shape].keys()).get_indexer(
+                    pd.MultiIndex.from_arrays([rows[c].astype(object) for c in columns])
+                )
+            place = places[found]
+            out = np.where((place >= 0) & (series.since[place] <= steps), place, out)
     return out
 
 
@@ -118,35 +138,35 @@ def _signals(con: duckdb.DuckDBPyConnection) -> list[tuple[str, set[str]]]:
     return [(name, set(kinds)) for name, kinds in found]
 
 
-def _series(con: duckdb.DuckDBPyConnection, name: str) -> pd.DataFrame:
-    return con.execute("SELECT DISTINCT scope FROM signals WHERE signal = ? ORDER BY scope", [name]).df()
-
-
-def _panel(con: duckdb.DuckDBPyConnection, name: str, series: pd.DataFrame, grid: Grid) -> xr.Dataset:
-    """Level and age of each of a signal's series; a value of an older period never replaces a newer one's."""
-    known = "greatest(known_at, CAST(observed_on AS TIMESTAMP))"
-    states = con.execute(
-        f"""SELECT scope, step, last(value ORDER BY at, known_at) AS value,
-                   last(observed_on ORDER BY at, known_at) AS observed_on
-            FROM (SELECT *, {known} AS at, {grid.sql_index(known)} AS step,
-                         max(observed_on) OVER (PARTITION BY scope ORDER BY {known}, observed_on, known_at) AS newest
-                  FROM signals WHERE signal = ? AND coalesce(kind, 'observed') <> 'calendar')
-            WHERE observed_on = newest AND step < {grid.size} GROUP BY scope, step""",
+def _series(con: duckdb.DuckDBPyConnection, name: str, which: str, known: str, grid: Grid) -> Series:
+    found = con.execute(
+        f"SELECT scope, min({grid.sql_index(known)}) AS since FROM signals WHERE signal = ? AND {which} "
+        "GROUP BY scope ORDER BY scope",
         [name],
     ).df()
-    entity = pd.Index(series["scope"]).get_indexer(states["scope"])
-    level, seen = np.full((2, grid.size, len(series)), np.nan)
-    place = (states["step"].to_numpy(), entity)
+    return Series(name, found["scope"].tolist(), found["since"].to_numpy())
+
+
+def _panel(con: duckdb.DuckDBPyConnection, series: Series, grid: Grid) -> xr.Dataset:
+    """Level and age of each of a signal's series; a value of an older period never replaces a newer one's."""
+    states = con.execute(
+        f"""SELECT scope, step, last(value ORDER BY since, observed_on, known_at) AS value,
+                   last(observed_on ORDER BY since, observed_on, known_at) AS observed_on
+            FROM (SELECT *, {KNOWN_SQL} AS since, {grid.sql_index(KNOWN_SQL)} AS step,
+                         max(observed_on)
+                           OVER (PARTITION BY scope ORDER BY {KNOWN_SQL}, observed_on, known_at) AS newest
+                  FROM signals WHERE signal = ? AND {LEVEL_SQL})
+            WHERE observed_on = newest AND step < {grid.size} GROUP BY scope, step""",
+        [series.signal],
+    ).df()
+    place = (states["step"].to_numpy(), pd.Index(series.scopes).get_indexer(states["scope"]))
+    level, seen = np.full((2, grid.size, len(series.scopes)), np.nan)
     level[place] = states["value"]
     seen[place] = states["observed_on"].to_numpy().astype("datetime64[D]").astype(np.int64)
     age = grid.days.astype(np.int64)[:, None] - bn.push(seen, axis=0)
-    dims, attrs = ("as_of", "entity"), {"step_days": grid.step_days}
     return xr.Dataset(
-        {
-            "level": xr.DataArray(bn.push(level, axis=0), dims=dims, attrs=attrs),
-            "age": xr.DataArray(age, dims=dims, attrs=attrs),
-        },
-        attrs=attrs,
+        {"level": over_steps(bn.push(level, axis=0), grid), "age": over_steps(age, grid)},
+        attrs={"step_days": grid.step_days},
     )
 
 
@@ -156,8 +176,7 @@ def _take(values: np.ndarray, steps: np.ndarray, where: np.ndarray) -> np.ndarra
 
 def _ahead(
     con: duckdb.DuckDBPyConnection,
-    name: str,
-    series: pd.DataFrame,
+    series: Series,
     rows: pd.DataFrame,
     grid: Grid,
     where: np.ndarray,
@@ -173,18 +192,16 @@ def _ahead(
         {"place": where, "step": rows["step"].to_numpy(), "begin": begin_weeks, "length": length_weeks}
     )
     wanted = asked[asked["place"] >= 0].drop_duplicates()
-    wanted = wanted.assign(
-        scope=series["scope"].to_numpy()[wanted["place"]], day=grid.days[wanted["step"]].astype("datetime64[s]")
-    )
-    con.register("wanted", wanted)
+    scopes = np.array(series.scopes, dtype=object)[wanted["place"]]
+    con.register("wanted", wanted.assign(scope=scopes, day=grid.days[wanted["step"]].astype("datetime64[s]")))
     found = con.execute(
-        """SELECT place, step, begin, length, sum(value) / any_value(length) AS ahead FROM (
+        f"""SELECT place, step, begin, length, sum(value) / any_value(length) AS ahead FROM (
              SELECT w.place, w.step, w.begin, w.length, s.observed_on, last(s.value ORDER BY s.known_at) AS value
              FROM wanted w JOIN signals s ON s.scope = w.scope AND s.known_at < w.day
               AND s.observed_on >= w.day + to_days(CAST(7 * w.begin AS INTEGER))
               AND s.observed_on < w.day + to_days(CAST(7 * (w.begin + w.length) AS INTEGER))
-             WHERE s.signal = ? AND s.kind IN ('calendar', 'forecast') GROUP BY ALL) GROUP BY ALL""",
-        [name],
+             WHERE s.signal = ? AND {AHEAD_SQL} GROUP BY ALL) GROUP BY ALL""",
+        [series.signal],
     ).df()
     con.unregister("wanted")
     merged = asked.merge(found, how="left", on=["place", "step", "begin", "length"])["ahead"].to_numpy()

@@ -49,9 +49,7 @@ class ArrivalModel(BaseEstimator):
         self.seed = seed
         self.threads = threads
 
-    def fit(
-        self, X: pd.DataFrame, *, due_in: ArrayLike, completed_in: ArrayLike, watched: ArrayLike
-    ) -> Self:
+    def fit(self, X: pd.DataFrame, *, due_in: ArrayLike, completed_in: ArrayLike, watched: ArrayLike) -> Self:
         """Learn from snapshots.
 
         `due_in`, `completed_in`: days from the as-of to the promise in force and to completion, NaN for none.

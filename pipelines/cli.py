@@ -169,11 +169,11 @@ def train(
         Train and compare, but register and promote nothing.
     """
     settings = _settings(common, tasks=task, as_of=as_of)
-    from pipelines import train as trainer
+    from pipelines.train import train as run_training
 
     day = settings.as_of_on(datetime.now(UTC).date())
     with working(f"training on what was known before {day}"):
-        result = trainer.train(settings, as_of=day, tasks=settings.tasks, dry_run=dry_run)
+        result = run_training(settings, as_of=day, tasks=settings.tasks, dry_run=dry_run)
     from pipelines import screen as screens
 
     refused = [f"{k}: {v['refused_because']}" for k, v in screens.per_task(result).items() if v.get("refused_because")]
@@ -192,11 +192,11 @@ def score(*, as_of: date | None = None, dry_run: Annotated[bool, Flag] = False, 
         Say what would be published.
     """
     settings = _settings(common, as_of=as_of)
-    from pipelines import score as scorer
+    from pipelines.score import score as run_scoring
 
     day = settings.as_of_on(datetime.now(UTC).date())
     with working(f"scoring {day}"):
-        result = scorer.score(settings, as_of=day, dry_run=dry_run)
+        result = run_scoring(settings, as_of=day, dry_run=dry_run)
     from pipelines import screen as screens
 
     return Answer(dict(result), lambda s: screens.scored(result, settings.currency, s))

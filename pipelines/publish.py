@@ -154,6 +154,16 @@ def previous_week(workspace: Path, table: str, as_of: date) -> pd.DataFrame:
         return _rows(con, table, before[0][0] if before else None)
 
 
+def history(workspace: Path, table: str, since: date, before: date) -> pd.DataFrame:
+    """Return the latest revision of every week with since ≤ as_of < before; an empty frame when there was none."""
+    if releases.current(workspace) is None:
+        return pd.DataFrame()
+    with _database(workspace) as con:
+        if not _history(con, table):
+            return pd.DataFrame()
+        return con.execute(f"SELECT * FROM {table}_week WHERE as_of >= $1 AND as_of < $2", [since, before]).df()
+
+
 def publications(workspace: Path) -> pd.DataFrame:
     """Return the ledger, one row per publication, oldest week first; `rows` and `model_versions` hold dicts."""
     with _database(workspace) as con:

@@ -10,11 +10,11 @@ from mlflow.pyfunc import PythonModel, PythonModelContext
 
 
 class ServedModel(PythonModel):
-    """A thin door: whatever `models.estimator.load` returns predicts."""
+    """A thin door: whatever `models.forecasters.load` returns predicts."""
 
     def load_context(self, context: PythonModelContext) -> None:
         """Load the folder that was registered."""
-        self.model: Any = import_module("models.estimator").load(Path(context.artifacts["model"]))
+        self.model: Any = import_module("models.forecasters").load(Path(context.artifacts["model"]))
 
     def predict(self, context: PythonModelContext, model_input: pd.DataFrame, params: Any = None) -> Any:  # noqa: ARG002 MLflow's signature
         """Return one row of predictions per row of features."""

@@ -1,0 +1,120 @@
+"""Say in words why a row scored as it did: its strongest families of features, each with its direction."""
+
+import calendar
+import string
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from features.core import Feature
+
+DRIVERS = 3
+RAISES, LOWERS = "▲", "▼"
+
+
+def number(value: float, digits: int = 0) -> str:
+    return f"{value:,.{digits}f}"
+
+
+def share(value: float) -> str:
+    return f"{value:.0%}".replace("%", " %")
+
+
+def counted(value: float, word: str) -> str:
+    """Return "3 days", "1 day", "0.4 days"; one digit only where it tells something."""
+    text = number(value, 1 if abs(value) < 10 and abs(value - round(value)) >= 0.05 else 0)
+    return f"{text} {word if text in ('1', '-1') else word + 's'}"
+
+
+def signed(value: float, more: str, less: str, unit: str = "day") -> str:
+    return f"{counted(abs(value), unit)} {more if value > 0 else less}"
+
+
+UNITS: Mapping[str, Callable[[float], str]] = {
+    "share": share,
+    "on-time share": lambda v: share(1 - v),
+    "ratio": lambda v: f"{number(v, 1)} ×",
+    "days": lambda v: counted(v, "day"),
+    "weeks": lambda v: counted(v, "week"),
+    "lines": lambda v: number(v),
+    "money": lambda v: number(v),
+    "standard deviations": lambda v: number(v, 1),
+}
+FORMS: Mapping[str, Callable[[float], str]] = {
+    "outcome": lambda v: "late" if v >= 0.5 else "on time",
+    "shorter": lambda v: signed(v, "longer", "shorter"),
+    "slack": lambda v: signed(v, "of slack", "too little"),
+    "times": lambda v: "once" if round(v) == 1 else f"{v:.0f} times",
+    "weekday": lambda v: calendar.day_name[int(v) % 7],
+    "month": lambda v: calendar.month_name[int(v) if 1 <= v <= 12 else 1],
+    "working": lambda v: counted(v, "working day"),
+    "holidays": lambda v: counted(v, "public holiday"),
+    "z": lambda v: signed(v, "above", "below", "σ").replace("σs", "σ"),
+}
+
+
+class _Teller(string.Formatter):
+    """Format `{value}` by the feature's unit and `{value:form}` by a named form."""
+
+    def __init__(self, unit: str):
+        self.unit = unit
+
+    def format_field(self, value: Any, format_spec: str) -> str:
+        if isinstance(value, str):
+            return value
+        if format_spec in FORMS:
+            return FORMS[format_spec](value)
+        return UNITS.get(self.unit, lambda v: number(v, 0 if abs(v) >= 100 else 1))(value)
+
+
+def tell(feature: Feature, value: Any, usual: float) -> str:
+    """Return the value in a planner's words, next to what is usual; the "usually …" is left out where none is known."""
+    say = feature.say or f"{feature.name} {{value}}"
+    if not isinstance(usual, str) and np.isnan(usual):
+        say = say.split(", usually")[0]
+    return _Teller(feature.unit).format(say, value=value, usual=usual)
+
+
+def drivers(
+    contributions: np.ndarray, X: pd.DataFrame, features: Sequence[Feature], usual: pd.Series, *, top: int = DRIVERS
+) -> pd.DataFrame:
+    """Return driver_1 … driver_n in words for every row, strongest first, "" where there are fewer.
+
+    `contributions` [row, feature] add up to the raw score (SHAP). Members of a family are added, and the family is told
+    through its strongest member that has a value; a family that says nothing is passed over.
+    """
+    families = [f.family or f.name for f in features]
+    kinds = sorted(set(families))
+    code = np.array([kinds.index(f) for f in families])
+    values = X[[f.name for f in features]].to_numpy(object)
+    missing = pd.isna(values)
+    normal = [usual.get(f.name, np.nan) for f in features]
+    sums = np.zeros((len(X), len(kinds)))
+    for k in range(len(kinds)):
+        sums[:, k] = contributions[:, code == k].sum(axis=1)
+    order = np.argsort(-np.abs(sums), axis=1)
+    told = [
+        _row_drivers(contributions[i], sums[i], order[i], missing[i], values[i], features, code, normal, top)
+        for i in range(len(X))
+    ]
+    return pd.DataFrame(told, columns=[f"driver_{n + 1}" for n in range(top)], index=X.index)
+
+
+def _row_drivers(
+    contributions: np.ndarray, sums: np.ndarray, order: np.ndarray, missing: np.ndarray, values: np.ndarray,
+    features: Sequence[Feature], code: np.ndarray, normal: Sequence[float], top: int,
+) -> list[str]:  # fmt: skip
+    told: list[str] = []
+    for family in order:
+        if len(told) == top or abs(sums[family]) < 1e-6:
+            break
+        with_sign = contributions * np.sign(sums[family])
+        members = np.flatnonzero((code == family) & ~missing & (with_sign > 0))
+        if not len(members):
+            continue
+        told_by = members[np.argmax(with_sign[members])]
+        arrow = RAISES if sums[family] > 0 else LOWERS
+        told.append(f"{arrow} {tell(features[told_by], values[told_by], normal[told_by])}")
+    return told + [""] * (top - len(told))

@@ -1,0 +1,101 @@
+"""Did the warnings come true? What was published before, held against what is known now."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import duckdb
+import numpy as np
+import pandas as pd
+
+from models.forecasters import DelayForecaster, ShiftForecaster
+
+COLUMNS = {
+    "task": "str", "source": "str", "p_from": float, "p_to": float, "scored": int, "expected_share": float,
+    "came_true_share": float, "rule": "str", "skill_over_rule": float, "first_day": "datetime64[s]",
+    "last_day": "datetime64[s]", "model_version": "str",
+}  # fmt: skip
+
+
+def published_record(
+    con: duckdb.DuckDBPyConnection, as_of: pd.Timestamp, forecasters: Mapping[str, DelayForecaster | ShiftForecaster],
+    history: Mapping[str, pd.DataFrame],
+) -> pd.DataFrame:  # fmt: skip
+    """Return `track_record`: by task and tenth of probability, how many rows were scored and how many came true.
+
+    Two sources side by side: `walk_forward`, the champion's own judgement before it was let in, and `published`, every
+    earlier publication's rows whose label has matured by `as_of`, held against receipts and orders known by then.
+    """
+    parts = [pd.DataFrame(f.facts.record).assign(source="walk_forward") for f in forecasters.values() if f.facts.record]
+    for task, judge in (("delay", _judged_delays), ("shift", _judged_shifts)):
+        table = history.get({"delay": "supplier_delay_risk", "shift": "demand_shift_risk"}[task])
+        if task in forecasters and table is not None and len(table):
+            judged = judge(con, as_of, table, forecasters[task])
+            parts.append(_by_tenth(judged, task).assign(source="published"))
+    parts = [p for p in parts if len(p)]
+    table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=list(COLUMNS))
+    table["model_version"] = "" if "model_version" not in table else table["model_version"].fillna("")
+    table = table[list(COLUMNS)].astype(COLUMNS)
+    table.insert(0, "row_id", table["task"] + "|" + table["source"] + "|" + table["p_from"].map("{:.1f}".format))
+    return table.sort_values(["task", "source", "p_from"]).reset_index(drop=True)
+
+
+def _by_tenth(judged: pd.DataFrame, task: str) -> pd.DataFrame:
+    """Count judged predictions (p, y, base, day) by tenth of p; skill is held against the base rate published then."""
+    rows: list[dict[str, Any]] = []
+    for k, part in judged.groupby(np.minimum((judged["p"] * 10 + 1e-9).astype(int), 9)):
+        reference = ((part["base"] - part["y"]) ** 2).mean()
+        rows.append(
+            {
+                "task": task, "p_from": int(k) / 10, "p_to": (int(k) + 1) / 10, "scored": len(part),
+                "expected_share": part["p"].mean(), "came_true_share": part["y"].mean(), "rule": "climatology",
+                "skill_over_rule": 1 - ((part["p"] - part["y"]) ** 2).mean() / reference if reference > 0 else np.nan,
+                "first_day": part["day"].min(), "last_day": part["day"].max(),
+            }
+        )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def _judged_delays(
+    con: duckdb.DuckDBPyConnection,
+    as_of: pd.Timestamp,
+    table: pd.DataFrame,
+    forecaster: DelayForecaster | ShiftForecaster,
+) -> pd.DataFrame:
+    terms = forecaster.facts.terms
+    due = table[(table["state"] == "due_future") & table["p_late"].notna()]
+    limit = due["promised_on"] + pd.to_timedelta(terms.tolerance_days, unit="D")
+    due = due[limit + pd.to_timedelta(terms.posting_lag_days, unit="D") <= as_of]
+    lines = con.execute(
+        "SELECT po_line_id, complete_on, cancelled_at, buyer_cancelled FROM line_history WHERE known_at < ?", [as_of]
+    ).df()
+    joined = due.merge(lines, on="po_line_id", how="inner")
+    limit = joined["promised_on"] + pd.to_timedelta(terms.tolerance_days, unit="D")
+    kept = joined["complete_on"] <= limit
+    left = joined["buyer_cancelled"].astype(bool) & (joined["cancelled_at"].dt.normalize() <= limit) & ~kept
+    out = pd.DataFrame({"p": joined["p_late"], "y": (~kept) * 1.0, "base": joined["base_rate"], "day": joined["as_of"]})
+    return out[~left]
+
+
+def _judged_shifts(
+    con: duckdb.DuckDBPyConnection,
+    as_of: pd.Timestamp,
+    table: pd.DataFrame,
+    forecaster: DelayForecaster | ShiftForecaster,
+) -> pd.DataFrame:
+    lag = pd.Timedelta(days=forecaster.facts.shift_terms.entry_lag_days + 1)
+    ended = table[table["window_end"] + lag <= as_of].reset_index(drop=True)
+    con.register("ended", ended[["product_id", "site_id", "window_begin", "window_end"]].assign(place=ended.index))
+    units = con.execute(
+        """SELECT e.place, coalesce(sum(o.quantity), 0) AS units FROM ended e LEFT JOIN orders o
+             ON o.product_id = e.product_id AND o.site_id = e.site_id AND o.ordered_at >= e.window_begin
+            AND o.ordered_at < e.window_end + INTERVAL 1 DAY AND (o.cancelled_at IS NULL OR o.cancelled_at > e.window_end)
+           GROUP BY e.place ORDER BY e.place"""
+    ).df()["units"]
+    con.unregister("ended")
+    up, down = units >= ended["up_at_units"], units <= ended["down_at_units"]
+    day = ended["as_of"]
+    parts = [
+        pd.DataFrame({"p": ended[f"p_{d}"], "y": hit * 1.0, "base": ended[f"base_rate_{d}"], "day": day})
+        for d, hit in (("up", up), ("down", down))
+    ]
+    return pd.concat(parts, ignore_index=True)

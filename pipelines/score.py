@@ -1,0 +1,206 @@
+"""Score everything open as of one day with the champions and publish the week, whole or not at all."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from prefect import flow, runtime
+from prefect.artifacts import create_markdown_artifact
+
+from features.labels import shift_thresholds
+from features.ladder import on_time_lines
+from features.matrix import Matrix
+from models import risk
+from models.boosting import contributions
+from models.explain import DRIVERS, drivers
+from models.forecasters import MODEL, DelayForecaster, ShiftForecaster, load, shift_rule_rows
+from models.hazard import arrival_days, tied_to
+from models.record import published_record
+from pipelines import publish, tracking
+from pipelines.settings import GateRefused, Settings
+from pipelines.steps import step
+from pipelines.world import World, delay_rows, open_world, request, shift_rows
+
+EXPLAINED = 5_000  # rows with drivers, by value at risk: more than anybody reads in a week
+RECORD_WEEKS = 39  # published weeks that the track record looks back on: three quarters, the longest window inside
+TABLES = ("supplier_delay_risk", "demand_shift_risk", "supplier_risk", "watchlist", "track_record")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Champion:
+    """The forecaster that scores a task, and the name under which its rows are published."""
+
+    version: str
+    forecaster: DelayForecaster | ShiftForecaster
+
+    @property
+    def publishes(self) -> str:
+        return self.forecaster.facts.publishes
+
+
+@flow(name="score", validate_parameters=False)
+def score(settings: Settings, *, as_of: date, dry_run: bool = False) -> dict[str, Any]:
+    """Publish the risk tables as of one day. Running it again for the same day and facts changes nothing.
+
+    Returns what `bullwhip score --json` prints.
+    """
+    began = time.monotonic()
+    world = step(open_world, "read")(settings, as_of)
+    champions = step(find_champions, "find champions")(world)
+    with tracking.run(
+        settings, flow="score", flow_run_id=str(runtime.flow_run.id), as_of=as_of, data_fingerprint=world.fingerprint,
+        git_sha=tracking.git_sha(), params=settings.public(),
+    ) as run:  # fmt: skip
+        tables: dict[str, pd.DataFrame] = {}
+        if "delay" in champions:
+            tables |= step(score_delays, "score open lines")(world, champions["delay"])
+        if "shift" in champions:
+            tables |= step(score_shifts, "score demand")(world, champions["shift"])
+        tables |= step(summarise, "rank and sum up")(world, champions, tables)
+        release = step(put_out, "publish")(world, champions, tables, dry_run)
+        result = _result(release, tables, champions)
+        run.log_metrics(
+            {f"rows.{k}": v for k, v in result["rows"].items()}
+            | {f"value_at_risk.{k}": v for k, v in result["value_at_risk"].items()}
+        )
+        run.log_dict(result, "result")
+        run.tag(publication_id=release.publication_id, status=release.status)
+    create_markdown_artifact(
+        _paragraph(result, settings.currency), key="bullwhip-score", description=f"Scores as of {as_of}"
+    )
+    return {**result, "mlflow_run_id": run.run_id, "seconds": round(time.monotonic() - began, 1)}
+
+
+def find_champions(world: World) -> dict[str, Champion]:
+    """Return the champion of each task that has facts; GateRefused where no task has one."""
+    found: dict[str, Champion] = {}
+    for task in world.settings.tasks:
+        champion = tracking.champion(world.settings, tracking.REGISTRY[task]) if world.has(task) else None
+        if champion:
+            found[task] = Champion(champion.version, load(champion.folder))
+    if not found:
+        raise GateRefused(
+            f"nothing to score with: no model is trained in {world.settings.workspace}; run bullwhip train first"
+        )
+    return found
+
+
+def score_delays(world: World, champion: Champion) -> dict[str, pd.DataFrame]:
+    """Return `supplier_delay_risk` of the lines open as of the day."""
+    forecaster = champion.forecaster
+    assert isinstance(forecaster, DelayForecaster)
+    asked = request(world, "delay", forecaster.facts.terms)
+    open_now = delay_rows(world, asked, np.array([asked.grid.size - 1]), proofs=1)
+    rows, X = open_now.rows, open_now.X
+    p = forecaster.predict(X)["p_late"]
+    due_in = ((rows["due_on"] - rows["as_of"]) / risk.DAY).to_numpy(float)
+    known = np.where(rows["state"] == "due_future", p, np.nan)
+    days = (
+        arrival_days(tied_to(forecaster.arrival.survival(X, due_in), due_in, known)) if len(rows) else np.empty((0, 4))
+    )
+    told = _told(open_now, forecaster, (p * rows["open_units"] * rows["unit_cost"].fillna(0)).to_numpy(), None)
+    table = risk.delay_risk(
+        rows, p, days, told, X["supplier_matured_lines_52w"], base_rate=forecaster.model.base_rate_,
+        published_by=champion.publishes, model_version=champion.version, names=world.names(),
+        last_week=publish.previous_week(world.settings.workspace, "supplier_delay_risk", world.as_of),
+    )  # fmt: skip
+    return {"supplier_delay_risk": table}
+
+
+def score_shifts(world: World, champion: Champion) -> dict[str, pd.DataFrame]:
+    """Return `demand_shift_risk` of the series alive as of the day, windows that can be judged later only."""
+    forecaster = champion.forecaster
+    assert isinstance(forecaster, ShiftForecaster)
+    asked = request(world, "shift", forecaster.facts.terms)
+    alive, _ = shift_rows(world, asked, np.array([asked.grid.size - 1]), proofs=1)
+    down_at, up_at = shift_thresholds(alive.rows, forecaster.facts.shift_terms)
+    alive = alive.take(np.flatnonzero(~np.isnan(up_at)))
+    rows = alive.rows.assign(down_at_units=down_at[~np.isnan(up_at)], up_at_units=up_at[~np.isnan(up_at)])
+    p = forecaster.predict(alive.X, shift_rule_rows(rows))
+    units = forecaster.model.predict_units(alive.X, rows["baseline_units"], rows["noise_units"])
+    up = (p["p_up"] >= p["p_down"]).to_numpy()
+    told = _told(
+        alive,
+        forecaster,
+        (p[["p_up", "p_down"]].max(axis=1) * rows["baseline_units"] * rows["unit_price"]).to_numpy(),
+        up,
+    )
+    down_rate, _, up_rate = forecaster.model.base_rates_
+    table = risk.shift_risk(
+        rows, p, units, told, base_rates={"up": up_rate, "down": down_rate}, published_by=champion.publishes,
+        model_version=champion.version, names=world.names(),
+        last_week=publish.previous_week(world.settings.workspace, "demand_shift_risk", world.as_of),
+    )  # fmt: skip
+    return {"demand_shift_risk": table}
+
+
+def _told(
+    matrix: Matrix, forecaster: DelayForecaster | ShiftForecaster, stake: np.ndarray, up: np.ndarray | None
+) -> pd.DataFrame:
+    """Return the drivers in words of the rows with most at stake, empty words for the rest."""
+    names = [f"driver_{k + 1}" for k in range(DRIVERS)]
+    told = pd.DataFrame("", index=matrix.X.index, columns=names)
+    if forecaster.facts.publishes != MODEL or not len(matrix.X):
+        return told
+    top = np.sort(np.argsort(-np.nan_to_num(stake), kind="stable")[:EXPLAINED])
+    model = forecaster.model
+    shap = contributions(model.booster_, model.encoder_.transform(matrix.X.iloc[top]))
+    if up is not None:
+        down_part, steady, up_part = np.split(shap, 3, axis=1)
+        shap = np.where(up[top][:, None], up_part, down_part) - steady
+    kept = [f for f in matrix.features if f.name in model.encoder_.columns_]
+    columns = [model.encoder_.columns_.index(f.name) for f in kept]
+    told.iloc[top] = drivers(shap[:, columns], matrix.X.iloc[top], kept, model.usual_).to_numpy()
+    return told
+
+
+def summarise(
+    world: World, champions: Mapping[str, Champion], tables: Mapping[str, pd.DataFrame]
+) -> dict[str, pd.DataFrame]:
+    """Return roll-ups, watchlist and track record over the scored rows."""
+    workspace, as_of = world.settings.workspace, pd.Timestamp(world.as_of)
+    out = {}
+    if "delay" in champions:
+        terms = champions["delay"].forecaster.facts.terms
+        lines = [on_time_lines(world.con, world.as_of, terms, weeks) for weeks in (13, 4)]
+        version = champions["delay"].version
+        out["supplier_risk"] = risk.supplier_risk(tables["supplier_delay_risk"], *lines, model_version=version)
+    out["watchlist"] = risk.watchlist(
+        tables.get("supplier_delay_risk"), tables.get("demand_shift_risk"), world.settings.capacity,
+        publish.previous_week(workspace, "watchlist", world.as_of), as_of, world.settings.currency,
+    )  # fmt: skip
+    since = world.as_of - timedelta(weeks=RECORD_WEEKS)
+    past = {name: publish.history(workspace, name, since, world.as_of) for name in TABLES[:2]}
+    forecasters = {task: champion.forecaster for task, champion in champions.items()}
+    out["track_record"] = published_record(world.con, as_of, forecasters, past)
+    return out
+
+
+def put_out(
+    world: World, champions: Mapping[str, Champion], tables: Mapping[str, pd.DataFrame], dry_run: bool
+) -> publish.Publication:
+    """Publish the week, or say what would be."""
+    return publish.publish(
+        world.settings.workspace, tables, as_of=world.as_of, model_versions={t: c.version for t, c in champions.items()},
+        data_fingerprint=world.fingerprint, code_version=tracking.git_sha(), schema_version=risk.SCHEMA_VERSION,
+        published_at=datetime.now(UTC).replace(tzinfo=None), dry_run=dry_run, nullable=risk.NULLABLE,
+    )  # fmt: skip
+
+
+def _result(
+    release: publish.Publication, tables: Mapping[str, pd.DataFrame], champions: Mapping[str, Champion]
+) -> dict[str, Any]:
+    return {
+        "status": release.status, "publication_id": release.publication_id, "as_of": release.as_of,
+        "revision": release.revision, "rows": release.rows, "value_at_risk": risk.totals(tables),
+        "models": {t: {"version": c.version, "publishes": c.publishes, "trained_to": c.forecaster.facts.cut} for t, c in champions.items()},
+    }  # fmt: skip
+
+
+def _paragraph(result: Mapping[str, Any], currency: str) -> str:
+    money = ", ".join(f"{k.replace('_', ' ')} {currency} {v:,.0f}" for k, v in result["value_at_risk"].items())
+    return f"{result['status'].capitalize()} {result['publication_id']}: {sum(result['rows'].values()):,} rows. At risk: {money}."

@@ -1,0 +1,99 @@
+"""Open the facts of a run and build the inputs of each task from them, the same way for training and scoring."""
+
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+
+import duckdb
+import numpy as np
+
+from features.contracts import Verdict
+from features.demand import Demand
+from features.matrix import DELAY_KEY, SHIFT_KEY, Matrix, Request, delay_matrix, first_fact, shift_matrix
+from features.panels import Terms, posting_lag_days
+from features.prover import prove_no_leak
+from features.weeks import Grid
+from models.risk import Names
+from pipelines import sources
+from pipelines.settings import Settings
+
+LEAD_IN_WEEKS = 53  # weeks before the first row to learn from, so that its yearly windows are whole
+WARM_UP_WEEKS = 8  # without so much history a row can only tell that it knows nothing
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class World:
+    """The facts of one run, held to their contracts, and the day it is about."""
+
+    con: duckdb.DuckDBPyConnection
+    verdicts: tuple[Verdict, ...]
+    settings: Settings
+    as_of: date
+    fingerprint: str
+
+    def has(self, task: str) -> bool:
+        """Whether there is anything to predict: purchase lines for delays, orders for shifts, known before the day."""
+        first = first_fact(self.con, SIDES[task])
+        return first is not None and first < self.as_of
+
+    def names(self) -> Names:
+        def of(table: str, key: str) -> dict[str, str]:
+            return dict(self.con.execute(f"SELECT {key}, name FROM {table} WHERE name IS NOT NULL").fetchall())
+
+        return Names(of("suppliers", "supplier_id"), of("products", "product_id"), of("sites", "site_id"))
+
+
+SIDES = {"delay": "purchases", "shift": "orders"}
+
+
+def open_world(settings: Settings, as_of: date) -> World:
+    """Read every table, hold it to its contract and take the fingerprint of what was known before `as_of`."""
+    con, verdicts = sources.load(
+        settings, now=max(datetime.now(UTC), datetime(as_of.year, as_of.month, as_of.day, tzinfo=UTC))
+    )
+    return World(con, verdicts, settings, as_of, sources.fingerprint(con))
+
+
+def request(world: World, task: str, terms: Terms | None = None) -> Request:
+    """Return what to build for a task: days every `every_days` for delays, weeks for shifts, back over the history."""
+    settings = world.settings
+    oldest = world.as_of - timedelta(weeks=settings.history_weeks + LEAD_IN_WEEKS)
+    first = max(first_fact(world.con, SIDES[task]) or world.as_of, oldest)
+    step_days = settings.every_days if task == "delay" else 7
+    terms = terms or Terms(settings.tolerance_days, settings.short_tolerance, posting_lag_days(world.con, world.as_of))
+    attributes = settings.attributes if task == "delay" else ()
+    return Request(Grid(first, world.as_of, step_days), terms, settings.country, attributes)
+
+
+def steps_to_learn_from(asked: Request, history_weeks: int) -> np.ndarray:
+    """Return the as-of days, by number, whose rows train and judge: all but the warm-up."""
+    grid = asked.grid
+    first = max(grid.size - 1 - grid.steps(history_weeks), min(grid.steps(WARM_UP_WEEKS), grid.size // 4))
+    return np.arange(first, grid.size)
+
+
+def delay_rows(world: World, asked: Request, steps: np.ndarray, proofs: int) -> Matrix:
+    """Return the open lines at `steps`, after proving on `proofs` of the days that none of their inputs saw the future."""
+    whole = delay_matrix(world.con, asked, steps)
+    prove_no_leak(world.con, delay_matrix, asked, whole, DELAY_KEY, _sample(whole, proofs))
+    return whole
+
+
+def shift_rows(world: World, asked: Request, steps: np.ndarray, proofs: int) -> tuple[Matrix, Demand]:
+    """Return the series' windows at `steps`, proven like the delay rows, and the demand behind them."""
+    whole, data = shift_matrix(world.con, asked, steps)
+
+    def build(con: duckdb.DuckDBPyConnection, past: Request, days: np.ndarray) -> Matrix:
+        return shift_matrix(con, past, days)[0]
+
+    prove_no_leak(world.con, build, asked, whole, SHIFT_KEY, _sample(whole, proofs))
+    return whole, data
+
+
+def _sample(whole: Matrix, proofs: int) -> list[int]:
+    """Return the last day with rows and, for more proofs, days spread over the history."""
+    days = np.unique(whole.rows["step"].to_numpy())
+    return (
+        sorted({int(days[i]) for i in np.linspace(len(days) - 1, len(days) // 3, proofs).round().astype(int)})
+        if len(days)
+        else []
+    )
