@@ -28,11 +28,12 @@ class Feature:
 
     def at(self, level: str, of: str) -> "Feature":
         """Return the same feature for another level, say `supplier_product`: prefixed name, meaning in words."""
+        words = of.replace("{", "{{").replace("}", "}}")  # `say` is a format string, names from outside are not
         return replace(
             self,
             name=f"{level}_{self.name}",
             about=f"{of}: {self.about[0].lower()}{self.about[1:]}",
-            say=f"{of}: {self.say}" if self.say else "",
+            say=f"{words}: {self.say}" if self.say else "",
             family=f"{level} {self.family or self.name}",
         )
 
@@ -59,16 +60,9 @@ def over(x: xr.DataArray, values: np.ndarray) -> xr.DataArray:
 def past_sum(x: xr.DataArray, weeks: float) -> xr.DataArray:
     """Sum of the last `weeks` weeks, the row's own included; shorter at the start of the panel.
 
-    Differences of a float64 running total: exact for counts below 2^53, and clipped where rounding leaves a
-    residue below a non-negative series' zero.
+    Differences of a float64 running total: exact for counts below 2^53, and zero where rounding leaves a residue.
     """
-    n = steps(x, weeks)
-    total = np.cumsum(np.nan_to_num(x.values, copy=False), axis=0, dtype=np.float64)
-    out = total.copy()
-    out[n:] -= total[:-n]
-    if x.size and x.values.min() >= 0:
-        out[out < 1e-9 * np.maximum(total, 1)] = 0
-    return over(x, out)
+    return over(x, moving_sum(x.values, steps(x, weeks)))
 
 
 def past_mean(x: xr.DataArray, weeks: float) -> xr.DataArray:
@@ -89,6 +83,24 @@ def ago(x: xr.DataArray, weeks: float) -> xr.DataArray:
     out = np.full(x.shape, np.nan)
     out[n:] = x.values[:-n]
     return over(x, out)
+
+
+def moving_sum(x: np.ndarray, n: int) -> np.ndarray:
+    """Sum of the last n rows, missing values left out; residues of rounding are zero."""
+    total = np.nancumsum(x, axis=0, dtype=np.float64)
+    out = total.copy()
+    out[n:] -= total[:-n]
+    out[np.abs(out) < 1e-9 * np.maximum(np.abs(total), 1)] = 0
+    return out
+
+
+def group_sum(x: np.ndarray, group: np.ndarray) -> np.ndarray:
+    """Sum the columns of x that share a group number; group numbers are 0 … n − 1, each of them used."""
+    if not len(group):
+        return np.zeros((len(x), 1))
+    order = np.argsort(group, kind="stable")
+    starts = np.searchsorted(group[order], np.arange(group.max() + 1))
+    return np.add.reduceat(x[:, order], starts, axis=1)
 
 
 def running(x: xr.DataArray) -> xr.DataArray:

@@ -1,4 +1,4 @@
-"""How demand has moved per product and site, and what is known of the weeks ahead."""
+"""Count demand per product, site and week as it became known, and cut it into the windows to be judged."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,51 +10,43 @@ import pandas as pd
 import xarray as xr
 
 from features.baseline import INTERMITTENT, WINDOWS, Outlook, outlook
-from features.core import (
-    Feature,
-    ago,
-    build,
-    names,
-    over,
-    past,
-    past_mean,
-    past_sum,
-    ratio,
-    running,
-    share,
-    weeks_since,
-)
-from features.panels import counts
+from features.core import group_sum, moving_sum, past_sum, ratio, share
+from features.panels import counts, dense, over_steps
 from features.weeks import Grid, closed_days, holiday_dates
 
 MEASURES = (
-    "units", "value", "priced_units", "lines", "customers", "largest", "customer_squares", "units_squared", "cancelled_units",
-    "ahead_units",
+    "units", "value", "priced_units", "lines", "customers", "largest", "customer_squares", "units_squared",
+    "cancelled_units", "ahead_units",
 )  # fmt: skip
 SERIES = ("product_id", "site_id")
 
 
 def write_demand_events(con: duckdb.DuckDBPyConnection, grid: Grid) -> None:
-    """Make the table `demand_events`: orders, cancellations and backlog per step in which they became known."""
-    at = grid.sql_index
+    """Make the table `demand_events`: orders, cancellations and backlog per step in which they became known.
+
+    Units ordered for a later day are ahead from the step they are known in until that day or their cancellation.
+    """
+    known, cancelled = grid.sql_index("known_at"), grid.sql_index("greatest(cancelled_at, known_at)")
     con.execute(f"""
 CREATE OR REPLACE TABLE demand_events AS
 WITH by_customer AS (
-  SELECT {at("known_at")} AS step, product_id, site_id, coalesce(customer_id, order_line_id) AS customer, sum(quantity) AS units,
-         sum(quantity * unit_price) AS value, sum(quantity) FILTER (unit_price IS NOT NULL) AS priced, count(*) AS lines,
-         max(quantity) AS largest
+  SELECT {known} AS step, product_id, site_id, coalesce(customer_id, order_line_id) AS customer,
+         sum(quantity) AS units, sum(quantity * unit_price) AS value,
+         sum(quantity) FILTER (unit_price IS NOT NULL) AS priced, count(*) AS lines, max(quantity) AS largest
   FROM orders GROUP BY ALL),
+waiting AS (
+  SELECT product_id, site_id, quantity, {known} AS step,
+         least({grid.sql_index_of_day("requested_on")}, CASE WHEN cancelled_at IS NOT NULL THEN {cancelled} END) AS gone
+  FROM orders WHERE requested_on > CAST(known_at AS DATE)),
 changes AS (
-  SELECT step, product_id, site_id, sum(units) AS units, sum(value) AS value, sum(priced) AS priced_units, sum(lines) AS lines,
-         count(*) AS customers, max(largest) AS largest, sum(units * units) AS customer_squares, sum(units) ** 2 AS units_squared,
-         0 AS cancelled_units, 0 AS ahead_units
+  SELECT step, product_id, site_id, sum(units) AS units, sum(value) AS value, sum(priced) AS priced_units,
+         sum(lines) AS lines, count(*) AS customers, max(largest) AS largest, sum(units * units) AS customer_squares,
+         sum(units) ** 2 AS units_squared, 0 AS cancelled_units, 0 AS ahead_units
   FROM by_customer GROUP BY ALL
-  UNION ALL SELECT {at("cancelled_at")}, product_id, site_id, 0, 0, 0, 0, 0, 0, 0, 0, sum(quantity), 0
+  UNION ALL BY NAME SELECT {cancelled} AS step, product_id, site_id, sum(quantity) AS cancelled_units
   FROM orders WHERE cancelled_at IS NOT NULL GROUP BY ALL
-  UNION ALL SELECT {at("known_at")}, product_id, site_id, 0, 0, 0, 0, 0, 0, 0, 0, 0, sum(quantity)
-  FROM orders WHERE requested_on > CAST(known_at AS DATE) GROUP BY ALL
-  UNION ALL SELECT {grid.sql_index_of_day("requested_on")}, product_id, site_id, 0, 0, 0, 0, 0, 0, 0, 0, 0, -sum(quantity)
-  FROM orders WHERE requested_on > CAST(known_at AS DATE) GROUP BY ALL)
+  UNION ALL BY NAME SELECT step, product_id, site_id, sum(quantity) AS ahead_units FROM waiting GROUP BY ALL
+  UNION ALL BY NAME SELECT gone AS step, product_id, site_id, -sum(quantity) AS ahead_units FROM waiting GROUP BY ALL)
 SELECT c.*, coalesce(p.category, '') AS category, coalesce(s.region, '') AS region
 FROM changes c LEFT JOIN products p USING (product_id) LEFT JOIN sites s USING (site_id)""")
 
@@ -80,46 +72,49 @@ class Demand:
         return np.nan_to_num(bn.push(recent, axis=0), nan=1.0)
 
 
-def demand(con: duckdb.DuckDBPyConnection, grid: Grid) -> Demand:
-    """Return weekly demand on a grid of seven-day steps; `demand_events` is in `con`."""
+def demand(con: duckdb.DuckDBPyConnection, grid: Grid, *, oldest: int = 0) -> Demand:
+    """Return weekly demand on a grid of seven-day steps; `demand_events` is in `con`.
+
+    Rows will be asked for from as-of number `oldest` on.
+    """
     counted = counts(con, "demand_events", (*SERIES, "category", "region"), MEASURES, grid)
-    series = counted[[*SERIES, "category", "region"]].drop_duplicates().sort_values(list(SERIES)).reset_index(drop=True)
-    entity = pd.MultiIndex.from_frame(series[list(SERIES)]).get_indexer(pd.MultiIndex.from_frame(counted[list(SERIES)]))
-    dims, attrs = ("as_of", "entity"), {"step_days": grid.step_days}
-    panel = xr.Dataset(attrs=attrs)
-    for measure in MEASURES:
-        dense = np.zeros((grid.size, len(series)))
-        np.add.at(dense, (counted["step"].to_numpy(), entity), counted[measure].fillna(0).to_numpy(float))
-        panel[measure] = xr.DataArray(dense, dims=dims, attrs=attrs)
-    category = pd.factorize(series["category"], sort=True)[0]
-    site = pd.factorize(series["site_id"], sort=True)[0]
+    keys = [*SERIES, "category", "region"]
+    series = counted[keys].drop_duplicates().sort_values(list(SERIES)).reset_index(drop=True)
+    cells = {m: counted[m].fillna(0).to_numpy(float) for m in MEASURES}
+    panel = dense(counted["step"].to_numpy(), _place(series, counted), cells, len(series), grid)
+    category, site = (pd.factorize(series[key], sort=True)[0] for key in ("category", "site_id"))
     net = np.maximum(panel.units.values - panel.cancelled_units.values, 0)
-    panel["net"] = over(panel.units, net)
-    panel["category_units"] = over(panel.units, _group_total(net, category)[:, category])
-    panel["site_units"] = over(panel.units, _group_total(net, site)[:, site])
-    panel["on_hand"] = over(panel.units, _on_hand(con, grid, series))
-    out = outlook(net, category, _plans(con, grid, series))
-    panel["level"], panel["interval"] = over(panel.units, out.level), over(panel.units, out.interval)
+    panel["net"] = over_steps(net, grid)
+    panel["category_units"] = over_steps(group_sum(net, category)[:, category], grid)
+    panel["site_units"] = over_steps(group_sum(net, site)[:, site], grid)
+    panel["on_hand"] = over_steps(_on_hand(con, grid, series), grid)
+    out = outlook(net, category, _plans(con, grid, series), oldest=oldest)
+    panel["level"], panel["interval"] = over_steps(out.level, grid), over_steps(out.interval, grid)
     return Demand(grid, series, category, panel, out)
 
 
-def _group_total(x: np.ndarray, group: np.ndarray) -> np.ndarray:
-    total = np.zeros((len(x), group.max(initial=0) + 1))
-    np.add.at(total.T, group, x.T)
-    return total
+def _place(series: pd.DataFrame, table: pd.DataFrame) -> np.ndarray:
+    """Return the place in `series` of every row's product and site, −1 for none."""
+    index, asked = (pd.MultiIndex.from_frame(t[list(SERIES)]) for t in (series, table))
+    return index.get_indexer(asked)
+
+
+def scatter(series: pd.DataFrame, found: pd.DataFrame, row: str, value: str, rows: int, empty: float) -> np.ndarray:
+    """Return [row, series] of `value`, given once per `row` number, product and site; `empty` where none is given."""
+    out = np.full((rows, len(series)), empty)
+    place, at = _place(series, found), found[row].to_numpy(int)
+    mine = (place >= 0) & (at < rows)
+    out[at[mine], place[mine]] = found[value].to_numpy(float)[mine]
+    return out
 
 
 def _on_hand(con: duckdb.DuckDBPyConnection, grid: Grid, series: pd.DataFrame) -> np.ndarray:
     """Latest known stock [as_of, series]; missing without a count."""
     found = con.execute(
         f"SELECT product_id, site_id, {grid.sql_index('known_at')} AS step, last(on_hand ORDER BY known_at) AS on_hand "
-        f"FROM stock GROUP BY ALL HAVING step < {grid.size}"
+        "FROM stock GROUP BY ALL"
     ).df()
-    entity = pd.MultiIndex.from_frame(series[list(SERIES)]).get_indexer(pd.MultiIndex.from_frame(found[list(SERIES)]))
-    dense = np.full((grid.size, len(series)), np.nan)
-    mine = entity >= 0
-    dense[found["step"].to_numpy()[mine], entity[mine]] = found["on_hand"].to_numpy()[mine]
-    return bn.push(dense, axis=0)
+    return bn.push(scatter(series, found, "step", "on_hand", grid.size, np.nan), axis=0)
 
 
 def _plans(con: duckdb.DuckDBPyConnection, grid: Grid, series: pd.DataFrame) -> list[np.ndarray | None]:
@@ -137,145 +132,9 @@ def _plans(con: duckdb.DuckDBPyConnection, grid: Grid, series: pd.DataFrame) -> 
                    AND p.week < o.day + INTERVAL {7 * (lead + length)} DAY GROUP BY ALL)
                 GROUP BY ALL HAVING count(*) = {length}"""
         ).df()
-        entity = pd.MultiIndex.from_frame(series[list(SERIES)]).get_indexer(
-            pd.MultiIndex.from_frame(found[list(SERIES)])
-        )
-        dense, mine = np.full((grid.size, len(series)), np.nan), entity >= 0
-        dense[found["step"].to_numpy()[mine], entity[mine]] = found["units"].to_numpy()[mine]
-        out.append(dense)
+        out.append(scatter(series, found, "step", "units", grid.size, np.nan))
     con.unregister("origins")
     return out
-
-
-def _to_level(weeks: int) -> Feature:
-    return Feature(
-        f"units_{weeks}w_to_level",
-        lambda p: share(past_mean(p.net, weeks), p.level),
-        "ratio",
-        f"Mean weekly units of the last {weeks} weeks against the robust recent level.",
-        f"sells {{value}} its level over {weeks} weeks",
-        "momentum",
-    )
-
-
-def _momentum(measure: str, of: str, short: int, long: int) -> Feature:
-    return Feature(
-        f"{measure}_momentum_{short}w_{long}w",
-        lambda p: share(past_mean(p[measure], short), past_mean(p[measure], long)),
-        "ratio",
-        f"Mean weekly {of} of {short} weeks against {long} weeks.",
-        f"{of}: {{value}} the {long}-week mean over the last {short} weeks",
-        f"{measure} momentum",
-    )
-
-
-def _volatility(weeks: int) -> Feature:
-    return Feature(
-        f"volatility_{weeks}w",
-        lambda p: share(past(bn.move_std, p.net, weeks, 4), past_mean(p.net, weeks)),
-        "ratio",
-        f"Standard deviation of weekly units against their mean, {weeks} weeks.",
-        f"weekly swings are {{value}} the mean over {weeks} weeks, usually {{usual}}",
-        "volatility",
-    )
-
-
-def _per(name: str, part: str, whole: str, unit: str, about: str, say: str, family: str, weeks: int = 13) -> Feature:
-    return Feature(
-        f"{name}_{weeks}w",
-        lambda p: share(past_sum(p[part], weeks), past_sum(p[whole], weeks)),
-        unit,
-        about,
-        say,
-        family,
-    )
-
-
-def _last_year(p: xr.Dataset) -> xr.DataArray:
-    return share(ago(past_mean(p.net, 4), 48), ago(past_mean(p.net, 13), 52))
-
-
-def _slope(p: xr.Dataset) -> xr.DataArray:
-    return share(past_mean(p.net, 4) - ago(past_mean(p.net, 4), 4), p.level)
-
-
-def _price_change(p: xr.Dataset) -> xr.DataArray:
-    now, usual = (share(past_sum(p.value, w), past_sum(p.priced_units, w)) for w in (4, 26))
-    return share(now, usual)
-
-
-def _line_size_change(p: xr.Dataset) -> xr.DataArray:
-    now, usual = (share(past_sum(p.units, w), past_sum(p.lines, w)) for w in (4, 52))
-    return share(now, usual)
-
-
-SERIES_FEATURES = (
-    Feature("level", lambda p: p.level, "units per week", "Robust recent weekly demand.",
-            "sells {value} a week, usually {usual}", "level"),
-    *(_to_level(w) for w in (1, 2, 4, 8, 26, 52)),
-    _momentum("net", "units", 4, 13),
-    _momentum("net", "units", 13, 52),
-    _momentum("lines", "order lines", 4, 26),
-    _momentum("customers", "customers", 4, 26),
-    _momentum("category_units", "the category", 4, 13),
-    _momentum("category_units", "the category", 4, 26),
-    _momentum("site_units", "the site", 4, 13),
-    Feature("slope_4w", _slope, "ratio", "Last 4 weeks less the 4 before, against the level.",
-            "changed by {value} of its level in 4 weeks", "momentum"),
-    _volatility(13),
-    _volatility(52),
-    Feature("interval", lambda p: p.interval, "weeks", "Mean weeks between weeks with demand (ADI).",
-            "has demand every {value}, usually {usual}", "intermittency"),
-    Feature("zero_share_13w", lambda p: over(p.net, past_mean(over(p.net, (p.net.values <= 0) * 1.0), 13).values), "share",
-            "Share of the last 13 weeks without demand.", "no demand in {value} of 13 weeks, usually {usual}", "intermittency"),
-    Feature("days_since_order", lambda p: weeks_since(p.lines) * 7, "days", "Days since the last week with an order, in whole weeks.",
-            "no order for {value}", "intermittency"),
-    Feature("age_weeks", lambda p: over(p.net, np.minimum(np.cumsum(np.maximum.accumulate(p.net.values > 0, axis=0), axis=0), 104)),
-            "weeks", "Weeks since the first demand, at most 104.", "known for {value}", "age"),
-    Feature("last_year_move", _last_year, "ratio", "The coming 4 weeks a year ago against the 13 weeks before them.",
-            "a year ago the next weeks were {value} the level", "season"),
-    Feature("line_size_change", _line_size_change, "ratio", "Units per order line of 4 weeks against 52 weeks.",
-            "orders are {value} their usual size", "order size"),
-    Feature("largest_share_13w", lambda p: share(past(bn.move_max, p.largest, 13), past_sum(p.units, 13)), "share",
-            "Largest order line of 13 weeks as a share of their units.", "one order is {value} of 13 weeks, usually {usual}", "order size"),
-    _per("customer_concentration", "customer_squares", "units_squared", "share",
-         "Weekly concentration of customers (Herfindahl), weighted by the weeks' units.",
-         "customer concentration {value}, usually {usual}", "customers"),
-    _per("cancelled_share", "cancelled_units", "units", "share", "Units cancelled per unit ordered.",
-         "{value} of the units were cancelled, usually {usual}", "cancellations"),
-    Feature("price_change", _price_change, "ratio", "Mean price of 4 weeks against 26 weeks.",
-            "the price is {value} its usual", "price"),
-    Feature("ahead_to_level", lambda p: share(running(p.ahead_units), p.level), "weeks",
-            "Units ordered for a later day, in weeks of the level.", "orders ahead cover {value}, usually {usual}", "backlog"),
-    Feature("cover_weeks", lambda p: share(p.on_hand, p.level), "weeks", "Latest known stock in weeks of the level.",
-            "stock covers {value}, usually {usual}", "stock"),
-)  # fmt: skip
-
-WINDOW_FEATURES = (
-    Feature("lead_weeks", lambda r: r["lead_weeks"], "weeks", "Weeks from the as-of to the window.",
-            "the window starts in {value}", "window"),
-    Feature("length_weeks", lambda r: r["length_weeks"], "weeks", "Weeks in the window.", "the window has {value}", "window"),
-    Feature("noise_to_baseline", lambda r: ratio(r["noise_units"], r["baseline_units"]), "ratio",
-            "Noise σ of the window against its baseline.", "noise is {value} the baseline, usually {usual}", "volatility"),
-    Feature("season", lambda r: ratio(r["baseline_units"], r["level"] * r["length_weeks"]), "ratio",
-            "Baseline of the window against the level.", "the season makes it {value} the level", "season"),
-    Feature("dispersion", lambda r: r["dispersion"], "ratio", "Variance over mean of the category's errors (φ).",
-            "category dispersion {value}, usually {usual}", "volatility"),
-    Feature("last_z", lambda r: r["last_z"], "standard deviations", "Latest matured deviation in σ.",
-            "the last window ended {value:z} off its baseline", "past errors"),
-    Feature("mean_z_8", lambda r: r["mean_z_8"], "standard deviations", "Mean deviation in σ of the last 8 matured origins.",
-            "the last windows were {value:z} off", "past errors"),
-    Feature("tracking_signal", lambda r: r["tracking_signal"], "mean absolute errors",
-            "Sum of the last 8 matured errors over their mean absolute size.", "tracking signal {value}, usually {usual}", "past errors"),
-    Feature("past_up", lambda r: r["past_up"] / np.maximum(r["past_n"], 1), "share", "Share of the last 52 matured origins with z ≥ 1.64.",
-            "surged in {value} of past windows, usually {usual}", "past shifts"),
-    Feature("past_down", lambda r: r["past_down"] / np.maximum(r["past_n"], 1), "share",
-            "Share of the last 52 matured origins with z ≤ −1.64.", "dropped in {value} of past windows, usually {usual}", "past shifts"),
-    Feature("holidays", lambda r: r["holidays"], "days", "Public holidays in the window.",
-            "{value:holidays} in the window", "calendar"),
-    Feature("month", lambda r: r["window_month"], "month", "Month of the window's first day.",
-            "the window starts in {value:month}", "calendar"),
-)  # fmt: skip
 
 
 def series_windows(data: Demand, origins: np.ndarray, country: str = "") -> pd.DataFrame:
@@ -304,28 +163,21 @@ def _one_window(data: Demand, base: pd.DataFrame, k: int, closed: np.ndarray) ->
     known = ~np.isnan(z)
 
     def total(x: np.ndarray, weeks: int) -> np.ndarray:
-        return bn.move_sum(np.where(known, x, 0.0), window=min(weeks, len(x)), min_count=1, axis=0)[step, entity]
+        return moving_sum(np.where(known, x, 0.0), weeks)[step, entity]
 
     begin = base["as_of"].to_numpy().astype("datetime64[D]") + np.timedelta64(7 * lead, "D")
-    n8 = total(np.ones_like(z), 8)
+    clipped = np.clip(np.nan_to_num(z), -20, 20)
+    one = np.ones_like(z)
+    n8 = total(one, 8)
     return base.assign(
         window=k, lead_weeks=lead, length_weeks=length, baseline_units=data.outlook.units[k][step, entity],
         noise_units=data.outlook.noise[k][step, entity], last_z=np.clip(z[step, entity], -20, 20),
-        mean_z_8=np.clip(ratio(total(np.clip(np.nan_to_num(z), -20, 20), 8), n8), -20, 20),
-        tracking_signal=ratio(total(np.nan_to_num(error), 8), total(np.abs(np.nan_to_num(error)), 8) / np.maximum(n8, 1)),
-        past_up=total((z >= 1.64) * 1.0, 52), past_down=total((z <= -1.64) * 1.0, 52), past_n=total(np.ones_like(z), 52),
+        mean_z_8=ratio(total(clipped, 8), n8),
+        tracking_signal=ratio(total(error, 8), total(np.abs(error), 8) / np.maximum(n8, 1)),
+        past_up=total((z >= 1.64) * 1.0, 52), past_down=total((z <= -1.64) * 1.0, 52), past_n=total(one, 52),
         holidays=closed_days(begin, begin + np.timedelta64(7 * length, "D"), closed),
         window_month=pd.DatetimeIndex(begin).month,
     )  # fmt: skip
-
-
-def demand_features(data: Demand, rows: pd.DataFrame) -> tuple[np.ndarray, list[str]]:
-    """Return float32 [row, feature] of series and window features, and their names."""
-    table = build(data.panel, SERIES_FEATURES)
-    step, entity = rows["step"].to_numpy(), rows["entity"].to_numpy()
-    columns = [table[f.name].values[step, entity] for f in SERIES_FEATURES]
-    columns += [np.asarray(f.formula(rows), float) for f in WINDOW_FEATURES]
-    return np.column_stack(columns).astype(np.float32), names((*SERIES_FEATURES, *WINDOW_FEATURES))
 
 
 def is_intermittent(interval: Sequence[float] | np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ import pandas as pd
 from scipy import stats
 
 from features.baseline import WINDOWS
-from features.demand import Demand, is_intermittent
+from features.demand import Demand, is_intermittent, scatter
 from features.panels import Terms
 
 NEVER = np.datetime64("NaT", "D")
@@ -19,8 +19,8 @@ def delay_labels(con: duckdb.DuckDBPyConnection, rows: pd.DataFrame, terms: Term
 
     `y_late` is 1 when the line was not complete by the promise in force at the row's as-of, with tolerance; NaN for
     rows that are not due_future and for lines that the buyer cancelled before that promise. `matured_on` is promise +
-    tolerance + posting lag, whatever the outcome: the label may be used at a cut T if and only if matured_on ≤ T. The
-    outcome is read from receipts known by then, so a receipt posted later still does not turn the label around.
+    tolerance + posting lag, whatever the outcome: the label may be used at a cut T if and only if matured_on ≤ T.
+    Outcomes are read from every receipt in `con`; `completed_known_at` tells which were known at an earlier cut.
     """
     outcome = con.execute(
         "SELECT complete_on, complete_known_at, cancelled_at, buyer_cancelled FROM line_history ORDER BY line"
@@ -70,55 +70,61 @@ def entry_lag_days(con: duckdb.DuckDBPyConnection, as_of: object) -> int:
 def shift_outcomes(con: duckdb.DuckDBPyConnection, data: Demand, rows: pd.DataFrame, terms: ShiftTerms) -> pd.DataFrame:
     """Return actual_units, stock_out and matured_on of series windows, aligned with `rows`.
 
-    Demand counts in the week it was ordered, net of lines cancelled by the day the label matures: the window's end plus
-    the entry lag.
+    Demand counts in the week it was ordered, net of lines cancelled before the label matures: at the window's end plus
+    the entry lag. A window has a stock-out when at any time in it the latest count of stock was zero or less.
     """
     lag = terms.entry_lag_days
-    horizon = max(lead + length for lead, length in WINDOWS)
-    actual = _weekly_actuals(con, data, horizon, lag)
-    out_of_stock = _weekly_stock_outs(con, data, horizon)
-    step, entity = rows["step"].to_numpy(), rows["entity"].to_numpy()
-    first, last = step + rows["lead_weeks"].to_numpy(), step + (rows["lead_weeks"] + rows["length_weeks"]).to_numpy()
+    longest = max(length for _, length in WINDOWS)
+    first = (rows["step"] + rows["lead_weeks"]).to_numpy()
+    last, entity = first + rows["length_weeks"].to_numpy(), rows["entity"].to_numpy()
 
     def window_total(weekly: np.ndarray) -> np.ndarray:
         total = np.concatenate([np.zeros((1, weekly.shape[1])), np.cumsum(weekly, axis=0)])
         return total[last, entity] - total[first, entity]
 
+    actual = window_total(_weekly_units(con, data))
+    for back in range(1, longest + 1):  # weeks from the order to the window's end
+        gone = _weekly_units(con, data, cancelled_within=7 * back + lag)
+        actual -= np.where(last - back >= first, gone[last - back, entity], 0)
     ends = rows["as_of"] + pd.to_timedelta(7 * (rows["lead_weeks"] + rows["length_weeks"]) + lag, unit="D")
-    return pd.DataFrame(
-        {"actual_units": window_total(actual), "stock_out": window_total(out_of_stock) > 0, "matured_on": ends},
-        index=rows.index,
-    )
+    empty = window_total(_weekly_stock_outs(con, data)) > 0
+    return pd.DataFrame({"actual_units": actual, "stock_out": empty, "matured_on": ends}, index=rows.index)
 
 
-def _weekly_actuals(con: duckdb.DuckDBPyConnection, data: Demand, horizon: int, lag: int) -> np.ndarray:
-    """Units ordered in each week after each as-of of the grid [week, series]; week w begins at as-of w."""
+HORIZON = max(lead + length for lead, length in WINDOWS)
+
+
+def _week(data: Demand, moment: str) -> str:
+    """SQL for the week a moment lies in; week w begins at as-of number w."""
+    start = f"TIMESTAMP '{data.grid.start} 00:00:00'"
+    return f"CAST(floor((epoch({moment}) - epoch({start})) / 604800) AS INTEGER)"
+
+
+def _weekly_units(con: duckdb.DuckDBPyConnection, data: Demand, cancelled_within: int | None = None) -> np.ndarray:
+    """Units ordered in each week [week, series]; only those cancelled less than so many days after the week's begin."""
+    week = _week(data, "ordered_at")
+    late = f"TIMESTAMP '{data.grid.start} 00:00:00' + to_days(7 * {week} + {cancelled_within})"
     found = con.execute(
-        f"""SELECT product_id, site_id, CAST(floor((epoch(ordered_at) - epoch(TIMESTAMP '{data.grid.start} 00:00:00')) / 604800) AS INT)
-                   AS week, sum(quantity) AS units
-            FROM orders WHERE ordered_at >= TIMESTAMP '{data.grid.start} 00:00:00'
-             AND (cancelled_at IS NULL OR cancelled_at > ordered_at + to_days({7 * horizon + lag})) GROUP BY ALL"""
+        f"SELECT product_id, site_id, {week} AS week, sum(quantity) AS units FROM orders "
+        f"WHERE {week} >= 0 {'' if cancelled_within is None else f'AND cancelled_at < {late}'} GROUP BY ALL"
     ).df()
-    return _scatter(found, data, horizon, "units")
+    return scatter(data.series, found, "week", "units", data.grid.size + HORIZON, 0.0)
 
 
-def _weekly_stock_outs(con: duckdb.DuckDBPyConnection, data: Demand, horizon: int) -> np.ndarray:
-    found = con.execute(
-        f"""SELECT product_id, site_id, CAST(floor((epoch(known_at) - epoch(TIMESTAMP '{data.grid.start} 00:00:00')) / 604800) AS INT)
-                   AS week, 1 AS empty
-            FROM stock WHERE on_hand <= 0 AND known_at >= TIMESTAMP '{data.grid.start} 00:00:00' GROUP BY ALL"""
-    ).df()
-    return _scatter(found, data, horizon, "empty")
-
-
-def _scatter(found: pd.DataFrame, data: Demand, horizon: int, value: str) -> np.ndarray:
-    dense = np.zeros((data.grid.size + horizon, len(data.series)))
-    keys = ["product_id", "site_id"]
-    entity = pd.MultiIndex.from_frame(data.series[keys]).get_indexer(pd.MultiIndex.from_frame(found[keys]))
-    week = found["week"].to_numpy(int)
-    mine = (entity >= 0) & (week < len(dense))
-    dense[week[mine], entity[mine]] = found[value].to_numpy()[mine]
-    return dense
+def _weekly_stock_outs(con: duckdb.DuckDBPyConnection, data: Demand) -> np.ndarray:
+    """1 for weeks [week, series] in which, or in a part of which, the latest count of stock was zero or less."""
+    size = data.grid.size + HORIZON
+    counted = f"""SELECT product_id, site_id, on_hand, greatest({_week(data, "known_at")}, 0) AS week,
+      greatest(lead({_week(data, "known_at")}) OVER (PARTITION BY product_id, site_id ORDER BY known_at), 0) AS until
+      FROM stock"""
+    out = np.zeros((size + 1, len(data.series)))
+    for edge, sign in (("week", 1.0), (f"coalesce(until + 1, {size})", -1.0)):
+        found = con.execute(
+            f"SELECT product_id, site_id, {edge} AS week, {sign} * count(*) AS empty FROM ({counted}) "
+            "WHERE on_hand <= 0 GROUP BY ALL"
+        ).df()
+        out += scatter(data.series, found, "week", "empty", size + 1, 0.0)
+    return (np.cumsum(out, axis=0)[:-1] > 0) * 1.0
 
 
 def shift_labels(rows: pd.DataFrame, terms: ShiftTerms) -> np.ndarray:
@@ -154,4 +160,23 @@ def least_value(rows: pd.DataFrame, cover: float = 0.8) -> float:
     money = np.sort(money[~np.isnan(money)])[::-1]
     if not len(money) or money.sum() <= 0:
         return 0.0
-    return float(money[np.searchsorted(np.cumsum(money), cover * money.sum())])
+    reached = np.cumsum(money)
+    return float(money[np.searchsorted(reached, cover * reached[-1])])
+
+
+def shift_thresholds(rows: pd.DataFrame, terms: ShiftTerms) -> tuple[np.ndarray, np.ndarray]:
+    """Return the units at or below which a window is a drop, and at or above which it is a surge.
+
+    NaN where the window is too short for an intermittent series. `shift_labels` says the same of actual units.
+    """
+    baseline = rows["baseline_units"].to_numpy(float)
+    price = np.maximum(rows["unit_price"].to_numpy(float), 1e-12)
+    noise = rows["noise_units"].to_numpy(float)
+    gap = np.maximum.reduce([terms.z_star * noise, terms.share * baseline, terms.v_min / price])
+    phi = np.maximum(rows["dispersion"].to_numpy(float), 1.001)
+    law = stats.nbinom(np.maximum(np.nan_to_num(baseline), 1e-6) / (phi - 1), 1 / phi)
+    counted = is_intermittent(rows["interval"])
+    short = counted & (rows["length_weeks"] < 2 * rows["interval"])
+    down = np.where(counted, law.ppf(terms.tail) - 1, baseline - gap)
+    up = np.where(counted, np.maximum(law.isf(terms.tail) + 1, np.floor(baseline) + 1), baseline + gap)
+    return np.where(short, np.nan, np.where(down >= 0, down, -1.0)), np.where(short, np.nan, up)

@@ -8,20 +8,15 @@ import duckdb
 import numpy as np
 import pandas as pd
 
+from features.casting import quote
 from features.core import Feature
-from features.demand import (
-    SERIES_FEATURES,
-    WINDOW_FEATURES,
-    Demand,
-    demand,
-    demand_features,
-    series_windows,
-    write_demand_events,
-)
+from features.demand import Demand, demand, series_windows, write_demand_events
 from features.orders import LINE_FEATURES, line_features, open_lines
 from features.panels import Terms, write_line_events, write_line_history
+from features.series import SERIES_FEATURES, WINDOW_FEATURES, demand_features
 from features.signals import signal_features
-from features.suppliers import LEVELS, history
+from features.standing import history
+from features.suppliers import LEVELS
 from features.weeks import Grid
 
 DELAY_KEY = ("po_line_id", "as_of")
@@ -72,16 +67,14 @@ def delay_matrix(con: duckdb.DuckDBPyConnection, request: Request, steps: np.nda
     own = line_features(pd.concat([rows, known], axis=1))
     outside, signals = signal_features(con, rows, grid, region=("site_region", "region"))
     features = (*LINE_FEATURES, *HISTORY_FEATURES, *signals)
-    X = _frame((own, block, outside), features)
-    return Matrix(
-        rows, _with_attributes(X, rows, request.attributes), (*features, *map(_attribute, request.attributes))
-    )
+    X = _with_attributes(con, _frame((own, block, outside), features), rows, request)
+    return Matrix(rows, X, (*features, *map(_attribute, request.attributes)))
 
 
 def shift_matrix(con: duckdb.DuckDBPyConnection, request: Request, steps: np.ndarray) -> tuple[Matrix, Demand]:
-    """Return product × site windows at the as-of days numbered `steps` of a grid of weeks, and the demand behind them."""
+    """Return product × site windows at the as-of days numbered `steps` of a weekly grid, and the demand behind them."""
     write_demand_events(con, request.grid)
-    data = demand(con, request.grid)
+    data = demand(con, request.grid, oldest=int(min(steps, default=0)))
     rows = series_windows(data, steps, request.country)
     block, _ = demand_features(data, rows)
     outside, signals = signal_features(
@@ -105,17 +98,24 @@ def _frame(blocks: Sequence[np.ndarray], features: Sequence[Feature]) -> pd.Data
 
 
 def _attribute(name: str) -> Feature:
-    return Feature(f"attribute_{name}", lambda rows: rows[name], "as given", f"The purchase line's own {name}.",
-                   f"{name.replace('_', ' ')} is {{value}}", "attribute")  # fmt: skip
+    column, words = f"attribute_{name}", name.replace("_", " ").replace("{", "{{").replace("}", "}}")
+    about = f"The purchase line's own {name}, as it was ordered."
+    return Feature(column, lambda rows: rows[column], "as given", about, f"{words} is {{value}}", column)
 
 
-def _with_attributes(X: pd.DataFrame, rows: pd.DataFrame, attributes: Sequence[str]) -> pd.DataFrame:
-    given = {f"attribute_{name}": _as_input(rows[name]) for name in attributes}
-    return X.assign(**given) if given else X
-
-
-def _as_input(column: pd.Series) -> pd.Series:
-    numbers = pd.to_numeric(column, errors="coerce")
-    if numbers.notna().sum() == column.notna().sum():
-        return numbers.astype(np.float32)
-    return column.astype(object)
+def _with_attributes(
+    con: duckdb.DuckDBPyConnection, X: pd.DataFrame, rows: pd.DataFrame, request: Request
+) -> pd.DataFrame:
+    """Add the purchases' attributes: as numbers if every line known by the grid's end has a number, else as text."""
+    for column in (f"attribute_{name}" for name in request.attributes):
+        cell = quote(column)
+        found = con.execute(
+            f"SELECT bool_and({cell} IS NULL OR TRY_CAST({cell} AS DOUBLE) IS NOT NULL) FROM line_history "
+            f"WHERE known_at < DATE '{request.grid.as_of}'"
+        ).fetchone()
+        if found and found[0]:
+            given = pd.to_numeric(rows[column], errors="coerce").astype(np.float32)
+        else:
+            given = rows[column].astype(object)
+        X = X.assign(**{column: given})
+    return X

@@ -20,17 +20,19 @@ def open_lines(
     as-of: `promised_on` is the promise then in force, `received_units` what had come in, `state` due_future,
     already_late or no_promise.
     """
+    steps = np.unique(steps)
+    opens, closes = grid.sql_index("known_at"), grid.sql_index("closed_at")
     lines = con.execute(
-        f"SELECT *, {grid.sql_index('known_at')} AS opens, coalesce({grid.sql_index('closed_at')}, {grid.size}) AS closes "
-        "FROM line_history ORDER BY line"
+        f"SELECT *, {opens} AS opens, coalesce({closes}, {grid.size}) AS closes "
+        f"FROM line_history WHERE known_at < DATE '{grid.as_of}' ORDER BY line"
     ).df()
-    wanted = np.zeros(grid.size + 1, np.int64)
+    wanted = np.zeros(grid.size + 1, np.int64)  # how many of the steps come before each
     wanted[1:] = np.cumsum(np.isin(np.arange(grid.size), steps))
-    opens, closes = lines["opens"].to_numpy().clip(0, grid.size), lines["closes"].to_numpy().clip(0, grid.size)
-    stays = np.maximum(wanted[closes] - wanted[np.minimum(opens, closes)], 0)
+    begin, end = (wanted[lines[edge].to_numpy(np.int64).clip(0, grid.size)] for edge in ("opens", "closes"))
+    stays = np.maximum(end - begin, 0)
     line = np.repeat(np.arange(len(lines)), stays)
     nth = np.arange(len(line)) - np.repeat(np.cumsum(stays) - stays, stays)
-    step = np.asarray(np.sort(steps))[wanted[opens[line]] + nth]
+    step = steps[begin[line] + nth]
     hidden = ["opens", "closes", "complete_on", "complete_known_at", "closed_at", "buyer_cancelled", "cancelled_at"]
     rows = lines.drop(columns=[*hidden, "promised_on"]).take(line).reset_index(drop=True)
     rows["step"], rows["as_of"] = step, grid.days[step].astype("datetime64[s]")
@@ -52,18 +54,18 @@ def _as_of_rows(events: pd.DataFrame, rows: pd.DataFrame, grid: Grid) -> np.ndar
 
 def _add_promises(con: duckdb.DuckDBPyConnection, rows: pd.DataFrame, grid: Grid) -> pd.DataFrame:
     events = con.execute(
-        f"SELECT line, promised_on, {grid.sql_index('known_at')} AS step, "
-        "CAST(sum(CAST(coalesce(pushed_days, 0) > 0 AS INT)) OVER (PARTITION BY line ORDER BY nth) AS DOUBLE) AS pushes "
+        f"SELECT line, promised_on, {grid.sql_index('known_at')} AS step, CAST(known_at AS DATE) AS known_on, "
+        "CAST(count(*) FILTER (pushed_days > 0) OVER (PARTITION BY line ORDER BY nth) AS DOUBLE) AS pushes "
         "FROM promise_history ORDER BY line, nth"
     ).df()
     place = _as_of_rows(events, rows, grid)
     known = place >= 0
-    promised = np.full(len(rows), np.datetime64("NaT"), "datetime64[s]")
-    pushes, told = np.zeros(len(rows)), np.full(len(rows), np.nan)
+    promised, told = np.full((2, len(rows)), np.datetime64("NaT"), "datetime64[s]")
+    pushes = np.zeros(len(rows))
     promised[known] = events["promised_on"].to_numpy().astype("datetime64[s]")[place[known]]
     pushes[known] = events["pushes"].to_numpy()[place[known]]
-    told[known] = (rows["step"].to_numpy()[known] - events["step"].to_numpy()[place[known]]) * grid.step_days
-    return rows.assign(promised_on=promised, pushes=pushes, promise_age_days=told)
+    told[known] = events["known_on"].to_numpy().astype("datetime64[s]")[place[known]]
+    return rows.assign(promised_on=promised, pushes=pushes, promise_known_on=told)
 
 
 def _add_receipts(con: duckdb.DuckDBPyConnection, rows: pd.DataFrame, grid: Grid) -> pd.DataFrame:
@@ -89,7 +91,7 @@ def _add_state(rows: pd.DataFrame, terms: Terms, country: str) -> pd.DataFrame:
         due_on=due,
         open_units=rows["quantity"] - rows["received_units"],
         working_days_left=np.where(known, working_days(begin, end, closed), np.nan),
-        holidays_left=np.where(known, closed_days(begin, end, closed), np.nan),
+        holidays_left=np.where(known, np.maximum(closed_days(begin, end, closed), 0), np.nan),
     )
 
 
@@ -124,7 +126,7 @@ LINE_FEATURES = (
     Feature(
         "age_share", lambda r: ratio(days(r, "as_of", "ordered_on"), days(r, "due_on", "ordered_on")), "share",
         "Share of the time from order to promise that has gone by.",
-        "{value} of the time to the promise is gone, usually {usual}", "time left",
+        "{value} of the time from order to promise is gone, usually {usual}", "time left",
     ),
     Feature(
         "promised_lead_days", lambda r: days(r, "first_promised_on", "ordered_on"), "days",
@@ -134,23 +136,23 @@ LINE_FEATURES = (
         "promised_lead_vs_supplier",
         lambda r: days(r, "first_promised_on", "ordered_on") - r["supplier_promised_days_52w"], "days",
         "Promised lead time less the supplier's mean promised lead time of 52 weeks.",
-        "promised {value:shorter} than this supplier's usual", "promise",
+        "promised lead time {value:shorter} than usual at this supplier", "promise",
     ),
     Feature(
         "promised_lead_vs_item",
         lambda r: days(r, "first_promised_on", "ordered_on") - r["supplier_product_promised_days_52w"], "days",
         "Promised lead time less the mean promised lead time of this item at this supplier.",
-        "promised {value:shorter} than usual for this item", "promise",
+        "promised lead time {value:shorter} than usual for this item", "promise",
     ),
     Feature(
         "slack_vs_supplier", lambda r: _remaining(r, "supplier_lead_days_13w"), "days",
-        "Days by which the promise in force exceeds the supplier's mean lead time of 13 weeks.",
-        "the promise leaves {value:slack} on the supplier's real lead time", "promise",
+        "Days from order to the promise in force, with tolerance, less the supplier's mean lead time of 13 weeks.",
+        "the promise leaves {value:slack} for the supplier's real lead time", "promise",
     ),
     Feature(
         "slack_vs_item", lambda r: _remaining(r, "supplier_product_lead_days_52w"), "days",
-        "Days by which the promise in force exceeds the item's mean lead time at this supplier.",
-        "the promise leaves {value:slack} on the item's real lead time", "promise",
+        "Days from order to the promise in force, with tolerance, less the item's mean lead time at this supplier.",
+        "the promise leaves {value:slack} for the item's real lead time", "promise",
     ),
     Feature(
         "pushes", lambda r: r["pushes"], "pushes", "Times the promise of this line was pushed back.",
@@ -161,8 +163,8 @@ LINE_FEATURES = (
         "Days from first promise to the promise in force.", "promise slipped by {value} so far", "pushed",
     ),
     Feature(
-        "promise_age_days", lambda r: r["promise_age_days"], "days", "Days since the promise in force became known.",
-        "promise confirmed {value} ago, usually {usual}", "pushed",
+        "promise_age_days", lambda r: days(r, "as_of", "promise_known_on"), "days",
+        "Days since the promise in force became known.", "promise confirmed {value} ago, usually {usual}", "pushed",
     ),
     Feature(
         "received_share", lambda r: ratio(r["received_units"], r["quantity"]), "share",
@@ -171,7 +173,7 @@ LINE_FEATURES = (
     Feature(
         "units_vs_usual", lambda r: ratio(r["quantity"], r["supplier_product_line_units_52w"]), "ratio",
         "Ordered quantity against the mean line of this item at this supplier.",
-        "the order is {value} the usual size", "size",
+        "the line is {value} the usual size", "size",
     ),
     Feature(
         "line_value", lambda r: r["quantity"] * r["unit_cost"], "money", "Value of the line at its unit cost.",
@@ -182,9 +184,9 @@ LINE_FEATURES = (
         "Unit cost against the mean cost of this item at this supplier.", "the price is {value} the usual", "price",
     ),
     Feature(
-        "need_slack_days", lambda r: days(r, "need_on", "due_on") if "need_on" in r else np.nan, "days",
-        "Days between the promise in force and the day the goods are needed.",
-        "needed {value} after the promise, usually {usual}", "need",
+        "need_slack_days", lambda r: days(r, "need_on", "due_on"), "days",
+        "Days from the promise in force, with tolerance, to the day the goods are needed.",
+        "the promise leaves {value:slack} before the goods are needed, usually {usual:slack}", "need",
     ),
     Feature(
         "order_weekday", lambda r: r["ordered_on"].dt.weekday, "weekday", "Weekday of the order, Monday is 0.",
@@ -206,7 +208,7 @@ LINE_FEATURES = (
 
 
 def line_features(rows: pd.DataFrame, features: Sequence[Feature] = LINE_FEATURES) -> np.ndarray:
-    """Return float32 [row, feature] of the line's own features; `rows` carries the levels' features it is held against."""
+    """Return float32 [row, feature] of the line's own features; `rows` has the levels' features they lean on."""
     out = np.empty((len(rows), len(features)), np.float32)
     for k, feature in enumerate(features):
         out[:, k] = np.asarray(feature.formula(rows), dtype=np.float64)

@@ -1,6 +1,6 @@
 """Prove that no feature read the future: rebuild sampled rows without it, and with it scrambled, and compare."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date
 
@@ -8,7 +8,7 @@ import duckdb
 import numpy as np
 import pandas as pd
 
-from features.contracts import TABLES, Table
+from features.contracts import TABLES, Column, Table
 from features.matrix import Matrix, Request
 
 SCRAMBLES = {
@@ -17,6 +17,9 @@ SCRAMBLES = {
     "timestamp": "{c} + to_days(CAST(floor(60 * {u}) AS INTEGER))",
     "text": "reverse({c})",
 }
+
+
+NUMBERING = ("line", "entity", "step")  # places of rows in tables that the proof builds anew
 
 
 class LeakError(Exception):
@@ -36,8 +39,9 @@ def prove_no_leak(
 ) -> dict[str, int]:
     """Rebuild the rows at the as-of days numbered `steps` and hold every input against `whole`.
 
-    Twice per as-of: with every fact of known_at ≥ as_of deleted, and with those facts scrambled. Raises LeakError
-    naming the first feature that differs, or the rows that came or went. Returns how much was compared.
+    Twice per as-of: with every fact of known_at ≥ as_of deleted, and with those facts scrambled. Columns of `rows` are
+    held against `whole` too, since baselines and values rest on them. Raises LeakError naming the first feature or
+    column that differs, or the rows that came or went. Returns how much was compared.
     """
     compared = {"as_of_days": 0, "rows": 0, "cells": 0}
     for step in steps:
@@ -54,33 +58,37 @@ def prove_no_leak(
 
 def _compare(expected: Matrix, found: Matrix, key: Sequence[str], how: str) -> None:
     left, right = (pd.MultiIndex.from_frame(m.rows[list(key)]) for m in (expected, found))
-    if len(left) != len(right) or not left.isin(right).all():
+    if extra := [*left.difference(right), *right.difference(left)]:
         raise LeakError(
-            f"with facts known at or after the as-of {how}, {len(right)} rows came out instead of {len(left)}: "
-            "which rows there are depends on the future; find the table whose known_at is too early"
+            f"with facts known at or after the as-of {how}, {len(right)} rows came out instead of {len(left)} "
+            f"(for example {extra[0]}): which rows there are depends on the future; find the table whose known_at is "
+            "too early"
         )
     place = right.get_indexer(left)
-    for name in expected.X.columns:
-        a = expected.X[name].to_numpy()
-        b = found.X[name].to_numpy()[place] if name in found.X else np.full(len(a), np.nan, np.float32)
-        differs = _differs(a, b)
-        if differs.any():
-            row = int(np.flatnonzero(differs)[0])
-            raise LeakError(
-                f"feature {name} reads the future: with facts known at or after the as-of {how}, {int(differs.sum())} of "
-                f"{len(a)} rows change (row {left[row]}: {a[row]} became {b[row]}); count it by known_at"
-            )
+    for kind, whole, rebuilt in (("feature", expected.X, found.X), ("column", expected.rows, found.rows)):
+        for name in [c for c in whole if kind == "feature" or (c in rebuilt and c not in NUMBERING)]:
+            a = whole[name].reset_index(drop=True)
+            b = rebuilt[name].take(place).reset_index(drop=True) if name in rebuilt else pd.Series(np.nan, a.index)
+            differs = np.flatnonzero(_differs(a, b))
+            if len(differs):
+                raise LeakError(
+                    f"{kind} {name} reads the future: with facts known at or after the as-of {how}, {len(differs)} of "
+                    f"{len(a)} rows change (row {left[differs[0]]}: {a[differs[0]]} became {b[differs[0]]}); count it "
+                    "by known_at"
+                )
 
 
-def _differs(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    if a.dtype == object or b.dtype == object:
-        return ~((a == b) | (pd.isna(a) & pd.isna(b)))
-    return ~np.isclose(a.astype(float), b.astype(float), rtol=1e-4, atol=1e-5, equal_nan=True)
+def _differs(a: pd.Series, b: pd.Series) -> np.ndarray:
+    numbers = [pd.api.types.is_numeric_dtype(x) for x in (a, b)]
+    if any(numbers):  # an attribute is text only where some line, perhaps a later one, has a text
+        x, y = (pd.to_numeric(c, errors="coerce").to_numpy(float) for c in (a, b))
+        return ~np.isclose(x, y, rtol=1e-4, atol=1e-5, equal_nan=True)
+    return ~((a == b) | (a.isna() & b.isna())).to_numpy(bool)
 
 
 @contextmanager
 def _world(con: duckdb.DuckDBPyConnection, as_of: date, how: str) -> Iterator[duckdb.DuckDBPyConnection]:
-    """Yield a connection in which every contract table shows the facts of before `as_of`, the rest deleted or scrambled."""
+    """Yield a connection in which every contract table shows the facts known before `as_of`, others as `how` says."""
     home = con.execute("SELECT current_schema()").fetchone()[0]  # type: ignore[index]
     proof = con.cursor()
     proof.execute("DROP SCHEMA IF EXISTS proof CASCADE")
@@ -97,35 +105,37 @@ def _world(con: duckdb.DuckDBPyConnection, as_of: date, how: str) -> Iterator[du
 
 
 def _view(con: duckdb.DuckDBPyConnection, table: Table, home: str, as_of: date, how: str) -> str:
-    names = {column.name for column in table.columns}
-    if "known_at" not in names:
-        return f"SELECT * FROM {home}.{table.name}"
-    moment = f"TIMESTAMP '{as_of} 00:00:00'"
-    late_cells = {c.known_from: [] for c in table.columns if c.known_from != "known_at"}
-    for column in table.columns:
-        if column.known_from != "known_at":
-            late_cells[column.known_from].append(column.name)
-    hidden = [
-        f"CASE WHEN {source} < {moment} THEN {name} END AS {name}"
-        for source, cells in late_cells.items()
-        for name in cells
-    ]
-    past = f"SELECT * {'REPLACE (' + ', '.join(hidden) + ')' if hidden else ''} FROM {home}.{table.name} WHERE known_at < {moment}"
+    """SQL for the table as it could be read at `as_of`, plus its later rows scrambled if `how` says so."""
+    source, moment = f"{home}.{table.name}", f"TIMESTAMP '{as_of} 00:00:00'"
+    if "known_at" not in {c.name for c in table.columns}:
+        return f"SELECT * FROM {source}"
+    types = {row[0]: row[1] for row in con.execute(f"DESCRIBE {source}").fetchall()}
+    hidden = {}
+    for c in table.columns:
+        if c.known_from != "known_at":
+            later = _later(c, moment) if how == "scrambled" else ""
+            hidden[c.name] = f"CASE WHEN {c.known_from} < {moment} THEN {c.name} {later} END"
+    past = f"SELECT * {_replaced(hidden)} FROM {source} WHERE known_at < {moment}"
     if how == "deleted":
         return past
-    keep = {"known_at", *table.key, *(c.name for c in table.columns if c.kind == "id")}
-    changed = []
-    for n, column in enumerate(table.columns):
-        if column.name not in keep or (column.name in table.key and column.kind == "date"):
-            u = f"(hash({table.key[0]}, {n}, known_at) % 10007 / 10007.0)"
-            value = SCRAMBLES[column.kind].format(c=f"{home}.{table.name}.{column.name}", u=u)
-            changed.append(f"CAST({value} AS {_type(con, home, table.name, column.name)}) AS {column.name}")
-    moved = f"SELECT * REPLACE ({', '.join(changed)}) FROM {home}.{table.name} WHERE known_at >= {moment}"
-    return f"{past} UNION ALL BY NAME {moved}"
+    changed = {}
+    for n, c in enumerate(table.columns):
+        if c.name != "known_at" and c.kind != "id":
+            changed[c.name] = _scrambled(c, n, table, types[c.name])
+    return f"{past} UNION ALL BY NAME SELECT * {_replaced(changed)} FROM {source} WHERE known_at >= {moment}"
 
 
-def _type(con: duckdb.DuckDBPyConnection, schema: str, table: str, column: str) -> str:
-    return con.execute(
-        "SELECT data_type FROM information_schema.columns WHERE table_schema = ? AND table_name = ? AND column_name = ?",
-        [schema, table, column],
-    ).fetchone()[0]  # type: ignore[index]
+def _replaced(columns: Mapping[str, str]) -> str:
+    return f"REPLACE ({', '.join(f'{value} AS {name}' for name, value in columns.items())})" if columns else ""
+
+
+def _scrambled(column: Column, n: int, table: Table, kind: str) -> str:
+    u = f"(hash({table.key[0]}, {n}, known_at) % 10007 / 10007.0)"
+    return f"CAST({SCRAMBLES[column.kind].format(c=column.name, u=u)} AS {kind})"
+
+
+def _later(column: Column, moment: str) -> str:
+    """SQL for a cell that becomes known only later: something it could still turn out to be."""
+    if column.kind == "timestamp":
+        return f"ELSE {moment} + to_days(CAST(hash(known_at) % 60 AS INTEGER))"
+    return f"ELSE '{column.one_of[-1]}'" if column.one_of else ""

@@ -38,14 +38,14 @@ SIGNAL_FEATURES = (
     _change(4),
     _change(13),
     Feature("z_52w", _z, "standard deviations", "Level against its mean and standard deviation of 52 weeks.",
-            "is {value:z} against its last year", "signal"),
+            "is {value:z} its mean of the last year", "signal"),
     Feature("age_days", lambda panel: panel.age, "days", "Days since the observed period of the level.",
             "was last observed {value} ago", "signal age"),
 )  # fmt: skip
 AHEAD = Feature(
     "ahead", lambda panel: panel.ahead, "signal's unit",
     "Mean, over the weeks looked at, of the values known ahead for them; 0 for weeks without one.",
-    "is {value} in the weeks ahead, usually {usual}", "signal",
+    "averages {value} over the weeks ahead, usually {usual}", "signal",
 )  # fmt: skip
 
 
@@ -117,8 +117,8 @@ def match(series: Series, rows: pd.DataFrame, keys: Mapping[str, Sequence[str]])
                 found = pd.MultiIndex.from_tuples(shapes[shape].keys()).get_indexer(
                     pd.MultiIndex.from_arrays([rows[c].astype(object) for c in columns])
                 )
-            place = places[found]
-            out = np.where((place >= 0) & (series.since[place] <= steps), place, out)
+            named = places[found]
+            out = np.where((named >= 0) & (series.since[named] <= steps), named, out)
     return out
 
 

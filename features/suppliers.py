@@ -1,10 +1,8 @@
 """How reliable have this supplier, its lane, its item, its category and its region been lately?"""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import bottleneck as bn
-import duckdb
 import numpy as np
 import pandas as pd
 import xarray as xr
@@ -12,9 +10,7 @@ import xarray as xr
 from features.core import (
     Feature,
     ago,
-    build,
     latest,
-    names,
     over,
     past,
     past_mean,
@@ -23,22 +19,22 @@ from features.core import (
     share,
     weeks_since,
 )
-from features.panels import SUPPLY_MEASURES, counts, tiles
-from features.weeks import Grid
 
 PRIOR_LINES = 8.0  # matured promises that the prior rate weighs; few enough that 8 own lines count as much
 
 
 def late_share(weeks: int) -> Feature:
     def formula(panel: xr.Dataset) -> xr.DataArray:
-        late, matured = past_sum(panel.late_lines, weeks), past_sum(panel.matured_lines, weeks)
-        return over(late, (late.values + PRIOR_LINES * panel.prior.values) / (matured.values + PRIOR_LINES))
+        matured = past_sum(panel.matured_lines, weeks)
+        late = past_sum(panel.late_lines, weeks).clip(0, matured)  # a lateness taken back may be older than the window
+        return (late + PRIOR_LINES * panel.prior) / (matured + PRIOR_LINES)
 
     return Feature(
         f"late_share_{weeks}w",
         formula,
         "on-time share",
-        f"Promises that fell due in the last {weeks} weeks and were missed, shrunk towards the level above by {PRIOR_LINES:g} lines.",
+        f"Share missed of the promises that fell due in the last {weeks} weeks, shrunk towards the level above by "
+        f"{PRIOR_LINES:g} lines.",
         f"on time {{value}} over {weeks} weeks, usually {{usual}}",
         "late share",
     )
@@ -53,7 +49,7 @@ def late_trend() -> Feature:
         formula,
         "share",
         "Late share of the last 4 weeks less that of the last 52.",
-        "late share moved by {value} in 4 weeks",
+        "late share of 4 weeks less that of the year is {value}",
         "late share",
     )
 
@@ -64,15 +60,21 @@ def matured_lines() -> Feature:
         lambda panel: past_sum(panel.matured_lines, 52),
         "lines",
         "Promises that fell due in the last 52 weeks: the evidence behind the shares.",
-        "{value} promises fell due in a year",
+        "{value} promises fell due within a year",
         "evidence",
     )
 
 
 def last_outcome() -> Feature:
+    def formula(panel: xr.Dataset) -> xr.DataArray:
+        due = panel.matured_lines
+        missed = running(panel.late_lines)
+        before = latest((missed - panel.late_lines).where(due > 0))
+        return ((missed - before) / latest(due.where(due > 0))).clip(0, 1)
+
     return Feature(
         "last_outcome",
-        lambda panel: latest(share(panel.late_lines, panel.matured_lines)).clip(0, 1),
+        formula,
         "share",
         "Outcome of the last promise that fell due: 1 missed, 0 kept.",
         "the last delivery was {value:outcome}",
@@ -96,9 +98,9 @@ def mean_per(
 
 def days_late(weeks: int) -> Feature:
     return mean_per(
-        "days_late", "days_late", "completed_lines", weeks, "days",
-        f"Mean days between first promise and completion, of lines completed in the last {weeks} weeks; early is negative.",
-        f"on average {{value}} late over {weeks} weeks, usually {{usual}}", "lead time",
+        "days_late", "days_late", "timed_lines", weeks, "days",
+        f"Mean days from first promise to completion, of lines completed in the last {weeks} weeks; early is negative.",
+        f"delivers {{value}} after the promise over {weeks} weeks, usually {{usual}}", "lead time",
     )  # fmt: skip
 
 
@@ -106,7 +108,7 @@ def lead_days(weeks: int) -> Feature:
     return mean_per(
         "lead_days", "lead_days", "completed_lines", weeks, "days",
         f"Mean days from order to completion, of lines completed in the last {weeks} weeks.",
-        f"takes {{value}} from order to delivery over {weeks} weeks, usually {{usual}}", "lead time",
+        f"took {{value}} from order to delivery over {weeks} weeks, usually {{usual}}", "lead time",
     )  # fmt: skip
 
 
@@ -127,7 +129,7 @@ def lead_drift() -> Feature:
         formula,
         "days",
         "Mean lead time of the last 8 weeks less that of the last 52.",
-        "lead times moved by {value} in 8 weeks",
+        "lead times of 8 weeks are {value:shorter} than its year's",
         "lead time",
     )
 
@@ -162,7 +164,7 @@ def open_lines() -> Feature:
 def open_vs_usual() -> Feature:
     def formula(panel: xr.Dataset) -> xr.DataArray:
         backlog = open_lines().formula(panel)
-        return share(backlog, past_mean(over(panel.ordered_lines, backlog.values), 52))
+        return share(backlog, past_mean(backlog, 52))
 
     return Feature(
         "open_vs_usual",
@@ -187,7 +189,7 @@ def overdue_share() -> Feature:
 
 def overdue_vs_usual() -> Feature:
     def formula(panel: xr.Dataset) -> xr.DataArray:
-        overdue = over(panel.overdue_lines, running(panel.overdue_lines).values)
+        overdue = running(panel.overdue_lines)
         return share(overdue, past_mean(overdue, 52) + 0.5)
 
     return Feature(
@@ -231,8 +233,8 @@ def order_surge(measure: str, word: str) -> Feature:
         f"{word}_surge_4w",
         formula,
         "ratio",
-        f"Ordered {word} of the last 4 weeks against the mean of the 48 weeks before: the bullwhip at the supplier's door.",
-        f"orders on it ({word}) are {{value}} the usual",
+        f"Ordered {word} of the last 4 weeks against the 48 weeks before: the bullwhip at the supplier's door.",
+        f"orders placed on it are {{value}} the usual in {word}",
         "surge",
     )
 
@@ -249,7 +251,7 @@ def push_days(weeks: int) -> Feature:
     return mean_per(
         "push_days", "push_days", "pushes", weeks, "days",
         f"Mean days by which a push moved the promise, over the last {weeks} weeks.",
-        "a push costs {value}, usually {usual}", "pushes",
+        "a push moves the promise by {value}, usually {usual}", "pushes",
     )  # fmt: skip
 
 
@@ -259,7 +261,7 @@ def breadth() -> Feature:
         lambda panel: running(panel.products),
         "products",
         "Different products ordered in the last 26 weeks.",
-        "{value} different products in 26 weeks",
+        "{value} different products ordered in 26 weeks, usually {usual}",
         "breadth",
     )
 
@@ -273,7 +275,7 @@ def line_units() -> Feature:
 
 def unit_cost() -> Feature:
     return mean_per(
-        "unit_cost", "ordered_value", "ordered_units", 52, "money per unit",
+        "unit_cost", "ordered_value", "costed_units", 52, "money per unit",
         "Mean cost of a unit ordered in the last 52 weeks.", "a unit costs {value}, usually {usual}", "price",
     )  # fmt: skip
 
@@ -320,10 +322,11 @@ LEVELS = (
     Level(
         "supplier", "supplier", ("supplier_id",), "chain",
         (
-            *(late_share(w) for w in (4, 13, 26, 52)), late_trend(), late_volatility(), matured_lines(), days_late(13), days_late(52),
-            lead_days(13), lead_days(52), lead_drift(), lead_spread(), promised_days(52), open_lines(), open_vs_usual(),
-            overdue_share(), overdue_vs_usual(), weeks_since_receipt(), order_surge("ordered_lines", "lines"),
-            order_surge("ordered_value", "value"), pushed_share(13), push_days(52), breadth(),
+            *(late_share(w) for w in (4, 13, 26, 52)), late_trend(), late_volatility(), matured_lines(), days_late(13),
+            days_late(52), lead_days(13), lead_days(52), lead_drift(), lead_spread(), promised_days(52), open_lines(),
+            open_vs_usual(), overdue_share(), overdue_vs_usual(), weeks_since_receipt(),
+            order_surge("ordered_lines", "lines"), order_surge("ordered_value", "value"), pushed_share(13),
+            push_days(52), breadth(),
         ),
     ),
     Level(
@@ -333,70 +336,11 @@ LEVELS = (
     Level(
         "supplier_product", "this item at this supplier", ("supplier_id", "product_id"), "supplier",
         (
-            late_share(13), late_share(52), matured_lines(), last_outcome(), days_late(52), lead_days(52), promised_days(52),
-            line_units(), unit_cost(), weeks_since_order(),
+            late_share(13), late_share(52), matured_lines(), last_outcome(), days_late(52), lead_days(52),
+            promised_days(52), line_units(), unit_cost(), weeks_since_order(),
         ),
     ),
 )  # fmt: skip
-
-
-def history(con: duckdb.DuckDBPyConnection, rows: pd.DataFrame, grid: Grid) -> tuple[np.ndarray, list[str]]:
-    """Return each row's standing at every level, float32 [row, feature], and the features' names.
-
-    `rows` has `step` (index of the row's as-of in the grid) and the key columns of every level. `line_events` is in
-    `con`. A row of an entity without any event has missing values but for its prior.
-    """
-    every = [f for level in LEVELS for f in level.features]
-    out = np.full((len(rows), len(every)), np.nan, np.float32)
-    standing: dict[str, np.ndarray] = {}
-    column = 0
-    for level in LEVELS:
-        width = len(level.formulas)
-        prior = standing.get(level.prior, np.full(len(rows), 0.2))
-        _fill(con, level, rows, grid, prior, out[:, column : column + width])
-        standing[level.name] = out[:, column + names(level.formulas).index("late_share_52w")]
-        column += width
-    return out, names(every)
-
-
-def _fill(
-    con: duckdb.DuckDBPyConnection, level: Level, rows: pd.DataFrame, grid: Grid, prior: np.ndarray, out: np.ndarray
-) -> None:
-    counted = counts(con, "line_events", level.keys, SUPPLY_MEASURES, grid)
-    entity, row_entity, entities = number(counted, rows, level.keys)
-    prior_of = parent_prior(level, rows, row_entity, prior, entities, grid)
-    steps = rows["step"].to_numpy()
-    for block, panel in tiles(counted, entity, entities, SUPPLY_MEASURES, grid):
-        panel["prior"] = panel.late_lines.copy(data=prior_of[:, block])
-        table = build(panel, level.formulas)
-        mine = np.flatnonzero((row_entity >= block.start) & (row_entity < block.stop))
-        place = (steps[mine], row_entity[mine] - block.start)
-        for k, formula in enumerate(level.formulas):
-            out[mine, k] = table[formula.name].values[place]
-    unknown = row_entity < 0
-    for k, formula in enumerate(level.formulas):
-        if formula.name.startswith("late_share"):
-            out[unknown, k] = prior[unknown]
-
-
-def number(counted: pd.DataFrame, rows: pd.DataFrame, keys: Sequence[str]) -> tuple[np.ndarray, np.ndarray, int]:
-    """Number the entities of `counted` and of `rows` alike: 0 … n − 1, −1 for a row's entity without any event."""
-    if not keys:
-        return np.zeros(len(counted), np.int64), np.zeros(len(rows), np.int64), 1
-    entities = counted[list(keys)].drop_duplicates().sort_values(list(keys)).reset_index(drop=True)
-    index = pd.MultiIndex.from_frame(entities)
-    place = [index.get_indexer(pd.MultiIndex.from_frame(frame[list(keys)])) for frame in (counted, rows)]
-    return place[0], place[1], len(entities)
-
-
-def parent_prior(
-    level: Level, rows: pd.DataFrame, row_entity: np.ndarray, prior: np.ndarray, entities: int, grid: Grid
-) -> np.ndarray:
-    """Spread the parent's late share, known per row, over [step, entity]; steps without a row are never read."""
-    out = np.zeros((grid.size, entities))
-    known = row_entity >= 0
-    out[rows["step"].to_numpy()[known], row_entity[known]] = prior[known]
-    return out
 
 
 def late_counts(X: pd.DataFrame, level: str, prior: str) -> tuple[np.ndarray, np.ndarray]:

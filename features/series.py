@@ -1,0 +1,230 @@
+"""How demand has moved per product and site, and what is known of the weeks ahead."""
+
+import bottleneck as bn
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from features.core import (
+    Feature,
+    ago,
+    build,
+    names,
+    over,
+    past,
+    past_mean,
+    past_sum,
+    ratio,
+    running,
+    share,
+    weeks_since,
+)
+from features.demand import Demand
+
+
+def _to_level(weeks: int) -> Feature:
+    return Feature(
+        f"units_{weeks}w_to_level",
+        lambda p: share(past_mean(p.net, weeks), p.level),
+        "ratio",
+        f"Mean weekly units of the last {weeks} weeks against the robust recent level.",
+        f"sold {{value}} its level over {weeks} weeks" if weeks > 1 else "sold {value} its level last week",
+        "momentum",
+    )
+
+
+def _momentum(measure: str, of: str, short: int, long: int) -> Feature:
+    return Feature(
+        f"{measure}_momentum_{short}w_{long}w",
+        lambda p: share(past_mean(p[measure], short), past_mean(p[measure], long)),
+        "ratio",
+        f"Mean of {of} over {short} weeks against that over {long} weeks.",
+        f"{of}: {{value}} the mean of {long} weeks over the last {short}",
+        f"{measure} momentum",
+    )
+
+
+def _volatility(weeks: int) -> Feature:
+    return Feature(
+        f"volatility_{weeks}w",
+        lambda p: share(past(bn.move_std, p.net, weeks, 4), past_mean(p.net, weeks)),
+        "ratio",
+        f"Standard deviation of weekly units against their mean, {weeks} weeks.",
+        f"weekly swings are {{value}} the mean over {weeks} weeks, usually {{usual}}",
+        "volatility",
+    )
+
+
+def _per(name: str, part: str, whole: str, unit: str, about: str, say: str, family: str, weeks: int = 13) -> Feature:
+    return Feature(
+        f"{name}_{weeks}w",
+        lambda p: share(past_sum(p[part], weeks), past_sum(p[whole], weeks)),
+        unit,
+        about,
+        say,
+        family,
+    )
+
+
+def _last_year(p: xr.Dataset) -> xr.DataArray:
+    return share(ago(past_mean(p.net, 4), 48), ago(past_mean(p.net, 13), 52))
+
+
+def _slope(p: xr.Dataset) -> xr.DataArray:
+    return share(past_mean(p.net, 4) - ago(past_mean(p.net, 4), 4), p.level)
+
+
+def _price_change(p: xr.Dataset) -> xr.DataArray:
+    now, usual = (share(past_sum(p.value, w), past_sum(p.priced_units, w)) for w in (4, 26))
+    return share(now, usual)
+
+
+def _line_size_change(p: xr.Dataset) -> xr.DataArray:
+    now, usual = (share(past_sum(p.units, w), past_sum(p.lines, w)) for w in (4, 52))
+    return share(now, usual)
+
+
+def _zero_share(p: xr.Dataset) -> xr.DataArray:
+    return 1 - past_mean(over(p.net, (p.net.values > 0) * 1.0), 13)
+
+
+def _age_weeks(p: xr.Dataset) -> xr.DataArray:
+    seen = np.maximum.accumulate(p.net.values > 0, axis=0)
+    return over(p.net, np.minimum(np.cumsum(seen, axis=0, dtype=np.float64), 104))
+
+
+SERIES_FEATURES = (
+    Feature(
+        "level", lambda p: p.level, "units per week", "Robust recent weekly demand.",
+        "sells {value} a week, usually {usual}", "level",
+    ),
+    *(_to_level(w) for w in (1, 2, 4, 8, 26, 52)),
+    _momentum("net", "weekly units", 4, 13),
+    _momentum("net", "weekly units", 13, 52),
+    _momentum("lines", "weekly order lines", 4, 26),
+    _momentum("customers", "weekly customers", 4, 26),
+    _momentum("category_units", "the category's weekly units", 4, 13),
+    _momentum("category_units", "the category's weekly units", 4, 26),
+    _momentum("site_units", "the site's weekly units", 4, 13),
+    Feature(
+        "slope_4w", _slope, "share", "Mean of the last 4 weeks less that of the 4 before, against the level.",
+        "moved by {value} of its level in 4 weeks", "momentum",
+    ),
+    _volatility(13),
+    _volatility(52),
+    Feature(
+        "interval", lambda p: p.interval, "weeks", "Mean weeks between weeks with demand (ADI), over 52 weeks.",
+        "has demand every {value}, usually {usual}", "intermittency",
+    ),
+    Feature(
+        "zero_share_13w", _zero_share, "share", "Share of the last 13 weeks, since the first demand, without demand.",
+        "no demand in {value} of 13 weeks, usually {usual}", "intermittency",
+    ),
+    Feature(
+        "days_since_order", lambda p: weeks_since(p.lines) * 7, "days",
+        "Days since the last week with an order, in whole weeks.", "no order for {value}", "intermittency",
+    ),
+    Feature(
+        "age_weeks", _age_weeks, "weeks", "Weeks since the first demand, at most 104.",
+        "sold for {value} so far", "age",
+    ),
+    Feature(
+        "last_year_move", _last_year, "ratio", "The coming 4 weeks a year ago against the 13 weeks before them.",
+        "a year ago the coming weeks sold {value} the weeks before", "season",
+    ),
+    Feature(
+        "line_size_change", _line_size_change, "ratio", "Units per order line of 4 weeks against 52 weeks.",
+        "order lines are {value} their usual size", "order size",
+    ),
+    Feature(
+        "largest_share_13w", lambda p: share(past(bn.move_max, p.largest, 13), past_sum(p.units, 13)), "share",
+        "Largest order line of 13 weeks as a share of their units.",
+        "one order line is {value} of 13 weeks' demand, usually {usual}", "order size",
+    ),
+    _per(
+        "customer_concentration", "customer_squares", "units_squared", "share",
+        "Weekly concentration of customers (Herfindahl), weighted by the weeks' squared units.",
+        "customers are concentrated at {value}, usually {usual}", "customers",
+    ),
+    _per(
+        "cancelled_share", "cancelled_units", "units", "share", "Units cancelled per unit ordered.",
+        "{value} of the units were cancelled, usually {usual}", "cancellations",
+    ),
+    Feature(
+        "price_change", _price_change, "ratio", "Mean price of 4 weeks against 26 weeks.",
+        "the price is {value} the usual", "price",
+    ),
+    Feature(
+        "ahead_to_level", lambda p: share(running(p.ahead_units), p.level), "weeks",
+        "Units ordered for a later day, in weeks of the level.",
+        "orders for later days cover {value}, usually {usual}", "backlog",
+    ),
+    Feature(
+        "cover_weeks", lambda p: share(p.on_hand, p.level), "weeks", "Latest known stock in weeks of the level.",
+        "stock covers {value}, usually {usual}", "stock",
+    ),
+)  # fmt: skip
+
+WINDOW_FEATURES = (
+    Feature(
+        "lead_weeks", lambda r: r["lead_weeks"], "weeks", "Weeks from the as-of to the window.",
+        "the window starts in {value}", "window",
+    ),
+    Feature(
+        "length_weeks", lambda r: r["length_weeks"], "weeks", "Weeks in the window.",
+        "the window lasts {value}", "window",
+    ),
+    Feature(
+        "noise_to_baseline", lambda r: ratio(r["noise_units"], r["baseline_units"]), "ratio",
+        "Noise σ of the window against its baseline.", "noise is {value} the baseline, usually {usual}", "volatility",
+    ),
+    Feature(
+        "season", lambda r: ratio(r["baseline_units"], r["level"] * r["length_weeks"]), "ratio",
+        "Baseline of the window against the level.", "plan or season put it at {value} the level", "season",
+    ),
+    Feature(
+        "dispersion", lambda r: r["dispersion"], "ratio", "Variance over mean of the category's errors (φ).",
+        "the category scatters {value} what chance alone does, usually {usual}", "volatility",
+    ),
+    Feature(
+        "last_z", lambda r: r["last_z"], "standard deviations", "Latest matured deviation in σ.",
+        "the last window ended {value:z} its baseline", "past errors",
+    ),
+    Feature(
+        "mean_z_8", lambda r: r["mean_z_8"], "standard deviations",
+        "Mean deviation in σ of the windows that matured in the last 8 weeks.",
+        "the last windows ended {value:z} their baseline on average", "past errors",
+    ),
+    Feature(
+        "tracking_signal", lambda r: r["tracking_signal"], "mean absolute errors",
+        "Sum of the errors that matured in the last 8 weeks over their mean absolute size.",
+        "recent errors lean one way: tracking signal {value}, usually {usual}", "past errors",
+    ),
+    Feature(
+        "past_up", lambda r: ratio(r["past_up"], r["past_n"]), "share",
+        "Share with z ≥ 1.64 of the windows that matured in the last 52 weeks.",
+        "surged in {value} of past windows, usually {usual}", "past shifts",
+    ),
+    Feature(
+        "past_down", lambda r: ratio(r["past_down"], r["past_n"]), "share",
+        "Share with z ≤ −1.64 of the windows that matured in the last 52 weeks.",
+        "dropped in {value} of past windows, usually {usual}", "past shifts",
+    ),
+    Feature(
+        "holidays", lambda r: r["holidays"], "days", "Public holidays in the window.",
+        "{value:holidays} in the window", "calendar",
+    ),
+    Feature(
+        "month", lambda r: r["window_month"], "month", "Month of the window's first day.",
+        "the window starts in {value:month}", "calendar",
+    ),
+)  # fmt: skip
+
+
+def demand_features(data: Demand, rows: pd.DataFrame) -> tuple[np.ndarray, list[str]]:
+    """Return float32 [row, feature] of series and window features, in registry order, and their names."""
+    table = build(data.panel, SERIES_FEATURES)
+    step, entity = rows["step"].to_numpy(), rows["entity"].to_numpy()
+    columns = [table[f.name].values[step, entity] for f in SERIES_FEATURES]
+    columns += [np.asarray(f.formula(rows), float) for f in WINDOW_FEATURES]
+    return np.column_stack(columns).astype(np.float32), names((*SERIES_FEATURES, *WINDOW_FEATURES))

@@ -1,0 +1,60 @@
+"""Look up how every row's supplier, lane, item, category and region stood at the row's as-of."""
+
+from collections.abc import Sequence
+
+import duckdb
+import numpy as np
+import pandas as pd
+
+from features.core import build, names
+from features.panels import SUPPLY_MEASURES, counts, tiles
+from features.suppliers import LEVELS, Level
+from features.weeks import Grid
+
+FIRST_PRIOR = 0.2  # late share of a chain of which nothing is known yet
+
+
+def history(con: duckdb.DuckDBPyConnection, rows: pd.DataFrame, grid: Grid) -> tuple[np.ndarray, list[str]]:
+    """Return each row's standing at every level, float32 [row, feature], and the features' names.
+
+    `rows` has `step` (index of the row's as-of in the grid) and the key columns of every level. `line_events` is in
+    `con`.
+    """
+    every = [f for level in LEVELS for f in level.features]
+    out = np.full((len(rows), len(every)), np.nan, np.float32)
+    standing: dict[str, np.ndarray] = {}
+    column = 0
+    for level in LEVELS:
+        width = len(level.formulas)
+        prior = standing.get(level.prior, np.full(len(rows), FIRST_PRIOR))
+        _fill(con, level, rows, grid, prior, out[:, column : column + width])
+        standing[level.name] = out[:, column + names(level.formulas).index("late_share_52w")]
+        column += width
+    return out, names(every)
+
+
+def _fill(
+    con: duckdb.DuckDBPyConnection, level: Level, rows: pd.DataFrame, grid: Grid, prior: np.ndarray, out: np.ndarray
+) -> None:
+    counted = counts(con, "line_events", level.keys, SUPPLY_MEASURES, grid)
+    entity, row_entity, entities = number(counted, rows, level.keys)
+    asked = entity >= 0
+    steps = rows["step"].to_numpy()
+    prior_of = np.zeros((grid.size, entities))  # a step without a row is never read
+    prior_of[steps, row_entity] = prior
+    for block, panel in tiles(counted[asked], entity[asked], entities, SUPPLY_MEASURES, grid):
+        panel["prior"] = panel.late_lines.copy(data=prior_of[:, block])
+        table = build(panel, level.formulas)
+        mine = np.flatnonzero((row_entity >= block.start) & (row_entity < block.stop))
+        place = (steps[mine], row_entity[mine] - block.start)
+        for k, formula in enumerate(level.formulas):
+            out[mine, k] = table[formula.name].values[place]
+
+
+def number(counted: pd.DataFrame, rows: pd.DataFrame, keys: Sequence[str]) -> tuple[np.ndarray, np.ndarray, int]:
+    """Number the entities of `rows` 0 … n − 1, and those of `counted` alike, −1 where no row asks for them."""
+    if not keys:
+        return np.zeros(len(counted), np.int64), np.zeros(len(rows), np.int64), 1
+    entities = pd.MultiIndex.from_frame(rows[list(keys)].drop_duplicates())
+    asked, mine = (entities.get_indexer(pd.MultiIndex.from_frame(table[list(keys)])) for table in (counted, rows))
+    return asked, mine, len(entities)
