@@ -49,12 +49,6 @@ class Grid:
         """SQL for the index of the first as-of on or after a day."""
         return _floored(f"ceil((CAST({day} AS DATE) - DATE '{self.start}') / {float(self.step_days)})", day)
 
-    def index_of_day(self, days: np.ndarray) -> np.ndarray:
-        """Index of the first as-of on or after each day; missing days count as never (the grid's size)."""
-        gap = (days.astype("datetime64[D]") - np.datetime64(self.start, "D")).astype(float)
-        index = np.ceil(gap / self.step_days)
-        return np.where(np.isnan(index), self.size, np.clip(index, 0, self.size)).astype(np.int64)
-
 
 def _floored(index: str, given: str) -> str:
     return f"CASE WHEN {given} IS NULL THEN NULL ELSE CAST(greatest({index}, 0) AS INTEGER) END"

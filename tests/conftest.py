@@ -46,3 +46,53 @@ def workspace(tmp_path, migrated_mlflow):
 
     shutil.copytree(migrated_mlflow, tmp_path / "workspace" / "mlflow")
     return tmp_path / "workspace"
+
+
+@pytest.fixture
+def facts():
+    """Build a connection with every contract table from aligned ASCII tables (`-` is NULL); the others are empty."""
+    import duckdb
+
+    from features.contracts import TABLES
+
+    with duckdb.connect() as con:
+
+        def build(**given):
+            for table in TABLES:
+                _make(con, table, given.pop(table.name, "-"))
+            assert not given, f"no such tables: {sorted(given)}"
+            return con
+
+        yield build
+
+
+def _make(con, table, text):
+    from features.door import TYPES
+
+    head, *rows = [line.split() for line in text.strip().splitlines()]
+    columns = {c.name: TYPES[c.kind] for c in table.columns}
+    columns |= {name: "VARCHAR" for name in head if name not in columns and name != "-"}
+    typed = ", ".join(f'"{name}" {kind}' for name, kind in columns.items())
+    con.execute(f"CREATE OR REPLACE TABLE {table.name} ({typed})")
+    if rows:
+        marks = ", ".join("?" * len(head))
+        cells = [[None if cell == "-" else cell for cell in row] for row in rows]
+        con.executemany(f"INSERT INTO {table.name} ({', '.join(head)}) VALUES ({marks})", cells)
+    for c in table.columns:
+        if c.default:
+            con.execute(f"UPDATE {table.name} SET {c.name} = {c.default} WHERE {c.name} IS NULL")
+
+
+@pytest.fixture(scope="session")
+def toy(tmp_path_factory):
+    """The simulator's toy world behind its door, with what was known until 2026-06-01."""
+    from datetime import UTC, datetime
+
+    from pipelines import sources
+    from pipelines.simulate import simulate
+
+    folder = tmp_path_factory.mktemp("toy")
+    simulate(folder, scale="toy")
+    con, _ = sources.load(load(folder, environ={}), now=datetime(2026, 6, 2, tzinfo=UTC))
+    yield con
+    con.close()
