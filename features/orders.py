@@ -36,6 +36,7 @@ def open_lines(
     hidden = ["opens", "closes", "complete_on", "complete_known_at", "closed_at", "buyer_cancelled", "cancelled_at"]
     rows = lines.drop(columns=[*hidden, "promised_on"]).take(line).reset_index(drop=True)
     rows["step"], rows["as_of"] = step, grid.days[step].astype("datetime64[s]")
+    rows["ordered_step"] = np.minimum(lines["opens"].to_numpy(np.int64)[line], step)
     rows["first_promised_on"] = lines["promised_on"].to_numpy()[line]
     return _add_state(_add_receipts(con, _add_promises(con, rows, grid), grid), terms, country)
 
@@ -187,6 +188,10 @@ LINE_FEATURES = (
         "need_slack_days", lambda r: days(r, "need_on", "due_on"), "days",
         "Days from the promise in force, with tolerance, to the day the goods are needed.",
         "the promise leaves {value:slack} before the goods are needed, usually {usual:slack}", "need",
+    ),
+    Feature(
+        "promised_vs_requested_days", lambda r: days(r, "first_promised_on", "requested_on"), "days",
+        "First promise less the day the buyer asked for.", "promised {value:after} the day asked for", "need",
     ),
     Feature(
         "order_weekday", lambda r: r["ordered_on"].dt.weekday, "weekday", "Weekday of the order, Monday is 0.",

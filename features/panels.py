@@ -87,7 +87,7 @@ WINDOW told AS (PARTITION BY line ORDER BY known_at, sent_at NULLS FIRST)""")
 SUPPLY_MEASURES = (
     "ordered_lines", "ordered_units", "ordered_value", "costed_units", "promised_lines", "promised_days",
     "closed_lines", "completed_lines", "lead_days", "lead_days_sq", "timed_lines", "days_late", "receipts", "pushes",
-    "push_days", "matured_lines", "late_lines", "overdue_lines", "products",
+    "push_days", "open_pushes", "matured_lines", "late_lines", "overdue_lines", "products",
 )  # fmt: skip
 ORDERED = {
     "ordered_lines": "1",
@@ -123,6 +123,8 @@ def write_line_events(con: duckdb.DuckDBPyConnection, grid: Grid, terms: Terms) 
         ({"closed_lines": "1"}, history.format(at("closed_at")) + " WHERE closed_at IS NOT NULL"),
         ({"receipts": "1"}, f"SELECT h.*, {received} AS step FROM receipts r JOIN line_history h USING (po_line_id)"),
         ({"pushes": "1", "push_days": "pushed_days"}, PUSHES.format(at("m.known_at"))),
+        ({"open_pushes": "1"}, f"{PUSHES.format(at('m.known_at'))} AND {STILL_OPEN}"),
+        ({"open_pushes": "-1"}, f"{PUSHES.format(at('h.closed_at'))} AND {STILL_OPEN} AND h.closed_at IS NOT NULL"),
         ({"matured_lines": "1"}, "SELECT * FROM due"),
         ({"late_lines": "1"}, "SELECT * FROM due WHERE NOT (on_time AND told <= step)"),
         ({"late_lines": "-1"}, "SELECT * REPLACE (told AS step) FROM due WHERE on_time AND told > step"),
@@ -136,6 +138,7 @@ def write_line_events(con: duckdb.DuckDBPyConnection, grid: Grid, terms: Terms) 
 
 PUSHES = """SELECT h.*, m.pushed_days, {} AS step
 FROM promise_history m JOIN line_history h USING (line) WHERE m.pushed_days > 0"""
+STILL_OPEN = "(h.closed_at IS NULL OR m.known_at < h.closed_at)"
 
 
 def _write_due_promises(con: duckdb.DuckDBPyConnection, grid: Grid, terms: Terms) -> None:

@@ -17,15 +17,15 @@ FIRST_PRIOR = 0.2  # late share of a chain of which nothing is known yet
 def history(con: duckdb.DuckDBPyConnection, rows: pd.DataFrame, grid: Grid) -> tuple[np.ndarray, list[str]]:
     """Return each row's standing at every level, float32 [row, feature], and the features' names.
 
-    `rows` has `step` (index of the row's as-of in the grid) and the key columns of every level. `line_events` is in
-    `con`.
+    `rows` has `step` (index of the row's as-of in the grid), `ordered_step` (that of the first as-of after the line was
+    ordered) and the key columns of every level. `line_events` is in `con`.
     """
     every = [f for level in LEVELS for f in level.features]
     out = np.full((len(rows), len(every)), np.nan, np.float32)
     standing: dict[str, np.ndarray] = {}
     column = 0
     for level in LEVELS:
-        width = len(level.formulas)
+        width = len(level.features)
         prior = standing.get(level.prior, np.full(len(rows), FIRST_PRIOR))
         _fill(con, level, rows, grid, prior, out[:, column : column + width])
         standing[level.name] = out[:, column + names(level.formulas).index("late_share_52w")]
@@ -46,9 +46,10 @@ def _fill(
         panel["prior"] = panel.late_lines.copy(data=prior_of[:, block])
         table = build(panel, level.formulas)
         mine = np.flatnonzero((row_entity >= block.start) & (row_entity < block.stop))
-        place = (steps[mine], row_entity[mine] - block.start)
-        for k, formula in enumerate(level.formulas):
-            out[mine, k] = table[formula.name].values[place]
+        here = row_entity[mine] - block.start
+        for k, formula in enumerate((*level.formulas, *level.when_ordered)):
+            at = steps if k < len(level.formulas) else rows["ordered_step"].to_numpy()
+            out[mine, k] = table[formula.name].values[at[mine], here]
 
 
 def number(counted: pd.DataFrame, rows: pd.DataFrame, keys: Sequence[str]) -> tuple[np.ndarray, np.ndarray, int]:

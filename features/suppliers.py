@@ -255,6 +255,17 @@ def push_days(weeks: int) -> Feature:
     )  # fmt: skip
 
 
+def pushes_per_open_line() -> Feature:
+    return Feature(
+        "pushes_per_open_line",
+        lambda panel: share(running(panel.open_pushes), open_lines().formula(panel)),
+        "pushes",
+        "Pushes so far of the lines that are open, per open line.",
+        "{value} pushes per open line, usually {usual}",
+        "pushes",
+    )
+
+
 def breadth() -> Feature:
     return Feature(
         "products_26w",
@@ -297,22 +308,28 @@ def late_volatility() -> Feature:
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """Whose history: the columns that name the entity, the level whose late share is its prior, and its features."""
+    """Whose history: the columns that name the entity, the level whose late share is its prior, and its features.
+
+    `when_ordered` are those of the formulas that are also read at the as-of of the line's order: a queue that a line
+    joined weeks ago is what it waits in.
+    """
 
     name: str
     of: str
     keys: tuple[str, ...]
     prior: str
     formulas: tuple[Feature, ...]
+    when_ordered: tuple[Feature, ...] = ()
 
     @property
     def features(self) -> tuple[Feature, ...]:
-        return tuple(f.at(self.name, self.of) for f in self.formulas)
+        then = (f.at(f"{self.name}_when_ordered", f"{self.of} at the time of the order") for f in self.when_ordered)
+        return (*(f.at(self.name, self.of) for f in self.formulas), *then)
 
 
 TREND = (
     late_share(4), late_share(13), late_share(52), days_late(13), lead_drift(), overdue_share(),
-    order_surge("ordered_lines", "lines"), pushed_share(13),
+    order_surge("ordered_lines", "lines"), pushed_share(4), pushed_share(13), pushes_per_open_line(),
 )  # fmt: skip
 
 LEVELS = (
@@ -322,12 +339,13 @@ LEVELS = (
     Level(
         "supplier", "supplier", ("supplier_id",), "chain",
         (
-            *(late_share(w) for w in (4, 13, 26, 52)), late_trend(), late_volatility(), matured_lines(), days_late(13),
-            days_late(52), lead_days(13), lead_days(52), lead_drift(), lead_spread(), promised_days(52), open_lines(),
+            *(late_share(w) for w in (4, 13, 26, 52)), late_trend(), late_volatility(), matured_lines(), days_late(4),
+            days_late(13), days_late(52), lead_days(13), lead_days(52), lead_drift(), lead_spread(), promised_days(52), open_lines(),
             open_vs_usual(), overdue_share(), overdue_vs_usual(), weeks_since_receipt(),
-            order_surge("ordered_lines", "lines"), order_surge("ordered_value", "value"), pushed_share(13),
-            push_days(52), breadth(),
+            order_surge("ordered_lines", "lines"), order_surge("ordered_value", "value"), pushed_share(4),
+            pushed_share(13), push_days(52), pushes_per_open_line(), breadth(),
         ),
+        (order_surge("ordered_lines", "lines"), open_vs_usual(), pushes_per_open_line()),
     ),
     Level(
         "site_supplier", "supplier into this site", ("site_id", "supplier_id"), "supplier",

@@ -80,13 +80,14 @@ def train(
 
 
 def canonical_order(block: np.ndarray, y: np.ndarray, weight: np.ndarray | None = None) -> np.ndarray:
-    """Return the order of rows by the hash of their content; rows that tie are the same."""
-    whole = np.column_stack([block, y.astype(np.float32), np.ones(len(y), np.float32) if weight is None else weight])
-    whole = np.ascontiguousarray(whole.astype(np.float32)) + 0.0  # −0.0 and 0.0 are one value
-    words = whole.view(np.uint32).astype(np.uint64)
-    factors = np.random.default_rng(0).integers(1, 2**63, (2, words.shape[1]), dtype=np.uint64) | np.uint64(1)
-    mixed = words ^ (words >> np.uint64(7))
-    return np.lexsort([(mixed * f).sum(axis=1, dtype=np.uint64) for f in factors])
+    """Return the order of rows by a 64-bit hash of their content; rows that tie are the same."""
+    extra = [np.asarray(a, np.float32) for a in (y, *(() if weight is None else (weight,)))]
+    factors = np.random.default_rng(0).integers(1, 2**63, block.shape[1] + len(extra), dtype=np.uint64) | np.uint64(1)
+    hashed = np.zeros(len(y), np.uint64)
+    for column, factor in zip([*block.T, *extra], factors, strict=True):
+        words = (np.ascontiguousarray(column) + np.float32(0)).view(np.uint32).astype(np.uint64)  # −0.0 becomes 0.0
+        hashed += (words ^ (words >> np.uint64(7))) * factor
+    return np.argsort(hashed, kind="stable")
 
 
 def gain_shares(booster: lgb.Booster, columns: Sequence[str]) -> pd.Series:
