@@ -194,11 +194,11 @@ LINE_FEATURES = (
         "First promise less the day the buyer asked for.", "promised {value:after} the day asked for", "need",
     ),
     Feature(
-        "order_weekday", lambda r: r["ordered_on"].dt.weekday, "weekday", "Weekday of the order, Monday is 0.",
+        "order_weekday", lambda r: r["ordered_on"].dt.day_of_week, "weekday", "Weekday of the order, Monday is 0.",
         "ordered on a {value:weekday}", "calendar",
     ),
     Feature(
-        "promise_weekday", lambda r: r["promised_on"].dt.weekday, "weekday", "Weekday of the promise in force.",
+        "promise_weekday", lambda r: r["promised_on"].dt.day_of_week, "weekday", "Weekday of the promise in force.",
         "promised for a {value:weekday}", "calendar",
     ),
     Feature(
