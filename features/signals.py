@@ -49,6 +49,7 @@ AHEAD = Feature(
 )  # fmt: skip
 
 
+KEYS = {"site": ("site_id",), "supplier": ("supplier_id",), "product": ("product_id",), "category": ("category",)}
 LEVEL_SQL = "coalesce(kind, 'observed') <> 'calendar'"
 AHEAD_SQL = "kind IN ('calendar', 'forecast')"
 KNOWN_SQL = "greatest(known_at, CAST(observed_on AS TIMESTAMP))"  # a forecast feeds the level once its period has begun
@@ -79,18 +80,18 @@ def signal_features(
     the weeks [begin, begin + length) after the row's as-of; forecasts and observations feed the level.
     """
     columns, features = [], []
-    keys = {"site": ["site_id"], "supplier": ["supplier_id"], "product": ["product_id"], "category": ["category"]}
-    keys["region"] = list(region)
+    named = KEYS | {"region": tuple(region)}
+    keys = {kind: [c for c in of if c in rows] for kind, of in named.items()}
     steps = rows["step"].to_numpy()
-    for name, kinds in _signals(con):
-        if kinds - {"calendar"}:
-            series = _series(con, name, LEVEL_SQL, KNOWN_SQL, grid)
-            where, panel = match(series, rows, keys), _panel(con, series, grid)
+    for (name,) in con.execute("SELECT DISTINCT signal FROM signals ORDER BY signal").fetchall():
+        observed = _series(con, name, LEVEL_SQL, KNOWN_SQL, grid, keys)
+        if observed.scopes:
+            where, panel = match(observed, rows, keys), _panel(con, observed, grid)
             columns += [_take(f.formula(panel).values, steps, where) for f in SIGNAL_FEATURES]
             features += [f.at(f"signal_{name}", f"signal {name}") for f in SIGNAL_FEATURES]
-        if kinds & {"calendar", "forecast"}:
-            series = _series(con, name, AHEAD_SQL, "known_at", grid)
-            columns.append(_ahead(con, series, rows, grid, match(series, rows, keys), begin_weeks, length_weeks))
+        planned = _series(con, name, AHEAD_SQL, "known_at", grid, keys)
+        if planned.scopes:
+            columns.append(_ahead(con, planned, rows, grid, match(planned, rows, keys), begin_weeks, length_weeks))
             features.append(AHEAD.at(f"signal_{name}", f"signal {name}"))
     block = np.column_stack(columns) if columns else np.empty((len(rows), 0))
     return block.astype(np.float32), tuple(features)
@@ -110,8 +111,6 @@ def match(series: Series, rows: pd.DataFrame, keys: Mapping[str, Sequence[str]])
     for shape in sorted(shapes, key=lambda kinds: (len(kinds), kinds)):
         places = np.array([*shapes[shape].values(), -1])
         for columns in _choices(shape, keys):
-            if not set(columns) <= set(rows.columns):
-                continue
             found = np.zeros(len(rows), np.int64)
             if columns:
                 found = pd.MultiIndex.from_tuples(shapes[shape].keys()).get_indexer(
@@ -131,19 +130,17 @@ def _choices(shape: Sequence[str], keys: Mapping[str, Sequence[str]]) -> Iterato
             yield (column, *rest)
 
 
-def _signals(con: duckdb.DuckDBPyConnection) -> list[tuple[str, set[str]]]:
-    found = con.execute(
-        "SELECT signal, list(DISTINCT coalesce(kind, 'observed')) FROM signals GROUP BY signal ORDER BY signal"
-    ).fetchall()
-    return [(name, set(kinds)) for name, kinds in found]
-
-
-def _series(con: duckdb.DuckDBPyConnection, name: str, which: str, known: str, grid: Grid) -> Series:
+def _series(
+    con: duckdb.DuckDBPyConnection, name: str, which: str, known: str, grid: Grid, keys: Mapping[str, Sequence[str]]
+) -> Series:
+    """Return the series of a signal whose scope can name a row: a supplier's backlog says nothing of demand."""
     found = con.execute(
         f"SELECT scope, min({grid.sql_index(known)}) AS since FROM signals WHERE signal = ? AND {which} "
         "GROUP BY scope ORDER BY scope",
         [name],
     ).df()
+    kinds = [[part.partition(":")[0] for part in scope.split("&")] for scope in found["scope"]]
+    found = found[np.array([all(kind == "*" or keys.get(kind) for kind in each) for each in kinds], bool)]
     return Series(name, found["scope"].tolist(), found["since"].to_numpy())
 
 
@@ -159,7 +156,9 @@ def _panel(con: duckdb.DuckDBPyConnection, series: Series, grid: Grid) -> xr.Dat
             WHERE observed_on = newest AND step < {grid.size} GROUP BY scope, step""",
         [series.signal],
     ).df()
-    place = (states["step"].to_numpy(), pd.Index(series.scopes).get_indexer(states["scope"]))
+    of = pd.Index(series.scopes).get_indexer(states["scope"])
+    states, of = states[of >= 0], of[of >= 0]
+    place = (states["step"].to_numpy(), of)
     level, seen = np.full((2, grid.size, len(series.scopes)), np.nan)
     level[place] = states["value"]
     seen[place] = states["observed_on"].to_numpy().astype("datetime64[D]").astype(np.int64)
