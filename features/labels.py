@@ -114,16 +114,15 @@ def _weekly_units(con: duckdb.DuckDBPyConnection, data: Demand, cancelled_within
 def _weekly_stock_outs(con: duckdb.DuckDBPyConnection, data: Demand) -> np.ndarray:
     """1 for weeks [week, series] in which, or in a part of which, the latest count of stock was zero or less."""
     size = data.grid.size + HORIZON
-    counted = f"""SELECT product_id, site_id, on_hand, greatest({_week(data, "known_at")}, 0) AS week,
-      greatest(lead({_week(data, "known_at")}) OVER (PARTITION BY product_id, site_id ORDER BY known_at), 0) AS until
-      FROM stock"""
+    counted = f"""SELECT product_id, site_id, on_hand, {_week(data, "known_at")} AS week,
+      coalesce(lead(week) OVER (PARTITION BY product_id, site_id ORDER BY known_at) + 1, {size}) AS until FROM stock"""
     out = np.zeros((size + 1, len(data.series)))
-    for edge, sign in (("week", 1.0), (f"coalesce(until + 1, {size})", -1.0)):
+    for edge, sign in (("week", 1.0), ("until", -1.0)):
         found = con.execute(
-            f"SELECT product_id, site_id, {edge} AS week, {sign} * count(*) AS empty FROM ({counted}) "
+            f"SELECT product_id, site_id, greatest({edge}, 0) AS edge, {sign} * count(*) AS empty FROM ({counted}) "
             "WHERE on_hand <= 0 GROUP BY ALL"
         ).df()
-        out += scatter(data.series, found, "week", "empty", size + 1, 0.0)
+        out += scatter(data.series, found, "edge", "empty", size + 1, 0.0)
     return (np.cumsum(out, axis=0)[:-1] > 0) * 1.0
 
 
