@@ -16,7 +16,7 @@ from features.weeks import Grid, closed_days, holiday_dates
 
 MEASURES = (
     "units", "value", "priced_units", "lines", "customers", "largest", "customer_squares", "units_squared",
-    "cancelled_units", "ahead_units",
+    "cancelled_units", "ahead_units", "asked_units", "wait_unit_days",
 )  # fmt: skip
 SERIES = ("product_id", "site_id")
 
@@ -32,7 +32,9 @@ CREATE OR REPLACE TABLE demand_events AS
 WITH by_customer AS (
   SELECT {known} AS step, product_id, site_id, coalesce(customer_id, order_line_id) AS customer,
          sum(quantity) AS units, sum(quantity * unit_price) AS value,
-         sum(quantity) FILTER (unit_price IS NOT NULL) AS priced, count(*) AS lines, max(quantity) AS largest
+         sum(quantity) FILTER (unit_price IS NOT NULL) AS priced, count(*) AS lines, max(quantity) AS largest,
+         sum(quantity) FILTER (requested_on IS NOT NULL) AS asked,
+         sum(quantity * greatest(requested_on - CAST(ordered_at AS DATE), 0)) AS wait
   FROM orders GROUP BY ALL),
 waiting AS (
   SELECT product_id, site_id, quantity, {known} AS step,
@@ -41,7 +43,8 @@ waiting AS (
 changes AS (
   SELECT step, product_id, site_id, sum(units) AS units, sum(value) AS value, sum(priced) AS priced_units,
          sum(lines) AS lines, count(*) AS customers, max(largest) AS largest, sum(units * units) AS customer_squares,
-         sum(units) ** 2 AS units_squared, 0 AS cancelled_units, 0 AS ahead_units
+         sum(units) ** 2 AS units_squared, sum(asked) AS asked_units, sum(wait) AS wait_unit_days,
+         0 AS cancelled_units, 0 AS ahead_units
   FROM by_customer GROUP BY ALL
   UNION ALL BY NAME SELECT {cancelled} AS step, product_id, site_id, sum(quantity) AS cancelled_units
   FROM orders WHERE cancelled_at IS NOT NULL GROUP BY ALL

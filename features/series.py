@@ -70,6 +70,16 @@ def _last_year(p: xr.Dataset) -> xr.DataArray:
     return share(ago(past_mean(p.net, 4), 48), ago(past_mean(p.net, 13), 52))
 
 
+def _wait_change(p: xr.Dataset) -> xr.DataArray:
+    now, usual = (share(past_sum(p.wait_unit_days, w), past_sum(p.asked_units, w)) for w in (4, 52))
+    return now - usual
+
+
+def _concentration_change(p: xr.Dataset) -> xr.DataArray:
+    now, usual = (share(past_sum(p.customer_squares, w), past_sum(p.units_squared, w)) for w in (4, 52))
+    return now - usual
+
+
 def _slope(p: xr.Dataset) -> xr.DataArray:
     return share(past_mean(p.net, 4) - ago(past_mean(p.net, 4), 4), p.level)
 
@@ -103,6 +113,7 @@ SERIES_FEATURES = (
     _momentum("net", "weekly units", 13, 52),
     _momentum("lines", "weekly order lines", 4, 26),
     _momentum("customers", "weekly customers", 4, 26),
+    _momentum("category_units", "the category's weekly units", 2, 13),
     _momentum("category_units", "the category's weekly units", 4, 13),
     _momentum("category_units", "the category's weekly units", 4, 26),
     _momentum("site_units", "the site's weekly units", 4, 13),
@@ -149,6 +160,20 @@ SERIES_FEATURES = (
     _per(
         "cancelled_share", "cancelled_units", "units", "share", "Units cancelled per unit ordered.",
         "{value} of the units were cancelled, usually {usual}", "cancellations",
+    ),
+    _per(
+        "cancelled_share", "cancelled_units", "units", "share", "Units cancelled per unit ordered.",
+        "{value} of the units were cancelled, usually {usual}", "cancellations", weeks=4,
+    ),
+    Feature(
+        "concentration_change", _concentration_change, "share",
+        "Weekly concentration of customers of 4 weeks less that of 52 weeks.",
+        "concentration of customers moved by {value} in 4 weeks", "customers",
+    ),
+    Feature(
+        "wait_change", _wait_change, "days",
+        "Mean days between order and requested day, by units, of 4 weeks less that of 52: buyers who plan ahead.",
+        "customers order {value:earlier} than usual", "backlog",
     ),
     Feature(
         "price_change", _price_change, "ratio", "Mean price of 4 weeks against 26 weeks.",

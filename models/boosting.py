@@ -9,6 +9,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before LightGBM loads: wa
 import lightgbm as lgb
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 STEADY: dict[str, Any] = {
     "deterministic": True,
@@ -68,26 +69,30 @@ class Encoder:
 
 def train(
     block: np.ndarray, y: np.ndarray, params: Mapping[str, Any], *, rounds: int, seed: int, threads: int = 0,
-    categorical: Sequence[int] = (), weight: np.ndarray | None = None,
+    categorical: Sequence[int] = (),
 ) -> lgb.Booster:  # fmt: skip
-    """Return a booster that does not depend on the order of rows: they are put into an order of their own first."""
-    order = canonical_order(block, y, weight)
-    data = lgb.Dataset(
-        block[order], y[order], weight=None if weight is None else weight[order],
-        categorical_feature=list(categorical), free_raw_data=True,
-    )  # fmt: skip
+    """Return a booster; rows are expected in `canonical_order`, since sums and samples of rows depend on theirs."""
+    data = lgb.Dataset(block, y, categorical_feature=list(categorical), free_raw_data=True)
     return lgb.train({**STEADY, **params, "seed": seed, "num_threads": threads}, data, num_boost_round=rounds)
 
 
-def canonical_order(block: np.ndarray, y: np.ndarray, weight: np.ndarray | None = None) -> np.ndarray:
-    """Return the order of rows by a 64-bit hash of their content; rows that tie are the same."""
-    extra = [np.asarray(a, np.float32) for a in (y, *(() if weight is None else (weight,)))]
+def canonical_order(block: np.ndarray, *columns: np.ndarray) -> np.ndarray:
+    """Return an order of rows that depends on their content alone: by a 64-bit hash of `block` and further columns.
+
+    Rows that tie are the same. The order is as good as random, so its first n rows are a sample of n.
+    """
+    extra = [np.asarray(column).astype(np.float32) for column in columns]
     factors = np.random.default_rng(0).integers(1, 2**63, block.shape[1] + len(extra), dtype=np.uint64) | np.uint64(1)
-    hashed = np.zeros(len(y), np.uint64)
+    hashed = np.zeros(len(block), np.uint64)
     for column, factor in zip([*block.T, *extra], factors, strict=True):
         words = (np.ascontiguousarray(column) + np.float32(0)).view(np.uint32).astype(np.uint64)  # −0.0 becomes 0.0
         hashed += (words ^ (words >> np.uint64(7))) * factor
     return np.argsort(hashed, kind="stable")
+
+
+def day_numbers(days: ArrayLike) -> np.ndarray:
+    """Return days as numbers that a hash can take; missing ones are one number."""
+    return np.asarray(days).astype("datetime64[D]").astype(np.int64)
 
 
 def gain_shares(booster: lgb.Booster, columns: Sequence[str]) -> pd.Series:

@@ -45,6 +45,7 @@ UNITS: Mapping[str, Callable[[float], str]] = {
 FORMS: Mapping[str, Callable[[float], str]] = {
     "outcome": lambda v: "late" if v >= 0.5 else "on time",
     "shorter": lambda v: signed(v, "longer", "shorter"),
+    "earlier": lambda v: signed(v, "earlier", "later"),
     "after": lambda v: signed(v, "after", "before") if round(v) else "on",
     "slack": lambda v: signed(v, "of slack", "too little"),
     "times": lambda v: "once" if round(v) == 1 else f"{v:.0f} times",

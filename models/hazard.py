@@ -11,8 +11,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator
 
-from models.boosting import Encoder, train
-from models.delay import thin
+from models.boosting import Encoder, canonical_order, train
 
 BEGIN = np.array([0, 1, 2, 3, 4, 5, 8, 11, 16, 21, 31, 46])  # first day of each bucket after the as-of
 END = np.array([1, 2, 3, 4, 5, 8, 11, 16, 21, 31, 46, 66])  # day after its last
@@ -40,7 +39,7 @@ class ArrivalModel(BaseEstimator):
     """
 
     def __init__(
-        self, *, params: Mapping[str, Any] | None = None, rounds: int = 120, max_rows: int = 30_000, seed: int = 7,
+        self, *, params: Mapping[str, Any] | None = None, rounds: int = 90, max_rows: int = 12_000, seed: int = 7,
         threads: int = 0,
     ):  # fmt: skip
         self.params = params
@@ -55,10 +54,11 @@ class ArrivalModel(BaseEstimator):
         `due_in`, `completed_in`: days from the as-of to the promise in force and to completion, NaN for none.
         `watched`: days after the as-of up to which it is known whether the line was complete; cancellation ends it.
         """
-        keep = thin(len(X), self.max_rows, self.seed)
         self.encoder_ = Encoder().fit(X)
-        block = self.encoder_.transform(X.iloc[keep])
-        due, done, seen = (np.asarray(a, float)[keep] for a in (due_in, completed_in, watched))
+        block = self.encoder_.transform(X)
+        days = [np.asarray(a, float) for a in (due_in, completed_in, watched)]
+        keep = canonical_order(block, *days)[: self.max_rows]
+        block, (due, done, seen) = block[keep], (a[keep] for a in days)
         row, bucket, hit = person_periods(done, seen)
         inputs = np.column_stack([block[row], self._place(bucket, due[row])]).astype(np.float32)
         small = max(min(PARAMS["min_data_in_leaf"], len(row) // 40), 2)

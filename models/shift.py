@@ -12,8 +12,8 @@ from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator
 
 from models import calibration
-from models.boosting import Encoder, train
-from models.delay import medians, thin
+from models.boosting import Encoder, canonical_order, day_numbers, train
+from models.delay import medians
 from models.splits import calibration_split
 
 LEVELS = (0.1, 0.5, 0.9)
@@ -42,8 +42,8 @@ class ShiftModel(BaseEstimator):
     """
 
     def __init__(
-        self, *, params: Mapping[str, Any] | None = None, rounds: int = 110, quantile_rounds: int = 80,
-        calibration_weeks: int = 26, max_rows: int = 60_000, seed: int = 7, threads: int = 0,
+        self, *, params: Mapping[str, Any] | None = None, rounds: int = 100, quantile_rounds: int = 60,
+        calibration_weeks: int = 26, max_rows: int = 50_000, seed: int = 7, threads: int = 0,
     ):  # fmt: skip
         self.params = params
         self.rounds = rounds
@@ -58,15 +58,18 @@ class ShiftModel(BaseEstimator):
     ) -> Self:
         """Learn from windows matured by `cut`: y 0 down, 1 steady, 2 up, NaN unknown; `deviation` (Y − Σb)/σ."""
         y, z = np.asarray(y, float), np.clip(np.asarray(deviation, float), -MAX_Z, MAX_Z)
+        as_of, matured_on = np.asarray(as_of), np.asarray(matured_on)
         self.encoder_ = Encoder().fit(X)
         block = self.encoder_.transform(X)
+        order = canonical_order(block, y, z, day_numbers(as_of), day_numbers(matured_on))
+        block, y, z, as_of, matured_on = block[order], y[order], z[order], as_of[order], matured_on[order]
         self.usual_ = pd.Series(medians(block), self.encoder_.columns_)
         self.base_rates_ = _rates(y)
         early, late = calibration_split(as_of, matured_on, cut=cut, weeks=self.calibration_weeks)
         self.class_map_: Any = calibration.MultiCalibrator("none").fit(np.full((3, 3), 1 / 3), [0, 1, 2])
         self.quantile_map_ = calibration.ConformalShift(LEVELS)
         if len(early) >= 200 and len(late) >= 100:
-            self._calibrate(block, y, z, np.asarray(as_of), early, late)
+            self._calibrate(block, y, z, as_of, early, late)
         else:
             self.quantile_map_.fit(np.zeros((0, 3)), [], [])
         self.booster_ = self._train_classes(block, y)
@@ -82,20 +85,19 @@ class ShiftModel(BaseEstimator):
             raw = _predict_classes(first, block[known], self.threads)
             weeks = as_of[known].astype("datetime64[W]")
             self.class_map_ = calibration.choose(raw, y[known].astype(int), weeks)
-        some = late[thin(len(late), self.max_rows, self.seed)]
+        some = late[: self.max_rows]
         quantiles = self._raw_quantiles(self._train_quantiles(block[early], z[early]), block[some])
         self.quantile_map_.fit(quantiles, z[some], np.ones(len(some)))
 
     def _train_classes(self, block: np.ndarray, y: np.ndarray) -> lgb.Booster:
         known = np.flatnonzero(~np.isnan(y))
-        keep = known[thin(len(known), self.max_rows, self.seed)]
+        keep = known[: self.max_rows]
         return self._train(block[keep], y[keep], {**PARAMS, **(self.params or {})}, self.rounds)
 
     def _train_quantiles(self, block: np.ndarray, z: np.ndarray) -> list[lgb.Booster]:
-        keep = thin(len(z), self.max_rows // 2, self.seed)
+        n = self.max_rows // 2
         return [
-            self._train(block[keep], z[keep], {**QUANTILE_PARAMS, "alpha": level}, self.quantile_rounds)
-            for level in LEVELS
+            self._train(block[:n], z[:n], {**QUANTILE_PARAMS, "alpha": level}, self.quantile_rounds) for level in LEVELS
         ]
 
     def _train(self, block: np.ndarray, y: np.ndarray, params: Mapping[str, Any], rounds: int) -> lgb.Booster:

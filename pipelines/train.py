@@ -35,7 +35,7 @@ from pipelines.steps import step
 from pipelines.world import World, delay_rows, open_world, request, shift_rows, steps_to_learn_from
 
 SHOWN = ("pr_auc", "prevalence", "lift", "brier", "log_loss", "ece", "slope", "roc_auc", "n", "positives")
-DELAY_FOLDS, DELAY_FOLD_WEEKS = 3, 8
+DELAY_FOLDS, DELAY_FOLD_WEEKS = 2, 12
 SHIFT_FOLDS, SHIFT_FOLD_WEEKS = 2, 13
 TOO_GOOD_ROC, TOO_GOOD_SHARE = 0.95, 0.60
 
