@@ -340,8 +340,8 @@ LEVELS = (
         "supplier", "supplier", ("supplier_id",), "chain",
         (
             *(late_share(w) for w in (4, 13, 26, 52)), late_trend(), late_volatility(), matured_lines(), days_late(4),
-            days_late(13), days_late(52), lead_days(13), lead_days(52), lead_drift(), lead_spread(), promised_days(52), open_lines(),
-            open_vs_usual(), overdue_share(), overdue_vs_usual(), weeks_since_receipt(),
+            days_late(13), days_late(52), lead_days(13), lead_days(52), lead_drift(), lead_spread(), promised_days(52),
+            open_lines(), open_vs_usual(), overdue_share(), overdue_vs_usual(), weeks_since_receipt(),
             order_surge("ordered_lines", "lines"), order_surge("ordered_value", "value"), pushed_share(4),
             pushed_share(13), push_days(52), pushes_per_open_line(), breadth(),
         ),
