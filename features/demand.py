@@ -122,7 +122,7 @@ def _on_hand(con: duckdb.DuckDBPyConnection, grid: Grid, series: pd.DataFrame) -
 
 def _plans(con: duckdb.DuckDBPyConnection, grid: Grid, series: pd.DataFrame) -> list[np.ndarray | None]:
     """Plan in force at each origin, summed per window; NaN unless every week of the window is planned."""
-    if not con.execute("SELECT count(*) FROM plan").fetchone()[0]:  # type: ignore[index]
+    if not con.execute("SELECT 1 FROM plan LIMIT 1").fetchall():
         return [None] * len(WINDOWS)
     origins = pd.DataFrame({"step": np.arange(grid.size), "day": grid.days.astype("datetime64[s]")})
     con.register("origins", origins)

@@ -63,7 +63,7 @@ def entry_lag_days(con: duckdb.DuckDBPyConnection, as_of: object) -> int:
     """Days by which 95 % of the orders known before `as_of` had been entered."""
     lag = con.execute(
         "SELECT quantile_cont(epoch(known_at - ordered_at) / 86400, 0.95) FROM orders WHERE known_at < ?", [as_of]
-    ).fetchone()[0]  # type: ignore[index]
+    ).fetchall()[0][0]
     return max(int(np.ceil(round(lag or 0, 6))), 0)
 
 

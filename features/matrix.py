@@ -87,8 +87,7 @@ def shift_matrix(con: duckdb.DuckDBPyConnection, request: Request, steps: np.nda
 
 def first_fact(con: duckdb.DuckDBPyConnection, table: str) -> date | None:
     """Return the day of the oldest known_at in a table, None when it is empty."""
-    found = con.execute(f"SELECT CAST(min(known_at) AS DATE) FROM {table}").fetchone()
-    return found[0] if found else None
+    return con.execute(f"SELECT CAST(min(known_at) AS DATE) FROM {table}").fetchall()[0][0]
 
 
 def _frame(blocks: Sequence[np.ndarray], features: Sequence[Feature]) -> pd.DataFrame:
@@ -109,11 +108,11 @@ def _with_attributes(
     """Add the purchases' attributes: as numbers if every line known by the grid's end has a number, else as text."""
     for column in (f"attribute_{name}" for name in request.attributes):
         cell = quote(column)
-        found = con.execute(
+        ((numbers,),) = con.execute(
             f"SELECT bool_and({cell} IS NULL OR TRY_CAST({cell} AS DOUBLE) IS NOT NULL) FROM line_history "
             f"WHERE known_at < DATE '{request.grid.as_of}'"
-        ).fetchone()
-        if found and found[0]:
+        ).fetchall()
+        if numbers:
             given = pd.to_numeric(rows[column], errors="coerce").astype(np.float32)
         else:
             given = rows[column].astype(object)

@@ -33,7 +33,7 @@ def posting_lag_days(con: duckdb.DuckDBPyConnection, as_of: object) -> int:
         "SELECT quantile_cont(epoch(known_at - CAST(received_on AS TIMESTAMP)) / 86400, 0.95) "
         "FROM receipts WHERE known_at < ?",
         [as_of],
-    ).fetchone()[0]  # type: ignore[index]
+    ).fetchall()[0][0]
     return max(int(np.ceil(lag or 1)), 1)
 
 

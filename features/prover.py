@@ -89,7 +89,7 @@ def _differs(a: pd.Series, b: pd.Series) -> np.ndarray:
 @contextmanager
 def _world(con: duckdb.DuckDBPyConnection, as_of: date, how: str) -> Iterator[duckdb.DuckDBPyConnection]:
     """Yield a connection in which every contract table shows the facts known before `as_of`, others as `how` says."""
-    home = con.execute("SELECT current_schema()").fetchone()[0]  # type: ignore[index]
+    home = con.execute("SELECT current_schema()").fetchall()[0][0]
     proof = con.cursor()
     proof.execute("DROP SCHEMA IF EXISTS proof CASCADE")
     proof.execute("CREATE SCHEMA proof")
