@@ -4,10 +4,15 @@
 """
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from features.contracts import EARLIEST, TABLES, YEARS_AHEAD, Column, Table
+from features.core import Feature
+from features.orders import LINE_FEATURES
+from features.series import SERIES_FEATURES, WINDOW_FEATURES
+from features.signals import AHEAD, SIGNAL_FEATURES
+from features.suppliers import LEVELS, PRIOR_LINES
 
 HERE = Path(__file__).parent
 HEAD = "<!-- Written by `make docs` from {source}. Edit that file, not this one. -->\n"
@@ -130,7 +135,65 @@ def _by_comparison(table: Table) -> list[str]:
     return ["a receipt of this line that was set aside"] if table.name == "purchases" else []
 
 
-PAGES: Mapping[str, Callable[[], str]] = {"data.md": data}
+def feature_pages() -> str:
+    """Return docs/features.md: every input of the models, its unit and its meaning."""
+    source = "features/orders.py, suppliers.py, series.py and signals.py"
+    delays = [
+        _group("The line itself", "What an open purchase-order line tells by itself.", LINE_FEATURES),
+        *(_group(_upper(v.of), _whose(v.keys, v.prior), v.features, v.of) for v in LEVELS),
+    ]
+    shifts = [
+        _group("Product and site", "How demand of one product at one site has moved.", SERIES_FEATURES),
+        _group("Window", "What is known of the weeks that are judged.", WINDOW_FEATURES),
+    ]
+    each = [f.at("signal_<name>", "signal") for f in (*SIGNAL_FEATURES, AHEAD)]
+    parts = [HEAD.format(source=source), FEATURES, "## Late deliveries", "", *delays, "## Demand shifts", "", *shifts]
+    return "\n".join([*parts, "## Both", "", _group("Signals", SIGNALS, each, "signal"), ATTRIBUTES]).rstrip() + "\n"
+
+
+FEATURES = f"""# Features
+
+Everything the models see. A row is one open purchase-order line as of a day, or one product, site and window of weeks
+as of a day. **A row as of a day uses only facts whose `known_at` lies before that day**; weeks are counted back from
+it, and a fact counts in the week in which it became known. Every training and every scoring run proves this on a sample
+of its own rows: it rebuilds them with all later facts deleted, and again with them scrambled, and stops at the first
+feature that differs.
+
+Missing means missing: a supplier with nothing received has no lead time, not one of 0. Shares of late promises are
+shrunk: they begin at the rate of the level above, which weighs as much as {PRIOR_LINES:g} promises of one's own. In the
+reasons that a planner reads they are turned round into shares on time.
+"""
+
+SIGNALS = """For each signal of the table [`signals`](data.md#signals): its latest vintage known, of the most specific scope
+that names the row. Forecasts and observations make the level, forecasts and calendar rows what is ahead: for a delivery
+the next 4 weeks, for a demand shift its window."""
+
+ATTRIBUTES = """### Attributes
+
+Columns of [`purchases`](data.md#purchases) that the settings name under `attributes` become `attribute_<column>`:
+numbers if every line has a number there, else categories.
+"""
+
+
+def _group(title: str, about: str, features: Iterable[Feature], of: str = "") -> str:
+    """Return a table of features; `of`, whose features they are, is said once in the title."""
+    lines = [f"### {title}", "", about, "", "| name | unit | meaning |", "|---|---|---|"]
+    for f in features:
+        meaning = _upper(f.about.removeprefix(of).removeprefix(":").strip())
+        lines.append(f"| `{f.name}` | {f.unit.replace('on-time share', 'share')} | {meaning} |")
+    return "\n".join([*lines, ""])
+
+
+def _upper(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}"
+
+
+def _whose(keys: tuple[str, ...], prior: str) -> str:
+    whose = f"Lines of the same {' and '.join(f'`{k}`' for k in keys)}" if keys else "All lines"
+    return f"{whose}{f'; late shares are shrunk towards those of the {prior}' if prior else ''}."
+
+
+PAGES: Mapping[str, Callable[[], str]] = {"data.md": data, "features.md": feature_pages}
 
 
 def main(arguments: list[str]) -> int:

@@ -27,7 +27,7 @@ def _to_level(weeks: int) -> Feature:
         f"units_{weeks}w_to_level",
         lambda p: share(past_mean(p.net, weeks), p.level),
         "ratio",
-        f"Mean weekly units of the last {weeks} weeks against the robust recent level.",
+        f"Mean weekly units of the last {f'{weeks} weeks' if weeks > 1 else 'week'} against the robust recent level.",
         f"sold {{value}} its level over {weeks} weeks" if weeks > 1 else "sold {value} its level last week",
         "momentum",
     )
@@ -60,7 +60,7 @@ def _per(name: str, part: str, whole: str, unit: str, about: str, say: str, fami
         f"{name}_{weeks}w",
         lambda p: share(past_sum(p[part], weeks), past_sum(p[whole], weeks)),
         unit,
-        about,
+        f"{about.rstrip('.')}, {weeks} weeks.",
         say,
         family,
     )
