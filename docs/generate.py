@@ -12,6 +12,7 @@ from features.core import Feature
 from features.orders import LINE_FEATURES
 from features.series import SERIES_FEATURES, WINDOW_FEATURES
 from features.signals import AHEAD, SIGNAL_FEATURES
+from features.standing import FIRST_PRIOR
 from features.suppliers import LEVELS, PRIOR_LINES
 
 HERE = Path(__file__).parent
@@ -164,9 +165,9 @@ shrunk: they begin at the rate of the level above, which weighs as much as {PRIO
 reasons that a planner reads they are turned round into shares on time.
 """
 
-SIGNALS = """For each signal of the table [`signals`](data.md#signals): its latest vintage known, of the most specific scope
-that names the row. Forecasts and observations make the level, forecasts and calendar rows what is ahead: for a delivery
-the next 4 weeks, for a demand shift its window."""
+SIGNALS = """For each signal of the table [`signals`](data.md#signals): its latest vintage known, of the most specific
+scope that names the row. Forecasts and observations make the level, forecasts and calendar rows what is ahead: for a
+delivery the next 4 weeks, for a demand shift its window."""
 
 ATTRIBUTES = """### Attributes
 
@@ -190,7 +191,8 @@ def _upper(text: str) -> str:
 
 def _whose(keys: tuple[str, ...], prior: str) -> str:
     whose = f"Lines of the same {' and '.join(f'`{k}`' for k in keys)}" if keys else "All lines"
-    return f"{whose}{f'; late shares are shrunk towards those of the {prior}' if prior else ''}."
+    above = f"those of the {prior}" if prior else f"{FIRST_PRIOR:.0%}"
+    return f"{whose}; late shares are shrunk towards {above}."
 
 
 PAGES: Mapping[str, Callable[[], str]] = {"data.md": data, "features.md": feature_pages}
