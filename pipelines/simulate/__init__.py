@@ -115,7 +115,7 @@ def _sell(
     tables = {
         ("data", "orders"): demand.orders_table(world, catalogue, wanted, lines, first_id, seeds[4]),
         ("data", "signals"): signals.signals_table(world, rows),
-        ("truth", "shifts"): shifts.shift_truth(world, catalogue, planted, wanted.usual_units),
+        ("truth", "shifts"): shifts.shift_truth(world, catalogue, planted, wanted.usual_units, wanted.variance),
     }
     return tables, demand.weekly_units(lines, wanted, catalogue, world.clock.start_week)
 

@@ -150,16 +150,17 @@ def _series(rng: np.random.Generator, world: World, n_products: int) -> Series:
     product, site = np.nonzero(stocked)
     n = len(product)
     intermittent = rng.random(n) < 0.25
-    frequent = np.clip(np.exp(rng.normal(1.2, 0.5, n)), 1.6, 12.0)
+    frequent = np.clip(np.exp(rng.normal(1.65, 0.45, n)), 2.5, 14.0)
     is_new = rng.random(n) < 0.08
+    pack = np.clip(np.exp(rng.normal(2.6, 0.6, len(world.categories))), 5, 80)  # one category, one pack size
     return Series(
         product=product,
         site=site,
         first_week=np.where(is_new, world.clock.start_week + rng.integers(10, world.clock.history_weeks - 10, n), 0),
         lines_per_week=np.where(intermittent, rng.uniform(0.15, 0.6, n), frequent),
-        units_per_line=np.clip(np.exp(rng.normal(3.0, 0.7, n)), 4, 200),
+        units_per_line=pack[product % len(world.categories)] * np.exp(rng.normal(0, 0.25, n)),
         intermittent=intermittent,
-        burst=rng.uniform(8, 25, n),
+        burst=rng.uniform(20, 60, n),
     )
 
 

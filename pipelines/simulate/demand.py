@@ -12,7 +12,7 @@ from pipelines.simulate.shifts import Shifts, log_factor
 from pipelines.simulate.tables import day_array, moment_array, moments, names_of, numbered
 from pipelines.simulate.world import World
 
-UNITS_SPREAD = 0.4  # sd of log units of one order line
+UNITS_SPREAD = 0.3  # sd of log units of one order line
 UNITS_MEAN = float(np.exp(UNITS_SPREAD**2 / 2))
 DISCOUNTS = np.array([0.10, 0.15, 0.20, 0.25, 0.30])
 CUSTOMERS = 180
@@ -30,6 +30,7 @@ class Demand:
     price: NDArray[np.float64]  # [product, week] list price
     lines: NDArray[np.int64]  # order lines drawn, until the end
     hints: NDArray[np.int8]
+    variance: NDArray[np.float64]  # of the weekly units by chance alone: of counts, bursts and sizes
 
 
 def make_demand(world: World, catalogue: Catalogue, shifts: Shifts, seed: np.random.SeedSequence) -> Demand:
@@ -45,6 +46,7 @@ def make_demand(world: World, catalogue: Catalogue, shifts: Shifts, seed: np.ran
     until = world.clock.end_week + 1
     wild = rng.gamma(series.burst[:, None], 1 / series.burst[:, None], (len(usual), until))
     units = (series.units_per_line * UNITS_MEAN)[:, None]
+    chance = usual * units**2 * np.exp(UNITS_SPREAD**2) + (usual * units) ** 2 / series.burst[:, None]
     return Demand(
         usual_units=usual * units,
         expected_units=expected * units,
@@ -53,6 +55,7 @@ def make_demand(world: World, catalogue: Catalogue, shifts: Shifts, seed: np.ran
         price=price,
         lines=rng.poisson(expected[:, :until] * wild),
         hints=shifts.hints(len(usual), weeks),
+        variance=chance,
     )
 
 

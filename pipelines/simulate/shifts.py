@@ -12,6 +12,7 @@ from pipelines.simulate.world import World
 
 WINDOWS = ((0, 4), (4, 4), (8, 5))  # (lead weeks, length weeks)
 SHIFT_RATIO = 1.35
+Z_STAR = 1.64
 NEW_WEEKS = 4  # a shift that began this many weeks before as_of, or longer ago, is no news
 HINT_WEEKS = 5
 
@@ -54,15 +55,15 @@ def plant_shifts(world: World, catalogue: Catalogue, seed: np.random.SeedSequenc
     )
     wave, member = np.nonzero(touched)
     follow = waves.start[wave] + waves.delay[wave, series.site[member]] + rng.integers(0, 4, len(wave))
-    size = waves.log_size[wave] * rng.uniform(0.7, 1.3, len(wave))
-    own = rng.poisson(world.clock.weeks / 220, len(category))
+    size = waves.log_size[wave] * rng.uniform(0.8, 1.2, len(wave))
+    own = rng.poisson(world.clock.weeks / 300, len(category))
     alone = np.repeat(np.arange(len(category)), own)
     n = len(alone)
     return Shifts(
         series=np.concatenate([member, alone]),
         start=np.concatenate([follow, rng.integers(0, world.clock.weeks, n)]),
         length=np.concatenate([waves.length[wave], np.where(rng.random(n) < 0.4, 4, rng.integers(12, 40, n))]),
-        log_size=np.concatenate([size, rng.choice([-1, 1], n) * rng.uniform(np.log(1.5), np.log(2.5), n)]),
+        log_size=np.concatenate([size, rng.choice([-1, 1], n) * rng.uniform(np.log(1.8), np.log(3.0), n)]),
         hinted=rng.random(len(member) + n) < 0.5,
     )
 
@@ -74,11 +75,15 @@ def log_factor(shifts: Shifts, n_series: int, weeks: int) -> NDArray[np.float64]
     return total
 
 
-def shift_truth(world: World, catalogue: Catalogue, shifts: Shifts, usual: NDArray[np.float64]) -> pa.Table:
+def shift_truth(
+    world: World, catalogue: Catalogue, shifts: Shifts, usual: NDArray[np.float64], variance: NDArray[np.float64]
+) -> pa.Table:
     """Return the class of every series and window as of every Monday.
 
     `ratio` = Σ usual · (factor of the shifts that are news) / Σ usual, over the weeks of the window, all noise-free;
-    up: above 1.35, down: below 1/1.35. `expected_units` holds every planted shift, old ones too.
+    up: above 1.35, down: below 1/1.35, and in both cases further from usual than Z_STAR standard deviations of what
+    chance does to the window's units (`variance` [series, week]): what drowns in noise is no shift.
+    `expected_units` holds every planted shift, old ones too.
     """
     clock = world.clock
     weeks = np.arange(clock.start_week, clock.end_week + 1)
@@ -89,7 +94,7 @@ def shift_truth(world: World, catalogue: Catalogue, shifts: Shifts, usual: NDArr
     parts = []
     for week in weeks:
         np.add.at(old, *_rows(shifts, profile, shifts.start == week - NEW_WEEKS))
-        parts.append(_one_week(week, usual, everything, old))
+        parts.append(_one_week(week, usual, everything, old, variance))
     there = np.array([catalogue.series.first_week <= week for week in weeks])
     return _table(world, catalogue, weeks, there, np.stack(parts))
 
@@ -98,21 +103,24 @@ def _rows(shifts: Shifts, profile: NDArray, chosen: NDArray) -> tuple[NDArray, N
     return shifts.series[chosen], profile[chosen]
 
 
-def _one_week(week: np.int64, usual: NDArray, everything: NDArray, old: NDArray) -> NDArray[np.float64]:
-    """Return [3: usual, expected, news; series; window]."""
+def _one_week(week: np.int64, usual: NDArray, everything: NDArray, old: NDArray, variance: NDArray) -> NDArray:
+    """Return [4: usual, expected, news, variance; series; window]."""
     reach = slice(week, week + max(lead + length for lead, length in WINDOWS))
     base, full = usual[:, reach], everything[:, reach]
     news = np.where(base > 0, full * np.exp(-old[:, reach]), 0.0)
     spans = [slice(lead, lead + length) for lead, length in WINDOWS]
-    return np.stack([np.stack([x[:, span].sum(1) for span in spans], 1) for x in (base, full, news)])
+    return np.stack(
+        [np.stack([x[:, span].sum(1) for span in spans], 1) for x in (base, full, news, variance[:, reach])]
+    )
 
 
 def _table(world: World, catalogue: Catalogue, weeks: NDArray, there: NDArray, sums: NDArray) -> pa.Table:
-    usual, expected, news = (sums[:, i][there].ravel() for i in range(3))
+    usual, expected, news, variance = (sums[:, i][there].ravel() for i in range(4))
     ratio = np.divide(news, usual, out=np.ones_like(usual), where=usual > 0)
     week, series = (np.repeat(x, len(WINDOWS)) for x in np.nonzero(there))
     lead, length = np.tile(np.array(WINDOWS), (len(week) // len(WINDOWS), 1)).T
-    kind = np.select([ratio > SHIFT_RATIO, ratio < 1 / SHIFT_RATIO], [0, 1], 2)
+    clear = np.abs(news - usual) >= Z_STAR * np.sqrt(variance)
+    kind = np.select([clear & (ratio > SHIFT_RATIO), clear & (ratio < 1 / SHIFT_RATIO)], [0, 1], 2)
     return pa.table(
         {
             "product_id": names_of(catalogue.products.ids, catalogue.series.product[series]),

@@ -56,14 +56,14 @@ def make_world(clock: Clock, n_categories: int, n_sites: int, seed: np.random.Se
 
 
 def _waves(rng: np.random.Generator, clock: Clock, n_categories: int, n_sites: int) -> Waves:
-    """Draw waves per category (mean gap 60 weeks) and per site (90 weeks): a third are surges of 3 to 6 weeks."""
-    category_waves = [(c, -1, w) for c in range(n_categories) for w in _starts(rng, 60, clock.weeks)]
-    site_waves = [(-1, s, w) for s in range(n_sites) for w in _starts(rng, 90, clock.weeks)]
+    """Draw waves per category (mean gap 110 weeks) and per site (160 weeks): a third are surges of 3 to 6 weeks."""
+    category_waves = [(c, -1, w) for c in range(n_categories) for w in _starts(rng, 110, clock.weeks)]
+    site_waves = [(-1, s, w) for s in range(n_sites) for w in _starts(rng, 160, clock.weeks)]
     category, site, start = np.array(category_waves + site_waves).reshape(-1, 3).T
     n = len(start)
     surge = rng.random(n) < 0.3
     upward = surge | (rng.random(n) < 0.4)
-    size = rng.uniform(np.log(1.6), np.log(2.4), n)
+    size = rng.uniform(np.log(2.0), np.log(3.2), n)
     return Waves(
         category=category,
         site=site,
