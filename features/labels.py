@@ -45,6 +45,13 @@ def delay_labels(con: duckdb.DuckDBPyConnection, rows: pd.DataFrame, terms: Term
     )
 
 
+def late_as_known(rows: pd.DataFrame, cut: np.datetime64) -> np.ndarray:
+    """Return y_late of labelled rows as it stood at `cut`: a completion that was posted later still counted as late."""
+    told = rows["completed_known_at"].to_numpy().astype("datetime64[us]") < cut.astype("datetime64[us]")
+    y = rows["y_late"].to_numpy(float)
+    return np.where((y == 0) & ~told, 1.0, y)
+
+
 @dataclass(frozen=True, slots=True)
 class ShiftTerms:
     """What counts as a demand shift (DEFINITIONS 2); `v_min` is money and is chosen on history with `least_value`."""

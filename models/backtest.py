@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from features.labels import late_as_known
 from models import metrics
 from models.baselines import predict_rules
 from models.delay import DelayModel
@@ -32,12 +33,12 @@ def delay_walk(
 
     def one(fold: Fold) -> pd.DataFrame:
         learn, test = fold.train_idx, fold.test_idx
-        y = rows["y_late"].to_numpy()
+        y, known = rows["y_late"].to_numpy(), late_as_known(rows.iloc[learn], fold.cut)
         model = make().fit(
-            X.iloc[learn], y[learn], as_of=rows["as_of"].to_numpy()[learn],
+            X.iloc[learn], known, as_of=rows["as_of"].to_numpy()[learn],
             matured_on=rows["matured_on"].to_numpy()[learn], cut=fold.cut,
         )  # fmt: skip
-        rules = predict_rules(fit_delay_rules(X.iloc[learn], y[learn]), delay_rule_rows(X.iloc[test]))
+        rules = predict_rules(fit_delay_rules(X.iloc[learn], known), delay_rule_rows(X.iloc[test]))
         out = rows.iloc[test][["po_line_id", "as_of", "supplier_id", "matured_on"]].reset_index(drop=True)
         return out.assign(
             fold=str(fold.cut), y=y[test], p=model.predict_proba(X.iloc[test])[:, 1],

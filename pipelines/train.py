@@ -18,13 +18,28 @@ from prefect.artifacts import create_markdown_artifact
 import features
 import models
 from features.demand import Demand
-from features.labels import ShiftTerms, delay_labels, entry_lag_days, least_value, shift_labels, shift_outcomes
+from features.labels import (
+    ShiftTerms,
+    delay_labels,
+    entry_lag_days,
+    late_as_known,
+    least_value,
+    shift_labels,
+    shift_outcomes,
+)  # fmt: skip
 from features.matrix import Matrix, Request
 from models.backtest import best_rule, delay_walk, judge, quantile_scores, record, shift_walk, stacked
 from models.boosting import gain_shares
 from models.delay import DelayModel
 from models.forecasters import (
-    MODEL, DelayForecaster, Facts, ShiftForecaster, fit_delay_rules, fit_shift_rules, load, shift_rule_rows,
+    MODEL,
+    DelayForecaster,
+    Facts,
+    ShiftForecaster,
+    fit_delay_rules,
+    fit_shift_rules,
+    load,
+    shift_rule_rows,
 )  # fmt: skip
 from models.hazard import ArrivalModel
 from models.metrics import binary_report
@@ -110,6 +125,7 @@ def prepare(world: World, name: str) -> Lesson:
         matrix = delay_rows(world, asked, steps, proofs=2)
         labels = delay_labels(world.con, matrix.rows, asked.terms)
         rows = matrix.rows.assign(**labels)
+        rows["y_late"] = late_as_known(rows, np.datetime64(world.as_of))
         return Lesson(name, replace(matrix, rows=rows), rows["y_late"].to_numpy(), asked, ShiftTerms())
     matrix, data = shift_rows(world, asked, steps, proofs=2)
     return _shift_lesson(world, matrix, data, asked)
