@@ -124,16 +124,16 @@ def best_rule(table: pd.DataFrame) -> str:
 
 
 def record(walk: pd.DataFrame, best: str, task: str) -> list[dict[str, Any]]:
-    """Return the track record by tenths of probability: scored, expected and came true, and skill over the best rule."""
+    """Return the track record by tenths of probability: scored, expected, came true, and skill over the best rule."""
     tenth = np.minimum((walk["p"] * 10).astype(int), 9)
     out = []
     for k, part in walk.groupby(tenth):
-        reference = ((part[f"p_{best}"] - part["y"]) ** 2).mean()
+        mine, reference = (((part[c] - part["y"]) ** 2).mean() for c in ("p", f"p_{best}"))
         out.append(
             {
                 "task": task, "p_from": int(k) / 10, "p_to": (int(k) + 1) / 10, "scored": len(part),
                 "expected_share": float(part["p"].mean()), "came_true_share": float(part["y"].mean()), "rule": best,
-                "skill_over_rule": float(1 - ((part["p"] - part["y"]) ** 2).mean() / reference) if reference > 0 else None,
+                "skill_over_rule": float(1 - mine / reference) if reference > 0 else None,
                 "first_day": str(part["as_of"].min().date()), "last_day": str(part["as_of"].max().date()),
             }
         )  # fmt: skip

@@ -35,10 +35,10 @@ class DelayModel(ClassifierMixin, BaseEstimator):
 
     `fit` needs each row's as_of and matured_on. A first booster learns from rows matured before the last
     `calibration_weeks`, its calibration map from the rows of those weeks; the booster that is kept is trained on all
-    rows and inherits the map. More than `max_rows` rows are thinned at random: they are snapshots of the same lines, and
-    60,000 taught as much as 180,000. The map corrects the shape of the forecasts, not their level: the first booster is moved
-    to the level of its calibration weeks beforehand, since the kept booster has seen those weeks and a level corrected
-    twice is wrong once. With too few rows to calibrate the map is the identity.
+    rows and inherits the map. More than `max_rows` rows are thinned at random: they are snapshots of the same lines,
+    and 60,000 taught as much as 180,000. The map corrects the shape of the forecasts, not their level: the first
+    booster is moved to the level of its calibration weeks beforehand, since the kept booster has seen those weeks and a
+    level corrected twice is wrong once. With too few rows to calibrate the map is the identity.
     """
 
     def __init__(
@@ -54,22 +54,22 @@ class DelayModel(ClassifierMixin, BaseEstimator):
 
     def fit(self, X: pd.DataFrame, y: ArrayLike, *, as_of: ArrayLike, matured_on: ArrayLike, cut: Any) -> Self:
         """Learn from rows matured by `cut`; X [row, feature], y 0 or 1."""
-        y, as_of, matured_on = np.asarray(y, np.float64), np.asarray(as_of), np.asarray(matured_on)
+        outcome, asked, matured = np.asarray(y, np.float64), np.asarray(as_of), np.asarray(matured_on)
         self.classes_ = np.array([0, 1])
         self.encoder_ = Encoder().fit(X)
         block = self.encoder_.transform(X)
-        order = canonical_order(block, y, day_numbers(as_of), day_numbers(matured_on))
-        block, y, as_of, matured_on = block[order], y[order], as_of[order], matured_on[order]
-        self.base_rate_ = float(y.mean()) if len(y) else 0.5
+        order = canonical_order(block, outcome, day_numbers(asked), day_numbers(matured))
+        block, late, asked, matured = block[order], outcome[order], asked[order], matured[order]
+        self.base_rate_ = float(late.mean()) if len(late) else 0.5
         self.usual_ = pd.Series(medians(block), self.encoder_.columns_)
-        early, late = calibration_split(as_of, matured_on, cut=cut, weeks=self.calibration_weeks)
+        before, since = calibration_split(asked, matured, cut=cut, weeks=self.calibration_weeks)
         self.calibrator_: Any = calibration.Identity().fit([0.5], [0])
-        if len(early) >= 200 and len(late) >= 100 and 0 < y[early].sum() < len(early):
-            first = self._train(block[early], y[early])
-            weeks = as_of[late].astype("datetime64[W]")
-            raw = at_level(first.predict(block[late]), y[late].mean())
-            self.calibrator_ = calibration.choose(raw, y[late], weeks)
-        self.booster_ = self._train(block, y)
+        if len(before) >= 200 and len(since) >= 100 and 0 < late[before].sum() < len(before):
+            first = self._train(block[before], late[before])
+            weeks = asked[since].astype("datetime64[W]")
+            raw = at_level(np.asarray(first.predict(block[since])), late[since].mean())
+            self.calibrator_ = calibration.choose(raw, late[since], weeks)
+        self.booster_ = self._train(block, late)
         return self
 
     def _train(self, block: np.ndarray, y: np.ndarray) -> lgb.Booster:

@@ -105,7 +105,8 @@ def delay_rule_rows(X: pd.DataFrame, y: np.ndarray | None = None) -> pd.DataFram
     rows = pd.DataFrame(
         {
             "days_to_promise": X["days_to_promise"].to_numpy(float), "age_days": X["age_days"].to_numpy(float),
-            "pushes": X["pushes"].to_numpy(float), "last_outcome": np.rint(X["supplier_product_last_outcome"].to_numpy(float)),
+            "pushes": X["pushes"].to_numpy(float),
+            "last_outcome": np.rint(X["supplier_product_last_outcome"].to_numpy(float)),
             "supplier_matured_52w": supplier[0], "supplier_late_52w": supplier[1],
             "site_supplier_matured_52w": lane[0], "site_supplier_late_52w": lane[1],
         },
@@ -115,7 +116,7 @@ def delay_rule_rows(X: pd.DataFrame, y: np.ndarray | None = None) -> pd.DataFram
 
 
 def shift_rule_rows(rows: pd.DataFrame, y: np.ndarray | None = None) -> pd.DataFrame:
-    """Return the facts that the naive rules of the shift task read; `y` (0 down, 1 steady, 2 up) is added for fitting."""
+    """Return the facts that the shift task's naive rules read; `y` (0 down, 1 steady, 2 up) is added for fitting."""
     facts = rows[["product_id", "site_id", "window", "past_up", "past_down", "past_n", "last_z", "tracking_signal"]]
     return facts if y is None else facts.assign(y=np.array(["down", "steady", "up"])[y.astype(int)])
 

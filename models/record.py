@@ -88,7 +88,8 @@ def _judged_shifts(
     units = con.execute(
         """SELECT e.place, coalesce(sum(o.quantity), 0) AS units FROM ended e LEFT JOIN orders o
              ON o.product_id = e.product_id AND o.site_id = e.site_id AND o.ordered_at >= e.window_begin
-            AND o.ordered_at < e.window_end + INTERVAL 1 DAY AND (o.cancelled_at IS NULL OR o.cancelled_at > e.window_end)
+            AND o.ordered_at < e.window_end + INTERVAL 1 DAY
+            AND (o.cancelled_at IS NULL OR o.cancelled_at > e.window_end)
            GROUP BY e.place ORDER BY e.place"""
     ).df()["units"]
     con.unregister("ended")

@@ -43,8 +43,8 @@ def cents(amount: pd.Series | np.ndarray) -> pd.Series:
 
 
 def delay_risk(
-    rows: pd.DataFrame, p_late: pd.Series, arrival: np.ndarray, told: pd.DataFrame, evidence: pd.Series, *, base_rate: float,
-    published_by: str, model_version: str, names: Names, last_week: pd.DataFrame,
+    rows: pd.DataFrame, p_late: pd.Series, arrival: np.ndarray, told: pd.DataFrame, evidence: pd.Series, *,
+    base_rate: float, published_by: str, model_version: str, names: Names, last_week: pd.DataFrame,
 ) -> pd.DataFrame:  # fmt: skip
     """Return `supplier_delay_risk`: one row per open purchase line, largest value at risk first.
 
@@ -59,8 +59,9 @@ def delay_risk(
             "row_id": rows["po_line_id"], "po_line_id": rows["po_line_id"], "supplier_id": rows["supplier_id"],
             "supplier_name": names.of("suppliers", rows["supplier_id"]), "product_id": rows["product_id"],
             "product_name": names.of("products", rows["product_id"]), "site_id": rows["site_id"],
-            "category": rows["category"], "region": rows["region"], "state": rows["state"], "ordered_on": rows["ordered_on"],
-            "first_promised_on": rows["first_promised_on"], "promised_on": rows["promised_on"], "need_on": rows["need_on"],
+            "category": rows["category"], "region": rows["region"], "state": rows["state"],
+            "ordered_on": rows["ordered_on"], "first_promised_on": rows["first_promised_on"],
+            "promised_on": rows["promised_on"], "need_on": rows["need_on"],
             "pushes": rows["pushes"].astype(int), "open_units": rows["open_units"], "open_value": value, "p_late": p,
             "p_late_last_week": _last(rows["po_line_id"], last_week, "p_late"), "base_rate": base_rate,
         }
@@ -96,7 +97,8 @@ def shift_risk(
             "window_end": begin + pd.to_timedelta(7 * rows["length_weeks"] - 1, unit="D"), "p_up": p["p_up"],
             "p_down": p["p_down"], "p_up_last_week": _last(key, last_week, "p_up"),
             "p_down_last_week": _last(key, last_week, "p_down"), "base_rate_up": base_rates["up"],
-            "base_rate_down": base_rates["down"], "baseline_units": rows["baseline_units"], "noise_units": rows["noise_units"],
+            "base_rate_down": base_rates["down"], "baseline_units": rows["baseline_units"],
+            "noise_units": rows["noise_units"],
             "down_at_units": rows["down_at_units"], "up_at_units": rows["up_at_units"], "units_p10": units[:, 0],
             "units_p50": units[:, 1], "units_p90": units[:, 2], "unit_price": rows["unit_price"],
             "value_at_risk": cents((p["p_up"] * above + p["p_down"] * below) * rows["unit_price"]),
@@ -174,8 +176,8 @@ def level(p: pd.Series) -> np.ndarray:
 
 
 def watchlist(
-    delays: pd.DataFrame | None, shifts: pd.DataFrame | None, capacity: Mapping[str, int], last_week: pd.DataFrame, as_of: pd.Timestamp,
-    currency: str,
+    delays: pd.DataFrame | None, shifts: pd.DataFrame | None, capacity: Mapping[str, int], last_week: pd.DataFrame,
+    as_of: pd.Timestamp, currency: str,
 ) -> pd.DataFrame:  # fmt: skip
     """Return `watchlist`: what each function can still act on, as many rows as it can work on in three weeks.
 
@@ -210,8 +212,8 @@ def _change(now: float, then: float, any_last_week: bool) -> str:
     return f"{points:+d} points since last week" if points else "as last week"
 
 
-WATCHED = ("row_id", "supplier_id", "product_id", "site_id", "value_at_risk", "driver_1", "driver_2", "driver_3", "evidence_n",
-           "published_by", "model_version")  # fmt: skip
+WATCHED = ("row_id", "supplier_id", "product_id", "site_id", "value_at_risk", "driver_1", "driver_2", "driver_3",
+           "evidence_n", "published_by", "model_version")  # fmt: skip
 
 
 def _delay_watch(delays: pd.DataFrame, as_of: pd.Timestamp, currency: str) -> pd.DataFrame:
@@ -230,8 +232,8 @@ def _delay_watch(delays: pd.DataFrame, as_of: pd.Timestamp, currency: str) -> pd
         "Ask the supplier to confirm the date; check a second source",
     )  # fmt: skip
     return due[list(WATCHED)].assign(
-        kind="supplier delay", what=due["supplier_name"] + ": " + due["product_name"], p=due["p_late"], level=level(due["p_late"]),
-        impact=impact, owner=np.where(soon, "logistics", "procurement"), next_step=step,
+        kind="supplier delay", what=due["supplier_name"] + ": " + due["product_name"], p=due["p_late"],
+        level=level(due["p_late"]), impact=impact, owner=np.where(soon, "logistics", "procurement"), next_step=step,
         act_by=np.minimum(due["promised_on"] - DAY, as_of + 7 * DAY),
     )  # fmt: skip
 

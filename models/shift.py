@@ -60,22 +60,22 @@ class ShiftModel(BaseEstimator):
         self, X: pd.DataFrame, y: ArrayLike, *, deviation: ArrayLike, as_of: ArrayLike, matured_on: ArrayLike, cut: Any
     ) -> Self:
         """Learn from windows matured by `cut`: y 0 down, 1 steady, 2 up, NaN unknown; `deviation` (Y − Σb)/σ."""
-        y, z = np.asarray(y, float), np.clip(np.asarray(deviation, float), -MAX_Z, MAX_Z)
-        as_of, matured_on = np.asarray(as_of), np.asarray(matured_on)
+        label, z = np.asarray(y, float), np.clip(np.asarray(deviation, float), -MAX_Z, MAX_Z)
+        asked, matured = np.asarray(as_of), np.asarray(matured_on)
         self.encoder_ = Encoder().fit(X)
         block = self.encoder_.transform(X)
-        order = canonical_order(block, y, z, day_numbers(as_of), day_numbers(matured_on))
-        block, y, z, as_of, matured_on = block[order], y[order], z[order], as_of[order], matured_on[order]
+        order = canonical_order(block, label, z, day_numbers(asked), day_numbers(matured))
+        block, label, z, asked, matured = block[order], label[order], z[order], asked[order], matured[order]
         self.usual_ = pd.Series(medians(block), self.encoder_.columns_)
-        self.base_rates_ = _rates(y)
-        early, late = calibration_split(as_of, matured_on, cut=cut, weeks=self.calibration_weeks)
+        self.base_rates_ = _rates(label)
+        early, late = calibration_split(asked, matured, cut=cut, weeks=self.calibration_weeks)
         self.class_map_: Any = calibration.MultiCalibrator("none").fit(np.full((3, 3), 1 / 3), [0, 1, 2])
         self.quantile_map_ = calibration.ConformalShift(LEVELS)
         if len(early) >= 200 and len(late) >= 100:
-            self._calibrate(block, y, z, as_of, early, late)
+            self._calibrate(block, label, z, asked, early, late)
         else:
             self.quantile_map_.fit(np.zeros((0, 3)), [], [])
-        self.booster_ = self._train_classes(block, y)
+        self.booster_ = self._train_classes(block, label)
         self.quantile_boosters_ = self._train_quantiles(block, z)
         return self
 
