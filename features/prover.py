@@ -91,16 +91,16 @@ def _world(con: duckdb.DuckDBPyConnection, as_of: date, how: str) -> Iterator[du
     """Yield a connection in which every contract table shows the facts known before `as_of`, others as `how` says."""
     home = con.execute("SELECT current_schema()").fetchall()[0][0]
     proof = con.cursor()
-    proof.execute("DROP SCHEMA IF EXISTS proof CASCADE")
-    proof.execute("CREATE SCHEMA proof")
+    schema = f"proof_{id(proof)}"  # of its own: two proofs may run side by side
+    proof.execute(f"CREATE SCHEMA {schema}")
     try:
         for table in TABLES:
-            proof.execute(f"CREATE VIEW proof.{table.name} AS {_view(con, table, home, as_of, how)}")
-        proof.execute("SET schema = 'proof'")
+            proof.execute(f"CREATE VIEW {schema}.{table.name} AS {_view(con, table, home, as_of, how)}")
+        proof.execute(f"SET schema = '{schema}'")
         yield proof
     finally:
         proof.execute(f"SET schema = '{home}'")
-        proof.execute("DROP SCHEMA proof CASCADE")
+        proof.execute(f"DROP SCHEMA {schema} CASCADE")
         proof.close()
 
 

@@ -169,10 +169,12 @@ def train(
         Train and compare, but register and promote nothing.
     """
     settings = _settings(common, tasks=task, as_of=as_of)
+    ready = _warming_up(settings)
     from pipelines.train import train as run_training
 
     day = settings.as_of_on(datetime.now(UTC).date())
     with working(f"training on what was known before {day}"):
+        ready()
         result = run_training(settings, as_of=day, tasks=settings.tasks, dry_run=dry_run)
     from pipelines import screen as screens
 
@@ -192,10 +194,12 @@ def score(*, as_of: date | None = None, dry_run: Annotated[bool, Flag] = False, 
         Say what would be published.
     """
     settings = _settings(common, as_of=as_of)
+    ready = _warming_up(settings)
     from pipelines.score import score as run_scoring
 
     day = settings.as_of_on(datetime.now(UTC).date())
     with working(f"scoring {day}"):
+        ready()
         result = run_scoring(settings, as_of=day, dry_run=dry_run)
     from pipelines import screen as screens
 
@@ -250,6 +254,8 @@ def demo(*, scale: str | None = None, seed: Count | None = None, common: Common 
     }
     if not any((common.workspace / "data").glob("*")):
         steps = {"simulate": lambda: simulate(scale=scale, seed=seed, common=common)} | steps
+    common.workspace.mkdir(parents=True, exist_ok=True)
+    _warming_up(_settings(common))
     said: dict[str, Any] = {}
     code, complaint = 0, ""
     for name, step in steps.items():
@@ -293,6 +299,12 @@ def _settings(common: Common, **flags: Any) -> "Settings":
     settings = load(common.workspace, **flags)
     apply_environment(settings)
     return settings
+
+
+def _warming_up(settings: "Settings") -> Callable[[], None]:
+    from pipelines.warmup import warm_up
+
+    return warm_up(settings.workspace)
 
 
 def _write_new(path: Path, text: str) -> list[str]:

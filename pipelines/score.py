@@ -22,7 +22,7 @@ from models.hazard import arrival_days, tied_to
 from models.record import published_record
 from pipelines import publish, tracking
 from pipelines.settings import GateRefused, Settings
-from pipelines.steps import step
+from pipelines.steps import side_by_side, step
 from pipelines.world import World, delay_rows, open_world, request, shift_rows
 
 EXPLAINED = 5_000  # rows with drivers, by value at risk: more than anybody reads in a week
@@ -56,10 +56,10 @@ def score(settings: Settings, *, as_of: date, dry_run: bool = False) -> dict[str
         git_sha=tracking.git_sha(), params=settings.public(),
     ) as run:  # fmt: skip
         tables: dict[str, pd.DataFrame] = {}
-        if "delay" in champions:
-            tables |= step(score_delays, "score open lines")(world, champions["delay"])
-        if "shift" in champions:
-            tables |= step(score_shifts, "score demand")(world, champions["shift"])
+        score_one = {"delay": (score_delays, "score open lines"), "shift": (score_shifts, "score demand")}
+        parts = side_by_side({task: (*score_one[task], (world.beside(), c)) for task, c in champions.items()})
+        for part in parts.values():
+            tables |= part
         tables |= step(summarise, "rank and sum up")(world, champions, tables)
         release = step(put_out, "publish")(world, champions, tables, dry_run)
         result = _result(release, tables, champions)
@@ -185,8 +185,9 @@ def put_out(
 ) -> publish.Publication:
     """Publish the week, or say what would be."""
     return publish.publish(
-        world.settings.workspace, tables, as_of=world.as_of, model_versions={t: c.version for t, c in champions.items()},
-        data_fingerprint=world.fingerprint, code_version=tracking.git_sha(), schema_version=risk.SCHEMA_VERSION,
+        world.settings.workspace, tables, as_of=world.as_of,
+        model_versions={t: c.version for t, c in champions.items()}, data_fingerprint=world.fingerprint,
+        code_version=tracking.git_sha(), schema_version=risk.SCHEMA_VERSION,
         published_at=datetime.now(UTC).replace(tzinfo=None), dry_run=dry_run, nullable=risk.NULLABLE,
     )  # fmt: skip
 
@@ -194,13 +195,17 @@ def put_out(
 def _result(
     release: publish.Publication, tables: Mapping[str, pd.DataFrame], champions: Mapping[str, Champion]
 ) -> dict[str, Any]:
+    models = {
+        task: {"version": c.version, "publishes": c.publishes, "trained_to": c.forecaster.facts.cut}
+        for task, c in champions.items()
+    }
     return {
         "status": release.status, "publication_id": release.publication_id, "as_of": release.as_of,
-        "revision": release.revision, "rows": release.rows, "value_at_risk": risk.totals(tables),
-        "models": {t: {"version": c.version, "publishes": c.publishes, "trained_to": c.forecaster.facts.cut} for t, c in champions.items()},
+        "revision": release.revision, "rows": dict(release.rows), "value_at_risk": risk.totals(tables), "models": models,
     }  # fmt: skip
 
 
 def _paragraph(result: Mapping[str, Any], currency: str) -> str:
     money = ", ".join(f"{k.replace('_', ' ')} {currency} {v:,.0f}" for k, v in result["value_at_risk"].items())
-    return f"{result['status'].capitalize()} {result['publication_id']}: {sum(result['rows'].values()):,} rows. At risk: {money}."
+    said, rows = result["status"].capitalize(), sum(result["rows"].values())
+    return f"{said} {result['publication_id']}: {rows:,} rows. At risk: {money}."

@@ -1,6 +1,6 @@
 """Open the facts of a run and build the inputs of each task from them, the same way for training and scoring."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 
 import duckdb
@@ -29,6 +29,10 @@ class World:
     settings: Settings
     as_of: date
     fingerprint: str
+
+    def beside(self) -> "World":
+        """Return the same facts behind a connection of their own, for work at the same time."""
+        return replace(self, con=self.con.cursor())
 
     def has(self, task: str) -> bool:
         """Whether there is anything to predict: purchase lines for delays, orders for shifts, known before the day."""
@@ -72,7 +76,7 @@ def steps_to_learn_from(asked: Request, history_weeks: int) -> np.ndarray:
 
 
 def delay_rows(world: World, asked: Request, steps: np.ndarray, proofs: int) -> Matrix:
-    """Return the open lines at `steps`, after proving on `proofs` of the days that none of their inputs saw the future."""
+    """Return the open lines at `steps`, after proving on `proofs` of the days that no input saw the future."""
     whole = delay_matrix(world.con, asked, steps)
     prove_no_leak(world.con, delay_matrix, asked, whole, DELAY_KEY, _sample(whole, proofs))
     return whole

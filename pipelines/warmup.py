@@ -1,0 +1,39 @@
+"""Start what takes seconds beside other work: Prefect's temporary server and MLflow's first migration."""
+
+import contextlib
+import threading
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+from pipelines.settings import load
+
+
+def warm_up(workspace: Path) -> Callable[[], None]:
+    """Begin in the background, once, and return what waits for it.
+
+    The environment must have been applied. What fails here is met again, and told, where it is used.
+    """
+    return _begun(workspace.resolve()).join
+
+
+@cache
+def _begun(workspace: Path) -> threading.Thread:
+    thread = threading.Thread(target=_start, args=(workspace,), name="warm-up", daemon=True)
+    thread.start()
+    return thread
+
+
+def _start(workspace: Path) -> None:
+    with contextlib.suppress(Exception):
+        from prefect.settings import get_current_settings
+
+        chosen = get_current_settings()
+        if not chosen.api.url and chosen.server.ephemeral.enabled:  # else the user's own server, or none wanted
+            from prefect.server.api.server import SubprocessASGIServer
+
+            SubprocessASGIServer().start()
+    with contextlib.suppress(Exception):
+        from pipelines import tracking
+
+        tracking.open_store(load(workspace))
