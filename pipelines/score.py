@@ -49,30 +49,33 @@ def score(settings: Settings, *, as_of: date, dry_run: bool = False) -> dict[str
     Returns what `bullwhip score --json` prints.
     """
     began = time.monotonic()
-    world = step(open_world, "read")(settings, as_of)
-    champions = step(find_champions, "find champions")(world)
-    with tracking.run(
-        settings, flow="score", flow_run_id=str(runtime.flow_run.id), as_of=as_of, data_fingerprint=world.fingerprint,
-        git_sha=tracking.git_sha(), params=settings.public(),
-    ) as run:  # fmt: skip
-        tables: dict[str, pd.DataFrame] = {}
-        score_one = {"delay": (score_delays, "score open lines"), "shift": (score_shifts, "score demand")}
-        parts = side_by_side({task: (*score_one[task], (world.beside(), c)) for task, c in champions.items()})
-        for part in parts.values():
-            tables |= part
-        tables |= step(summarise, "rank and sum up")(world, champions, tables)
-        release = step(put_out, "publish")(world, champions, tables, dry_run)
-        result = _result(release, tables, champions)
-        run.log_metrics(
-            {f"rows.{k}": v for k, v in result["rows"].items()}
-            | {f"value_at_risk.{k}": v for k, v in result["value_at_risk"].items()}
-        )
-        run.log_dict(result, "result")
-        run.tag(publication_id=release.publication_id, status=release.status)
+    with step(open_world, "read")(settings, as_of) as world:
+        champions = step(find_champions, "find champions")(world)
+        with tracking.run(
+            settings, flow="score", flow_run_id=str(runtime.flow_run.id), as_of=as_of,
+            data_fingerprint=world.fingerprint, git_sha=tracking.git_sha(), params=settings.public(),
+        ) as run:  # fmt: skip
+            tables = _risk_tables(world, champions)
+            release = step(put_out, "publish")(world, champions, tables, dry_run)
+            result = _result(release, tables, champions)
+            run.log_metrics(
+                {f"rows.{k}": v for k, v in result["rows"].items()}
+                | {f"value_at_risk.{k}": v for k, v in result["value_at_risk"].items()}
+            )
+            run.log_dict(result, "result")
+            run.tag(publication_id=release.publication_id, status=release.status)
     create_markdown_artifact(
         _paragraph(result, settings.currency), key="bullwhip-score", description=f"Scores as of {as_of}"
     )
     return {**result, "mlflow_run_id": run.run_id, "seconds": round(time.monotonic() - began, 1)}
+
+
+def _risk_tables(world: World, champions: Mapping[str, Champion]) -> dict[str, pd.DataFrame]:
+    """Score the tasks side by side, then rank and sum up what came of both."""
+    score_one = {"delay": (score_delays, "score open lines"), "shift": (score_shifts, "score demand")}
+    parts = side_by_side({task: (*score_one[task], (world.beside(), c)) for task, c in champions.items()})
+    tables = {name: table for part in parts.values() for name, table in part.items()}
+    return tables | step(summarise, "rank and sum up")(world, champions, tables)
 
 
 def find_champions(world: World) -> dict[str, Champion]:
@@ -201,7 +204,8 @@ def _result(
     }
     return {
         "status": release.status, "publication_id": release.publication_id, "as_of": release.as_of,
-        "revision": release.revision, "rows": dict(release.rows), "value_at_risk": risk.totals(tables), "models": models,
+        "revision": release.revision, "rows": dict(release.rows), "value_at_risk": risk.totals(tables),
+        "models": models,
     }  # fmt: skip
 
 

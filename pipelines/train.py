@@ -39,7 +39,7 @@ def train(
     Returns per task what `bullwhip train --json` prints. Nothing is registered in a dry run.
     """
     world = step(open_world, "read")(settings, as_of)
-    with tracking.run(
+    with world, tracking.run(
         settings, flow="train", flow_run_id=str(runtime.flow_run.id), as_of=as_of, data_fingerprint=world.fingerprint,
         git_sha=tracking.git_sha(), params=settings.public(),
     ) as run:  # fmt: skip

@@ -1,6 +1,6 @@
 """Open the facts of a run and build the inputs of each task from them, the same way for training and scoring."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 
 import duckdb
@@ -22,17 +22,35 @@ WARM_UP_WEEKS = 8  # without so much history a row can only tell that it knows n
 
 @dataclass(frozen=True, slots=True, eq=False)
 class World:
-    """The facts of one run, held to their contracts, and the day it is about."""
+    """The facts of one run, held to their contracts, and the day it is about; to be used in a `with` statement.
 
-    con: duckdb.DuckDBPyConnection
+    Prefect keeps what steps were given until the process ends, and DuckDB then complains of connections that are still
+    there: so they are in lists, which are empty after the `with`.
+    """
+
+    connection: list[duckdb.DuckDBPyConnection]
     verdicts: tuple[Verdict, ...]
     settings: Settings
     as_of: date
     fingerprint: str
+    others: list["World"] = field(default_factory=list, repr=False)
+
+    @property
+    def con(self) -> duckdb.DuckDBPyConnection:
+        return self.connection[0]
 
     def beside(self) -> "World":
         """Return the same facts behind a connection of their own, for work at the same time."""
-        return replace(self, con=self.con.cursor())
+        other = replace(self, connection=[self.con.cursor()])
+        self.others.append(other)
+        return other
+
+    def __enter__(self) -> "World":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for world in (*self.others, self):
+            world.connection.pop().close()
 
     def has(self, task: str) -> bool:
         """Whether there is anything to predict: purchase lines for delays, orders for shifts, known before the day."""
@@ -54,7 +72,7 @@ def open_world(settings: Settings, as_of: date) -> World:
     con, verdicts = sources.load(
         settings, now=max(datetime.now(UTC), datetime(as_of.year, as_of.month, as_of.day, tzinfo=UTC))
     )
-    return World(con, verdicts, settings, as_of, sources.fingerprint(con))
+    return World([con], verdicts, settings, as_of, sources.fingerprint(con))
 
 
 def request(world: World, task: str, terms: Terms | None = None) -> Request:
