@@ -8,13 +8,23 @@ import pandas as pd
 
 from features.labels import late_as_known
 from models import metrics
-from models.baselines import predict_rules
+from models.baselines import delay_rule_rows, predict_rules
 from models.delay import DelayModel
-from models.forecasters import delay_rule_rows, fit_delay_rules, fit_shift_rules, shift_rule_rows
+from models.forecasters import fit_delay_rules, fit_shift_rules, shift_rule_rows
 from models.shift import ShiftModel
 from models.splits import Fold, walk_forward
 
 DIRECTIONS = {"down": 0, "up": 2}
+WINDOW_KEYS = (
+    "product_id",
+    "site_id",
+    "window",
+    "as_of",
+    "matured_on",
+    "actual_units",
+    "baseline_units",
+    "noise_units",
+)
 
 
 def delay_walk(
@@ -68,28 +78,17 @@ def shift_walk(
         judged = learn[known[learn]]
         rules = predict_rules(fit_shift_rules(rows.iloc[judged], y[judged]), shift_rule_rows(rows.iloc[test]))
         mine = rows.iloc[test]
-        keys = [
-            "product_id",
-            "site_id",
-            "window",
-            "as_of",
-            "matured_on",
-            "actual_units",
-            "baseline_units",
-            "noise_units",
-        ]
-        out = mine[keys].reset_index(drop=True).assign(fold=str(fold.cut), y=y[test])
-        p, units = (
-            model.predict_proba(X.iloc[test]),
-            model.predict_units(X.iloc[test], mine["baseline_units"], mine["noise_units"]),
-        )
+        out = mine[list(WINDOW_KEYS)].reset_index(drop=True).assign(fold=str(fold.cut), y=y[test])
+        p = model.predict_proba(X.iloc[test])
+        units = model.predict_units(X.iloc[test], mine["baseline_units"], mine["noise_units"])
         columns = {f"p_{d}": p[:, k] for d, k in DIRECTIONS.items()}
         columns |= {f"p_{d}_{name}": q[:, k] for name, q in rules.items() for d, k in DIRECTIONS.items()}
         columns |= {f"units_p{level}": units[:, k] for k, level in enumerate((10, 50, 90))}
         return out.assign(**columns)
 
     found = walk_forward(rows["as_of"], rows["matured_on"], end=end, folds=folds, fold_weeks=fold_weeks)
-    return pd.concat(map(one, found), ignore_index=True) if found else pd.DataFrame()
+    walked = [one(fold) for fold in found if known[fold.test_idx].any()]
+    return pd.concat(walked, ignore_index=True) if walked else pd.DataFrame()
 
 
 def stacked(walk: pd.DataFrame) -> pd.DataFrame:

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit
 
+from features.suppliers import late_counts
 from models.calibration import class_codes, fit_logistic, logit
 
 DELAY = (0, 1)  # on time, late
@@ -324,3 +325,27 @@ def rule_from_dict(state: Mapping[str, Any]) -> Any:
     if state.get("kind") not in kinds:
         raise ValueError(f"unknown rule kind {state.get('kind')!r}; expected one of {sorted(kinds)}")
     return kinds[state["kind"]]._from_state(state)
+
+
+RULE_INPUTS = {
+    "days_to_promise", "age_days", "pushes", "supplier_product_last_outcome", "chain_late_share_52w",
+    "supplier_late_share_52w", "supplier_matured_lines_52w", "site_supplier_late_share_52w",
+    "site_supplier_matured_lines_52w",
+}  # fmt: skip
+
+
+def delay_rule_rows(X: pd.DataFrame, y: np.ndarray | None = None) -> pd.DataFrame:
+    """Return the facts that the naive rules read, out of the delay inputs; `y` is added for fitting."""
+    supplier = late_counts(X, "supplier", "chain")
+    lane = late_counts(X, "site_supplier", "supplier")
+    rows = pd.DataFrame(
+        {
+            "days_to_promise": X["days_to_promise"].to_numpy(float), "age_days": X["age_days"].to_numpy(float),
+            "pushes": X["pushes"].to_numpy(float),
+            "last_outcome": np.rint(X["supplier_product_last_outcome"].to_numpy(float)),
+            "supplier_matured_52w": supplier[0], "supplier_late_52w": supplier[1],
+            "site_supplier_matured_52w": lane[0], "site_supplier_late_52w": lane[1],
+        },
+        index=X.index,
+    )  # fmt: skip
+    return rows if y is None else rows.assign(y=y.astype(int))

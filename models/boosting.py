@@ -18,6 +18,7 @@ STEADY: dict[str, Any] = {
     "verbosity": -1,
     "max_bin": 127,  # half the histogram work of 255 at no measurable loss on our data
 }
+NUMBERS = "fiub"  # kinds of column that are taken as they are
 
 
 class Encoder:
@@ -33,14 +34,14 @@ class Encoder:
         self.columns_ = list(X.columns)
         self.vocabularies_: dict[str, list[str]] = {}
         for name in X.columns:
-            if X[name].dtype.kind not in "fiub":
+            if X[name].dtype.kind not in NUMBERS:
                 counts = X[name].dropna().astype(str).value_counts()
                 self.vocabularies_[name] = sorted(counts.index[counts >= self.min_count])
         return self
 
     def transform(self, X: pd.DataFrame) -> np.ndarray:
         """Return C-ordered float32 [row, column] in the fitted order of columns; a column X lacks is missing."""
-        if list(X.columns) == self.columns_ and not self.vocabularies_:
+        if list(X.columns) == self.columns_ and all(kind.kind in NUMBERS for kind in X.dtypes):
             return np.ascontiguousarray(X.to_numpy(np.float32))
         block = np.full((len(X), len(self.columns_)), np.nan, np.float32)
         for k, name in enumerate(self.columns_):
@@ -71,9 +72,18 @@ def train(
     block: np.ndarray, y: np.ndarray, params: Mapping[str, Any], *, rounds: int, seed: int, threads: int = 0,
     categorical: Sequence[int] = (),
 ) -> lgb.Booster:  # fmt: skip
-    """Return a booster; rows are expected in `canonical_order`, since sums and samples of rows depend on theirs."""
+    """Return a booster; rows are expected in `canonical_order`, since sums and samples of rows depend on theirs.
+
+    Without any row it learns from one row of missing values per class, so that each is as likely as the others.
+    """
+    if not len(y):
+        y = np.arange({"binary": 2}.get(params["objective"], params.get("num_class", 1)), dtype=float)
+        block = np.full((len(y), block.shape[1]), np.nan, np.float32)
+    params = {**STEADY, **params, "seed": seed, "num_threads": threads}
+    if len(y) < 20:
+        params["bagging_freq"] = 0  # a sample of so few may be empty
     data = lgb.Dataset(block, y, categorical_feature=list(categorical), free_raw_data=True)
-    return lgb.train({**STEADY, **params, "seed": seed, "num_threads": threads}, data, num_boost_round=rounds)
+    return lgb.train(params, data, num_boost_round=rounds)
 
 
 def canonical_order(block: np.ndarray, *columns: np.ndarray) -> np.ndarray:

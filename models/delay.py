@@ -9,11 +9,11 @@ import lightgbm as lgb
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
-from scipy.optimize import brentq
-from scipy.special import expit
 from sklearn.base import BaseEstimator, ClassifierMixin
 
 from models import calibration
+from models.baselines import RULE_INPUTS, LogisticSix, delay_rule_rows, rule_from_dict
+from models.blend import at_level, blend, choose_weight
 from models.boosting import Encoder, canonical_order, day_numbers, train
 from models.splits import calibration_split
 
@@ -28,6 +28,10 @@ PARAMS: dict[str, Any] = {
     "lambda_l2": 8.0,
 }
 ROUNDS = 220
+# Inputs the trees do not hear. They are the same for very many rows of a day, so trees learn days by heart with them:
+# without them the Brier score fell from 0.1316 to 0.1284 on two later quarters of a marketplace, and on a simulated
+# chain from 0.1884 to 0.1824. What they say of a row reaches it through the priors of its supplier's shares.
+UNHEARD = ("chain_", "category_", "region_", "order_month", "promise_month")
 
 
 class DelayModel(ClassifierMixin, BaseEstimator):
@@ -38,7 +42,9 @@ class DelayModel(ClassifierMixin, BaseEstimator):
     rows and inherits the map. More than `max_rows` rows are thinned at random: they are snapshots of the same lines,
     and 60,000 taught as much as 180,000. The map corrects the shape of the forecasts, not their level: the first
     booster is moved to the level of its calibration weeks beforehand, since the kept booster has seen those weeks and a
-    level corrected twice is wrong once. With too few rows to calibrate the map is the identity.
+    level corrected twice is wrong once. With too few rows to calibrate the map is the identity. The same weeks decide
+    how far the trees lean on a six-input logistic regression, which drifts less (`models.blend`). n rows without one
+    late line do not prove "never": P is held inside [1/(n + 2), 1 − 1/(n + 2)]; learnt from no row at all it is ½.
     """
 
     def __init__(
@@ -56,20 +62,31 @@ class DelayModel(ClassifierMixin, BaseEstimator):
         """Learn from rows matured by `cut`; X [row, feature], y 0 or 1."""
         outcome, asked, matured = np.asarray(y, np.float64), np.asarray(as_of), np.asarray(matured_on)
         self.classes_ = np.array([0, 1])
-        self.encoder_ = Encoder().fit(X)
+        self.encoder_ = Encoder().fit(X[[name for name in X if not name.startswith(UNHEARD)]])
         block = self.encoder_.transform(X)
         order = canonical_order(block, outcome, day_numbers(asked), day_numbers(matured))
         block, late, asked, matured = block[order], outcome[order], asked[order], matured[order]
         self.base_rate_ = float(late.mean()) if len(late) else 0.5
+        self.edge_ = 1 / (len(late) + 2)
         self.usual_ = pd.Series(medians(block), self.encoder_.columns_)
+        facts = delay_rule_rows(X.iloc[order]) if set(X) >= RULE_INPUTS else None
+        self.weight_, self.steady_ = 1.0, None
         before, since = calibration_split(asked, matured, cut=cut, weeks=self.calibration_weeks)
         self.calibrator_: Any = calibration.Identity().fit([0.5], [0])
         if len(before) >= 200 and len(since) >= 100 and 0 < late[before].sum() < len(before):
             first = self._train(block[before], late[before])
             weeks = asked[since].astype("datetime64[W]")
-            raw = at_level(np.asarray(first.predict(block[since])), late[since].mean())
+            guess = np.asarray(first.predict(block[since], num_threads=self.threads))
+            if facts is not None:
+                steady = LogisticSix().fit(facts.iloc[before].assign(y=late[before].astype(int)))
+                other = steady.predict(facts.iloc[since])
+                self.weight_ = choose_weight(guess, other, late[since])
+                guess = blend(guess, other, self.weight_)
+            raw = at_level(guess, late[since].mean())
             self.calibrator_ = calibration.choose(raw, late[since], weeks)
         self.booster_ = self._train(block, late)
+        if self.weight_ < 1 and facts is not None:
+            self.steady_ = LogisticSix().fit(facts.assign(y=late.astype(int)))
         return self
 
     def _train(self, block: np.ndarray, y: np.ndarray) -> lgb.Booster:
@@ -83,7 +100,10 @@ class DelayModel(ClassifierMixin, BaseEstimator):
 
     def predict_proba(self, X: pd.DataFrame) -> np.ndarray:
         """Return P(on time), P(late) [row, 2]."""
-        late = self.calibrator_.transform(self.booster_.predict(self.encoder_.transform(X), num_threads=self.threads))
+        raw = self.booster_.predict(self.encoder_.transform(X), num_threads=self.threads)
+        if self.steady_ is not None:
+            raw = blend(np.asarray(raw), self.steady_.predict(delay_rule_rows(X)), self.weight_)
+        late = np.clip(self.calibrator_.transform(raw), self.edge_, 1 - self.edge_)
         return np.column_stack([1 - late, late])
 
     def predict(self, X: pd.DataFrame) -> np.ndarray:
@@ -96,7 +116,9 @@ class DelayModel(ClassifierMixin, BaseEstimator):
         self.booster_.save_model(folder / "model.lgb")
         state = {
             "params": self.get_params(), "encoder": self.encoder_.to_dict(), "calibrator": self.calibrator_.to_dict(),
-            "base_rate": self.base_rate_, "usual": list(map(float, self.usual_)),
+            "base_rate": self.base_rate_, "edge": self.edge_,
+            "weight": self.weight_, "steady": None if self.steady_ is None else self.steady_.to_dict(),
+            "usual": [None if np.isnan(v) else v for v in self.usual_],
         }  # fmt: skip
         (folder / "model.json").write_text(json.dumps(state))
 
@@ -109,21 +131,16 @@ class DelayModel(ClassifierMixin, BaseEstimator):
         new.booster_ = lgb.Booster(model_file=folder / "model.lgb")
         new.encoder_ = Encoder.from_dict(state["encoder"])
         new.calibrator_ = calibration.from_dict(state["calibrator"])
-        new.base_rate_ = state["base_rate"]
-        new.usual_ = pd.Series(state["usual"], new.encoder_.columns_)
+        new.weight_, new.steady_ = state["weight"], state["steady"] and rule_from_dict(state["steady"])
+        new.base_rate_, new.edge_ = state["base_rate"], state["edge"]
+        new.usual_ = pd.Series(state["usual"], new.encoder_.columns_, dtype=float)
         return new
-
-
-def at_level(p: np.ndarray, mean: float) -> np.ndarray:
-    """Return p moved by one constant on the logit scale so that its mean is `mean`."""
-    raw = calibration.logit(p)
-    if not 0 < mean < 1:
-        return p
-    return expit(raw + brentq(lambda shift: expit(raw + shift).mean() - mean, -30, 30))
 
 
 def medians(block: np.ndarray) -> np.ndarray:
     """Return each column's median over a sample of rows, NaN for a column without values."""
     sample = block[:: max(len(block) // 20_000, 1)]
+    if not len(sample):
+        return np.full(block.shape[1], np.nan)
     empty = np.isnan(sample).all(axis=0)
     return np.where(empty, np.nan, np.nanmedian(np.where(empty, 0.0, sample), axis=0))

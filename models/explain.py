@@ -15,11 +15,16 @@ RAISES, LOWERS = "▲", "▼"
 
 
 def number(value: float, digits: int = 0) -> str:
-    return f"{value:,.{digits}f}"
+    return f"{round(value, digits) + 0.0:,.{digits}f}"  # −0.0 + 0.0 is 0.0
 
 
 def share(value: float) -> str:
-    return f"{value:.0%}".replace("%", " %")
+    return f"{number(100 * value)} %"
+
+
+def plain(value: float) -> str:
+    """Return a number without a unit: one digit only where it is small and not whole."""
+    return number(value, 0 if abs(value) >= 100 or value == round(value) else 1)
 
 
 def counted(value: float, word: str) -> str:
@@ -68,7 +73,7 @@ class _Teller(string.Formatter):
             return value
         if format_spec in FORMS:
             return FORMS[format_spec](value)
-        return UNITS.get(self.unit, lambda v: number(v, 0 if abs(v) >= 100 else 1))(value)
+        return UNITS.get(self.unit, plain)(value)
 
 
 def tell(feature: Feature, value: Any, usual: float) -> str:

@@ -11,8 +11,7 @@ import pandas as pd
 
 from features.labels import ShiftTerms
 from features.panels import Terms
-from features.suppliers import late_counts
-from models.baselines import DELAY_RULES, SHIFT_RULES, Rule, fit_rules, rule_from_dict
+from models.baselines import DELAY_RULES, SHIFT_RULES, Rule, delay_rule_rows, fit_rules, rule_from_dict
 from models.delay import DelayModel
 from models.hazard import ArrivalModel
 from models.shift import ShiftModel
@@ -96,23 +95,6 @@ def load(folder: Path) -> DelayForecaster | ShiftForecaster:
     """Read a forecaster of either task from its folder."""
     task = json.loads((folder / "forecaster.json").read_text())["task"]
     return DelayForecaster.load(folder) if task == "delay" else ShiftForecaster.load(folder)
-
-
-def delay_rule_rows(X: pd.DataFrame, y: np.ndarray | None = None) -> pd.DataFrame:
-    """Return the facts that the naive rules read, out of the delay inputs; `y` is added for fitting."""
-    supplier = late_counts(X, "supplier", "chain")
-    lane = late_counts(X, "site_supplier", "supplier")
-    rows = pd.DataFrame(
-        {
-            "days_to_promise": X["days_to_promise"].to_numpy(float), "age_days": X["age_days"].to_numpy(float),
-            "pushes": X["pushes"].to_numpy(float),
-            "last_outcome": np.rint(X["supplier_product_last_outcome"].to_numpy(float)),
-            "supplier_matured_52w": supplier[0], "supplier_late_52w": supplier[1],
-            "site_supplier_matured_52w": lane[0], "site_supplier_late_52w": lane[1],
-        },
-        index=X.index,
-    )  # fmt: skip
-    return rows if y is None else rows.assign(y=y.astype(int))
 
 
 def shift_rule_rows(rows: pd.DataFrame, y: np.ndarray | None = None) -> pd.DataFrame:

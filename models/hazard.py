@@ -13,9 +13,12 @@ from sklearn.base import BaseEstimator
 
 from models.boosting import Encoder, canonical_order, train
 
-BEGIN = np.array([0, 1, 2, 3, 4, 5, 8, 11, 16, 21, 31, 46])  # first day of each bucket after the as-of
-END = np.array([1, 2, 3, 4, 5, 8, 11, 16, 21, 31, 46, 66])  # day after its last
-LONGEST = 366  # days ahead that the curve is drawn; a line not expected by then has this as its day
+# First day of each bucket after the as-of, and the day after its last. Buckets beyond 65 days are wide, but a promise
+# that far ahead still has its own: one hazard from there on would spread such a line evenly over the year.
+BEGIN = np.array([0, 1, 2, 3, 4, 5, 8, 11, 16, 21, 31, 46, 66, 91, 131, 181, 261])
+END = np.append(BEGIN[1:], 366)
+LONGEST = int(END[-1])  # days ahead that the curve is drawn; a line not expected by then has this as its day
+LEAST_LOG = -600.0  # S stays a number that can be divided by
 QUANTILES = (0.1, 0.5, 0.8, 0.9)
 
 PARAMS: dict[str, Any] = {
@@ -35,7 +38,7 @@ class ArrivalModel(BaseEstimator):
 
     h_b is one LightGBM on person-period rows: for each snapshot one row per bucket until completion, cancellation or
     the cut (right-censored, so immature lines teach too), with the bucket and its place relative to the promise as
-    inputs (Singer & Willett 1993; Suresh et al. 2022). Beyond the last bucket its daily hazard goes on.
+    inputs (Singer & Willett 1993; Suresh et al. 2022). Inside a bucket its hazard is the same every day.
     """
 
     def __init__(
@@ -61,6 +64,8 @@ class ArrivalModel(BaseEstimator):
         block, (due, done, seen) = block[keep], (a[keep] for a in days)
         row, bucket, hit = person_periods(done, seen)
         inputs = np.column_stack([block[row], self._place(bucket, due[row])]).astype(np.float32)
+        if not len(row):  # nothing was ever watched for a day: nothing is known to arrive
+            inputs, hit = np.full((1, inputs.shape[1]), np.nan, np.float32), np.zeros(1)
         small = max(min(PARAMS["min_data_in_leaf"], len(row) // 40), 2)
         self.booster_ = train(
             inputs, hit.astype(float), {**PARAMS, "min_data_in_leaf": small, **(self.params or {})},
@@ -80,9 +85,7 @@ class ArrivalModel(BaseEstimator):
         inputs = np.column_stack([block[row], self._place(bucket, due[row])]).astype(np.float32)
         hazard = np.asarray(self.booster_.predict(inputs, num_threads=self.threads)).reshape(n, len(BEGIN))
         daily = np.log1p(-np.clip(hazard, 1e-6, 1 - 1e-6)) / (END - BEGIN)
-        width = np.append(END - BEGIN, LONGEST - END[-1])
-        spread = np.repeat(np.column_stack([daily, daily[:, -1]]), width, axis=1)
-        return np.exp(np.cumsum(spread, axis=1))
+        return np.exp(np.maximum(np.cumsum(np.repeat(daily, END - BEGIN, axis=1), axis=1), LEAST_LOG))
 
     def save(self, folder: Path) -> None:
         """Write the model as text and JSON into `folder`."""
@@ -102,17 +105,15 @@ class ArrivalModel(BaseEstimator):
 
 
 def person_periods(completed_in: np.ndarray, watched: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return (row, bucket, completed in it) for every bucket of every snapshot that was seen whole or ended it.
+    """Return (row, bucket, completed in it) for every bucket that was watched whole, up to that of the completion.
 
-    A completion found to lie before the as-of, because its receipt was posted late, falls into the first bucket.
+    A bucket watched in part is left out whatever came of it: to keep it for the lines that completed and drop it for
+    those that did not would make arrivals look likelier than they are. A completion found to lie before the as-of,
+    because its receipt was posted late, falls into the first bucket.
     """
     done = np.where(np.isnan(completed_in), np.inf, np.maximum(completed_in, 0))
-    ended = done[:, None] < END
-    seen_whole = watched[:, None] >= END
-    before = done[:, None] >= BEGIN
-    use = before & (ended & (done <= watched)[:, None] | seen_whole)
-    row, bucket = np.nonzero(use)
-    return row, bucket, ended[row, bucket]
+    row, bucket = np.nonzero((done[:, None] >= BEGIN) & (watched[:, None] >= END))
+    return row, bucket, done[row] < END[bucket]
 
 
 def tied_to(survival: np.ndarray, due_in: np.ndarray, p_late: np.ndarray) -> np.ndarray:
@@ -121,13 +122,15 @@ def tied_to(survival: np.ndarray, due_in: np.ndarray, p_late: np.ndarray) -> np.
     Before the due day S becomes S^a with a = log p_late / log S(due), after it S is scaled by p_late / S(due).
     """
     known = ~np.isnan(p_late) & (due_in >= 0) & (due_in < survival.shape[1])
-    day = np.where(known, due_in, 0).astype(int)
-    at_due = np.clip(survival[np.arange(len(survival)), day], 1e-9, 1 - 1e-9)
-    p = np.clip(p_late, 1e-9, 1 - 1e-9)
-    power, scale = np.log(p) / np.log(at_due), p / at_due
+    bent = survival.copy()
+    S, day, p = survival[known], due_in[known].astype(int)[:, None], np.clip(p_late[known], 1e-9, 1 - 1e-9)[:, None]
+    at_due = np.clip(np.take_along_axis(S, day, axis=1), np.exp(LEAST_LOG), 1 - 1e-12)
     days = np.arange(survival.shape[1])
-    bent = np.where(days <= day[:, None], survival ** power[:, None], survival * scale[:, None])
-    return np.where(known[:, None], bent, survival)
+    before, after = np.maximum(S ** (np.log(p) / np.log(at_due)), p), np.minimum(S * (p / at_due), p)
+    curve = np.where(days < day, before, after)
+    np.put_along_axis(curve, day, p, axis=1)
+    bent[known] = np.minimum.accumulate(curve, axis=1)
+    return bent
 
 
 def arrival_days(survival: np.ndarray, levels: tuple[float, ...] = QUANTILES) -> np.ndarray:

@@ -64,14 +64,16 @@ def _judged_delays(
     terms = forecaster.facts.terms
     due = table[(table["state"] == "due_future") & table["p_late"].notna()]
     limit = due["promised_on"] + pd.to_timedelta(terms.tolerance_days, unit="D")
-    due = due[limit + pd.to_timedelta(terms.posting_lag_days, unit="D") <= as_of]
+    due = due.assign(limit=limit)[limit + pd.to_timedelta(terms.posting_lag_days, unit="D") <= as_of]
     lines = con.execute(
-        "SELECT po_line_id, complete_on, cancelled_at, buyer_cancelled FROM line_history WHERE known_at < ?", [as_of]
+        "SELECT po_line_id, CASE WHEN complete_known_at < $1 THEN complete_on END AS complete_on, "
+        "CASE WHEN buyer_cancelled AND cancelled_at < $1 THEN cancelled_at END AS left_at "
+        "FROM line_history WHERE known_at < $1",
+        [as_of],
     ).df()
     joined = due.merge(lines, on="po_line_id", how="inner")
-    limit = joined["promised_on"] + pd.to_timedelta(terms.tolerance_days, unit="D")
-    kept = joined["complete_on"] <= limit
-    left = joined["buyer_cancelled"].astype(bool) & (joined["cancelled_at"].dt.normalize() <= limit) & ~kept
+    kept = joined["complete_on"] <= joined["limit"]
+    left = (joined["left_at"].dt.normalize() <= joined["limit"]) & ~kept
     out = pd.DataFrame({"p": joined["p_late"], "y": (~kept) * 1.0, "base": joined["base_rate"], "day": joined["as_of"]})
     return out[~left]
 
@@ -84,19 +86,42 @@ def _judged_shifts(
 ) -> pd.DataFrame:
     lag = pd.Timedelta(days=forecaster.facts.shift_terms.entry_lag_days + 1)
     ended = table[table["window_end"] + lag <= as_of].reset_index(drop=True)
-    con.register("ended", ended[["product_id", "site_id", "window_begin", "window_end"]].assign(place=ended.index))
-    units = con.execute(
-        """SELECT e.place, coalesce(sum(o.quantity), 0) AS units FROM ended e LEFT JOIN orders o
-             ON o.product_id = e.product_id AND o.site_id = e.site_id AND o.ordered_at >= e.window_begin
-            AND o.ordered_at < e.window_end + INTERVAL 1 DAY
-            AND (o.cancelled_at IS NULL OR o.cancelled_at > e.window_end)
-           GROUP BY e.place ORDER BY e.place"""
-    ).df()["units"]
-    con.unregister("ended")
+    units, stock_out = _window_facts(con, as_of, ended, lag)
     up, down = units >= ended["up_at_units"], units <= ended["down_at_units"]
-    day = ended["as_of"]
     parts = [
-        pd.DataFrame({"p": ended[f"p_{d}"], "y": hit * 1.0, "base": ended[f"base_rate_{d}"], "day": day})
+        pd.DataFrame({"p": ended[f"p_{d}"], "y": hit * 1.0, "base": ended[f"base_rate_{d}"], "day": ended["as_of"]})
         for d, hit in (("up", up), ("down", down))
     ]
-    return pd.concat(parts, ignore_index=True)
+    return pd.concat([part[~(down & stock_out)] for part in parts], ignore_index=True)
+
+
+def _window_facts(
+    con: duckdb.DuckDBPyConnection, as_of: pd.Timestamp, ended: pd.DataFrame, lag: pd.Timedelta
+) -> tuple[pd.Series, pd.Series]:
+    """Return every window's units, net of what was cancelled before its label matured, and whether stock ran out in it.
+
+    Sales of a window with a stock-out are only a lower bound of demand: whether it dropped is not known.
+    """
+    windows = ended[["product_id", "site_id", "window_begin"]].assign(
+        place=np.arange(len(ended)), over=ended["window_end"] + pd.Timedelta(days=1), matured=ended["window_end"] + lag
+    )
+    con.register("windows", windows)
+    units = con.execute(
+        """SELECT coalesce(sum(o.quantity), 0) AS units FROM windows w LEFT JOIN orders o
+             ON o.product_id = w.product_id AND o.site_id = w.site_id AND o.known_at < $1
+            AND o.ordered_at >= w.window_begin AND o.ordered_at < w.over
+            AND (o.cancelled_at IS NULL OR o.cancelled_at >= w.matured)
+           GROUP BY w.place ORDER BY w.place""",
+        [as_of],
+    ).df()["units"]
+    empty = con.execute(
+        """WITH counted AS (SELECT product_id, site_id, on_hand, known_at, lead(known_at) OVER (
+                PARTITION BY product_id, site_id ORDER BY known_at) AS until FROM stock WHERE known_at < $1)
+           SELECT count(s.on_hand) > 0 AS empty FROM windows w LEFT JOIN counted s
+             ON s.product_id = w.product_id AND s.site_id = w.site_id AND s.on_hand <= 0
+            AND s.known_at < w.over AND (s.until IS NULL OR s.until > w.window_begin)
+           GROUP BY w.place ORDER BY w.place""",
+        [as_of],
+    ).df()["empty"]
+    con.unregister("windows")
+    return units, empty.astype(bool)

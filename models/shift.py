@@ -98,9 +98,10 @@ class ShiftModel(BaseEstimator):
         return self._train(block[keep], y[keep], {**PARAMS, **(self.params or {})}, self.rounds)
 
     def _train_quantiles(self, block: np.ndarray, z: np.ndarray) -> list[lgb.Booster]:
-        n = self.max_rows // 2
+        keep = np.flatnonzero(~np.isnan(z))[: self.max_rows // 2]
         return [
-            self._train(block[:n], z[:n], {**QUANTILE_PARAMS, "alpha": level}, self.quantile_rounds) for level in LEVELS
+            self._train(block[keep], z[keep], {**QUANTILE_PARAMS, "alpha": level}, self.quantile_rounds)
+            for level in LEVELS
         ]
 
     def _train(self, block: np.ndarray, y: np.ndarray, params: Mapping[str, Any], rounds: int) -> lgb.Booster:
@@ -134,8 +135,8 @@ class ShiftModel(BaseEstimator):
             booster.save_model(folder / f"quantile_{round(level * 100)}.lgb")
         state = {
             "params": self.get_params(), "encoder": self.encoder_.to_dict(), "class_map": self.class_map_.to_dict(),
-            "quantile_map": self.quantile_map_.to_dict(), "usual": list(map(float, self.usual_)),
-            "base_rates": self.base_rates_,
+            "quantile_map": self.quantile_map_.to_dict(),
+            "usual": [None if np.isnan(v) else v for v in self.usual_], "base_rates": self.base_rates_,
         }  # fmt: skip
         (folder / "model.json").write_text(json.dumps(state))
 
@@ -149,7 +150,7 @@ class ShiftModel(BaseEstimator):
         new.encoder_ = Encoder.from_dict(state["encoder"])
         new.class_map_ = calibration.from_dict(state["class_map"])
         new.quantile_map_ = calibration.from_dict(state["quantile_map"])
-        new.usual_ = pd.Series(state["usual"], new.encoder_.columns_)
+        new.usual_ = pd.Series(state["usual"], new.encoder_.columns_, dtype=float)
         new.base_rates_ = state["base_rates"]
         return new
 

@@ -36,7 +36,12 @@ def main() -> int:
     (given.workspace / "bullwhip.toml").write_text(SETTINGS)
     rows = map_files(given.data, given.workspace / "data")
     print("mapped: " + ", ".join(f"{n:,} {table}" for table, n in rows.items()))
-    for command in (("check",), ("train", "--as-of", str(TRAINED)), ("score", "--as-of", str(SCORED)), ("show", "--top", "5")):
+    for command in (
+        ("check",),
+        ("train", "--as-of", str(TRAINED)),
+        ("score", "--as-of", str(SCORED)),
+        ("show", "--top", "5"),
+    ):
         code = _bullwhip(given.workspace, *command)
         if code not in (0, 4):  # 4: the gate refused one of the models; what is in use still scores
             return code
@@ -53,14 +58,16 @@ def _bullwhip(workspace: Path, *command: str) -> int:
 def report(workspace: Path) -> None:
     """Print how the champion trained as of TRAINED did on every later snapshot whose promise has matured."""
     from models.backtest import judge  # after the commands: importing LightGBM takes a second
-    from models.forecasters import DelayForecaster, delay_rule_rows
+    from models.baselines import delay_rule_rows
+    from models.forecasters import DelayForecaster
     from pipelines import learn, settings, tracking, world
 
     chosen = settings.load(workspace)
     settings.apply_environment(chosen)
     champion = tracking.champion(chosen, tracking.REGISTRY["delay"])
     if champion is None:
-        return print("no delay model is in use: nothing to judge")
+        print("no delay model is in use: nothing to judge")
+        return
     forecaster = DelayForecaster.load(champion.folder)
     now = world.open_world(chosen, date(2018, 5, 1))
     asked = world.request(now, "delay", forecaster.facts.terms)
@@ -80,7 +87,12 @@ def report(workspace: Path) -> None:
 def _print(judged: pd.DataFrame, n: int) -> None:
     said = f"Open lines of {TRAINED} to {JUDGED_TO}, trained to {TRAINED}: {n:,} matured snapshots"
     table = Table(title=said, title_justify="left")
-    columns = {"pr_auc": "PR-AUC", "brier": "Brier", "bss_days_to_promise": "BSS over days to promise", "slope": "slope"}
+    columns = {
+        "pr_auc": "PR-AUC",
+        "brier": "Brier",
+        "bss_days_to_promise": "BSS over days to promise",
+        "slope": "slope",
+    }
     for name in ("", *columns.values()):
         table.add_column(name, justify="right" if name else "left")
     for name, row in judged.astype(float).sort_values("pr_auc", ascending=False).iterrows():

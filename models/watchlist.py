@@ -1,0 +1,173 @@
+"""Choose what each function works on this week: the largest risks that can still be prevented, as many as fit."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+
+DAY = pd.Timedelta(days=1)
+LEVELS = ((0.6, "high"), (0.3, "medium"), (0.0, "low"))
+WINDOW_NAMES = ("next 4 weeks", "weeks 5 to 8", "weeks 9 to 13")
+FEW = 8  # matured promises below which a supplier's record says little
+MANY_DAYS = 60  # beyond it a number of days late would sound surer than anybody is
+KEPT = (
+    "row_id", "supplier_id", "product_id", "site_id", "value_at_risk", "driver_1", "driver_2", "driver_3", "evidence_n",
+    "published_by", "model_version",
+)  # fmt: skip
+MADE = ("kind", "what", "p", "level", "impact", "owner", "next_step", "act_by", "stake")
+
+
+def watchlist(
+    delays: pd.DataFrame | None, shifts: pd.DataFrame | None, capacity: Mapping[str, int], last_week: pd.DataFrame,
+    as_of: pd.Timestamp, currency: str,
+) -> pd.DataFrame:  # fmt: skip
+    """Return `watchlist`: what each function can still act on, as many rows as it can work on in three weeks.
+
+    Tier 1 holds a function's top K rows by value at risk, tier 2 the next 2 K. A row that was among last week's top K
+    stays in tier 1 for a week while it is among the top 1.5 K (hysteresis). Lines that are late already, due today, or
+    worth nothing are not listed: nothing can be prevented there any more, or nothing is at stake. A line without a cost
+    ranks as if a unit cost what the middle line's does; where no line has one, by P(late) × open units. A series shows
+    its worst window.
+    """
+    parts = [] if delays is None else [_delay_watch(delays, as_of, currency)]
+    parts += [] if shifts is None else [_shift_watch(shifts, as_of)]
+    filled = [part for part in parts if len(part)] or parts or [pd.DataFrame(columns=[*KEPT, *MADE])]
+    rows = pd.concat(filled, ignore_index=True)
+    rows = rows[(rows["stake"] > 0) & (rows["act_by"] >= as_of)]
+    rows = rows.sort_values(["stake", "row_id"], ascending=[False, True]).reset_index(drop=True)
+    place = rows.groupby("owner").cumcount() + 1
+    most = rows["owner"].map(dict(capacity)).astype(float).fillna(0)
+    stays = _subjects(rows).isin(_top(last_week, capacity)) & (place <= 1.5 * most)
+    rows = rows.assign(tier=np.where((place <= most) | stays, 1, 2))[place <= 3 * most]
+    rows = _since_last_week(rows.sort_values(["tier", "stake", "row_id"], ascending=[True, False, True]), last_week)
+    rows.insert(0, "rank", np.arange(1, len(rows) + 1))
+    return rows.drop(columns="stake")
+
+
+def level(p: pd.Series) -> np.ndarray:
+    """Return the word for a probability: high from 60 %, medium from 30 %, low below."""
+    return np.select([p >= floor for floor, _ in LEVELS[:-1]], [word for _, word in LEVELS[:-1]], LEVELS[-1][1])
+
+
+# Against last week --------------------------------------------------------------------------------------------------
+
+
+def last(keys: pd.Series, last_week: pd.DataFrame, column: str) -> pd.Series:
+    """Return last week's value of `column` for the rows named by `keys`, missing for rows that were not there."""
+    if not len(last_week) or column not in last_week:
+        return pd.Series(np.nan, index=keys.index)
+    return keys.map(last_week.set_index("row_id")[column].to_dict()).astype(float)
+
+
+def _subjects(rows: pd.DataFrame) -> pd.Series:
+    """Return what a row is about, whichever window of a series it shows."""
+    series = "shift|" + rows["product_id"].astype(str) + "|" + rows["site_id"].astype(str)
+    return series.where(rows["kind"] != "supplier delay", "delay|" + rows["row_id"].astype(str))
+
+
+def _top(last_week: pd.DataFrame, capacity: Mapping[str, int]) -> list[str]:
+    """Return what was in tier 1 last week by its own place: rows that stayed for the week are not kept a second one."""
+    if not len(last_week):
+        return []
+    first = last_week[last_week["tier"] == 1].sort_values("rank")
+    most = first["owner"].map(dict(capacity)).astype(float).fillna(0)
+    return list(_subjects(first[first.groupby("owner").cumcount() < most]))
+
+
+def _since_last_week(rows: pd.DataFrame, last_week: pd.DataFrame) -> pd.DataFrame:
+    """Add last week's probability and value of the same risk, and what has changed in words."""
+    rows = rows.reset_index(drop=True)
+    if not len(last_week):
+        return rows.assign(p_last_week=np.nan, value_at_risk_last_week=np.nan, change="")
+    then = last_week.assign(subject=_subjects(last_week)).drop_duplicates("subject").set_index("subject")
+    then = then[["row_id", "kind", "p", "value_at_risk"]].reindex(_subjects(rows)).reset_index(drop=True)
+    same = (then["row_id"] == rows["row_id"]) & (then["kind"] == rows["kind"])
+    before = then[["p", "value_at_risk"]].astype(float).where(same)
+    words = [_change(*facts) for facts in zip(rows["kind"], then["kind"], same, rows["p"], before["p"], strict=True)]
+    change = pd.Series(words, dtype=object)
+    return rows.assign(p_last_week=before["p"], value_at_risk_last_week=before["value_at_risk"], change=change)
+
+
+def _change(kind: str, kind_then: object, same: bool, p: float, p_then: float) -> str:
+    if not isinstance(kind_then, str):
+        return "new on the list"
+    if kind != kind_then:
+        return f"was a {kind_then} last week"
+    if not same:
+        return "other weeks than last week"
+    points = round(100 * (p - p_then))
+    return f"{points:+d} points since last week" if points else "as last week"
+
+
+# Late deliveries ----------------------------------------------------------------------------------------------------
+
+
+def _delay_watch(delays: pd.DataFrame, as_of: pd.Timestamp, currency: str) -> pd.DataFrame:
+    unit_cost = (delays["open_value"] / delays["open_units"]).median()
+    due = delays[delays["state"] == "due_future"]
+    soon = (due["promised_on"] - as_of) / DAY <= 7
+    step = np.select(
+        [soon, due["pushes"] >= 2, due["evidence_n"] < FEW],
+        ["Call the supplier today; arrange an express or part delivery",
+         "The promise has moved before: get a firm date in writing and prepare a substitute",
+         "Few past deliveries to judge by: ask for a written confirmation and a progress report"],
+        "Ask the supplier to confirm the date; look for a second source",
+    )  # fmt: skip
+    guess = due["p_late"] * due["open_units"] * (1.0 if np.isnan(unit_cost) else unit_cost)
+    return due[list(KEPT)].assign(
+        kind="supplier delay", what=due["supplier_name"] + ": " + due["product_name"], p=due["p_late"],
+        level=level(due["p_late"]), impact=_delay_impact(due, as_of, currency),
+        owner=np.where(soon, "logistics", "procurement"), next_step=step,
+        act_by=np.minimum(due["promised_on"] - DAY, as_of + 7 * DAY), stake=due["value_at_risk"].fillna(guess),
+    )  # fmt: skip
+
+
+def _delay_impact(due: pd.DataFrame, as_of: pd.Timestamp, currency: str) -> list[str]:
+    return [
+        f"promised {promised:{'%d %b' if promised.year == as_of.year else '%d %b %Y'}}, {days_late(middle, high)}; "
+        + (f"{units:,.0f} units open" if np.isnan(value) else f"{currency} {value:,.0f} open")
+        for promised, middle, high, value, units in zip(
+            due["promised_on"], due["days_late_p50"], due["days_late_p90"], due["open_value"], due["open_units"],
+            strict=True,
+        )
+    ]  # fmt: skip
+
+
+def days_late(middle: float, high: float) -> str:
+    """Return how late a line is likely to come: its middle case to a bad one (P50 to P90)."""
+    if np.isnan(high):
+        return "arrival too far ahead to tell"
+    begin, end = max(round(middle), 0), max(round(high), 0)
+    if end == 0:
+        return "likely on time"
+    if end > MANY_DAYS:
+        return f"likely {begin} to over {MANY_DAYS} days late" if begin <= MANY_DAYS else "likely months late"
+    days = "1 day" if end == 1 else f"{end} days"
+    return f"likely up to {days} late" if begin == 0 else f"likely {f'{begin} to ' if begin < end else ''}{days} late"
+
+
+# Demand shifts ------------------------------------------------------------------------------------------------------
+
+
+def _shift_watch(shifts: pd.DataFrame, as_of: pd.Timestamp) -> pd.DataFrame:
+    worst = shifts.drop_duplicates(["product_id", "site_id"])
+    up, near = worst["p_up"] >= worst["p_down"], worst["window"] == 0
+    p = worst[["p_up", "p_down"]].max(axis=1)
+    impact = [
+        f"{WINDOW_NAMES[window]}: likely {low:,.0f} to {high:,.0f} units instead of {base:,.0f}"
+        for window, low, high, base in zip(
+            worst["window"], worst["units_p10"], worst["units_p90"], worst["baseline_units"], strict=True
+        )
+    ]
+    step = np.select(
+        [up & near, up, near],
+        ["Move stock here or speed up open orders; tell customers early if it will not do",
+         "Raise the plan and order ahead for these weeks",
+         "Hold back replenishment; ask customers what changed"],
+        "Lower the plan; delay orders that are not confirmed yet",
+    )  # fmt: skip
+    return worst.assign(supplier_id=None)[list(KEPT)].assign(
+        kind=np.where(up, "demand surge", "demand drop"), what=worst["product_name"] + " at " + worst["site_name"], p=p,
+        level=level(p), impact=impact, owner=np.where(up, "manufacturing", "sales"), next_step=step,
+        act_by=np.maximum(worst["window_begin"] - 7 * DAY, as_of), stake=worst["value_at_risk"],
+    )  # fmt: skip
