@@ -17,6 +17,11 @@ from models.hazard import ArrivalModel
 from models.shift import ShiftModel
 
 MODEL = "model"
+FORMAT = 1  # of a saved forecaster; goes up when a folder written before can no longer be read
+
+
+class OtherFormat(Exception):
+    """A forecaster was saved by a version of bullwhip whose format this one does not read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,12 +117,21 @@ def fit_shift_rules(rows: pd.DataFrame, y: np.ndarray) -> dict[str, Rule]:
 
 
 def _save_facts(folder: Path, task: str, facts: Facts, rules: Mapping[str, Rule]) -> None:
-    state = {"task": task, "facts": asdict(facts), "rules": {name: rule.to_dict() for name, rule in rules.items()}}
+    state = {
+        "format": FORMAT,
+        "task": task,
+        "facts": asdict(facts),
+        "rules": {name: rule.to_dict() for name, rule in rules.items()},
+    }
     (folder / "forecaster.json").write_text(json.dumps(state, indent=1))
 
 
 def _load_facts(folder: Path) -> tuple[Facts, dict[str, Rule]]:
     state = json.loads((folder / "forecaster.json").read_text())
+    if state.get("format") != FORMAT:
+        raise OtherFormat(
+            f"it is in format {state.get('format')}, this version of bullwhip reads {FORMAT}; train again"
+        )
     facts = state["facts"] | {
         "terms": Terms(**state["facts"]["terms"]), "shift_terms": ShiftTerms(**state["facts"]["shift_terms"])
     }  # fmt: skip

@@ -18,15 +18,18 @@ import features
 import models
 from models.backtest import best_rule, quantile_scores, stacked
 from models.boosting import gain_shares
-from models.forecasters import MODEL, DelayForecaster, ShiftForecaster, load, shift_rule_rows
+from models.forecasters import MODEL, DelayForecaster, OtherFormat, ShiftForecaster, shift_rule_rows
 from models.metrics import binary_report
-from pipelines import pictures, tracking
+from pipelines import champions, pictures, tracking
 from pipelines.learn import Learned, Lesson, binary, learn, threads_each
 from pipelines.settings import Settings
 from pipelines.steps import side_by_side, step
 from pipelines.world import World, open_world
 
 SHOWN = ("pr_auc", "prevalence", "lift", "brier", "log_loss", "ece", "slope", "roc_auc", "n", "positives")
+LEARNT_WITH = (
+    "every_days", "tolerance_days", "short_tolerance", "country", "attributes", "seed", "history_weeks",
+)  # fmt: skip
 TOO_GOOD_ROC, TOO_GOOD_SHARE = 0.95, 0.60
 
 
@@ -91,7 +94,7 @@ def _gate(settings: Settings, learned: Learned) -> tuple[str | None, str]:
             "the rule is published until a model beats it"
         ), rule
     champion = tracking.champion(settings, tracking.REGISTRY[name])
-    if champion is None:
+    if champion is None or not _readable(champion):
         return None, MODEL
     theirs, ours, n = _against_champion(champion, learned.lesson, learned.walk)
     if n and not ours < theirs:
@@ -102,16 +105,33 @@ def _gate(settings: Settings, learned: Learned) -> tuple[str | None, str]:
     return None, MODEL
 
 
+def _readable(champion: tracking.ChampionModel) -> bool:
+    """Whether this version of bullwhip can still score with a champion; one it cannot read has to make room."""
+    try:
+        load(champion.folder)
+    except OtherFormat:
+        return False
+    return True
+
+
 def _fallback(name: str) -> str:
     return "days_to_promise" if name == "delay" else "climatology"
 
 
-def _against_champion(champion: tracking.ChampionModel, lesson: Lesson, walk: pd.DataFrame) -> tuple[float, float, int]:
+def _readable_champion(settings: Settings, name: str) -> champions.Champion | None:
+    """Return what scores now; what this code cannot read cannot score, and stands in nobody's way."""
+    try:
+        return champions.find(settings, name)
+    except champions.OtherCode:
+        return None
+
+
+def _against_champion(champion: champions.Champion, lesson: Lesson, walk: pd.DataFrame) -> tuple[float, float, int]:
     """Return the champion's and the model's Brier score on the same predictions, none of them made with hindsight.
 
     For as-of days before the champion's cut its own walk-forward predictions count, for later ones it scores now.
     """
-    forecaster = load(champion.folder)
+    forecaster = champion.forecaster
     name = lesson.task
     keys = ["po_line_id", "as_of"] if name == "delay" else ["product_id", "site_id", "window", "as_of"]
     p = ["p"] if name == "delay" else ["p_down", "p_up"]
@@ -223,7 +243,7 @@ def register(
     """Register the forecaster and promote it where the gate lets it through, or where nothing scores yet."""
     name = tracking.REGISTRY[forecaster.task]
     refusal = result["refused_because"]
-    first = tracking.champion(settings, name) is None
+    first = _readable_champion(settings, forecaster.task) is None
     with tempfile.TemporaryDirectory() as folder:
         forecaster.save(Path(folder))
         walk.to_parquet(Path(folder) / "walk_forward.parquet")
@@ -255,13 +275,12 @@ def _said(result: Mapping[str, Any]) -> str:
 
 
 def _recipe(world: World, name: str) -> str:
-    """Digest of everything a training depends on: data, day, settings, code."""
-    digest = hashlib.sha256(
-        json.dumps([name, str(world.as_of), world.fingerprint, world.settings.public()], default=str).encode()
-    )
-    for package in (features, models):
-        for path in sorted(Path(str(package.__file__)).parent.glob("*.py")):
-            digest.update(path.read_bytes())
+    """Digest of everything a training depends on: what was known, the day, settings, code."""
+    said = {key: value for key, value in world.settings.public().items() if key in LEARNT_WITH}
+    digest = hashlib.sha256(json.dumps([name, str(world.as_of), world.fingerprint, said], default=str).encode())
+    code = [p for package in (features, models) for p in sorted(Path(str(package.__file__)).parent.glob("*.py"))]
+    for path in (*code, Path(__file__).with_name("learn.py")):
+        digest.update(path.read_bytes())
     return digest.hexdigest()
 
 
