@@ -25,6 +25,8 @@ NUMBERING = ("line", "entity", "step")  # places of rows in tables that the proo
 class LeakError(Exception):
     """A feature of a past as-of changed with facts that were not known then; the message names it."""
 
+    exit_code = 4  # a gate: nothing is trained or published from rows that saw the future
+
 
 Build = Callable[[duckdb.DuckDBPyConnection, Request, np.ndarray], Matrix]
 

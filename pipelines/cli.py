@@ -329,6 +329,7 @@ def _terminate(*_: object) -> NoReturn:
 
 def main() -> NoReturn:
     """Run what the command line says, and leave with its exit code."""
+    terminal.silence_the_end()
     signal.signal(signal.SIGTERM, _terminate)
     code = run(sys.argv[1:])
     terminal.close_stdout()

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -16,12 +17,10 @@ from features.matrix import Matrix
 from models import risk
 from models.boosting import contributions
 from models.explain import DRIVERS, drivers
-from models.forecasters import MODEL, DelayForecaster, OtherFormat, ShiftForecaster, shift_rule_rows
+from models.forecasters import MODEL, DelayForecaster, OtherFormat, ShiftForecaster, load, shift_rule_rows
 from models.hazard import arrival_days, tied_to
 from models.record import published_record
-from pipelines import champions as registry
 from pipelines import publish, tracking
-from pipelines.champions import Champion
 from pipelines.settings import GateRefused, Settings
 from pipelines.steps import side_by_side, step
 from pipelines.world import World, delay_rows, open_world, request, shift_rows
@@ -29,6 +28,18 @@ from pipelines.world import World, delay_rows, open_world, request, shift_rows
 EXPLAINED = 5_000  # rows with drivers, by value at risk: more than anybody reads in a week
 RECORD_WEEKS = 39  # published weeks that the track record looks back on: three quarters, the longest window inside
 TABLES = ("supplier_delay_risk", "demand_shift_risk", "supplier_risk", "watchlist", "track_record")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Champion:
+    """The forecaster that scores a task, and the name under which its rows are published."""
+
+    version: str
+    forecaster: DelayForecaster | ShiftForecaster
+
+    @property
+    def publishes(self) -> str:
+        return self.forecaster.facts.publishes
 
 
 @flow(name="score", validate_parameters=False)

@@ -1,5 +1,6 @@
 """One answer on stdout, everything else on stderr, one line per error, exit codes a scheduler can read."""
 
+import atexit
 import contextlib
 import json
 import logging
@@ -114,6 +115,21 @@ def close_stdout() -> None:
     with contextlib.suppress(OSError, ValueError):
         sys.stdout.flush()
         os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+
+
+def silence_the_end() -> None:
+    """Hear nothing of the interpreter's own end; to be called before anything else registers what happens at exit.
+
+    2026-11: Prefect 3.8.8's threads keep our functions, and so DuckDB, until the very end, of which DuckDB complains.
+    """
+    if not _debugging():
+        atexit.register(_close_stderr)
+
+
+def _close_stderr() -> None:
+    with contextlib.suppress(OSError, ValueError):
+        sys.stderr.flush()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
 def _say(answer: Answer, as_json: bool) -> None:

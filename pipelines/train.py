@@ -18,9 +18,9 @@ import features
 import models
 from models.backtest import best_rule, quantile_scores, stacked
 from models.boosting import gain_shares
-from models.forecasters import MODEL, DelayForecaster, OtherFormat, ShiftForecaster, shift_rule_rows
+from models.forecasters import MODEL, DelayForecaster, OtherFormat, ShiftForecaster, load, shift_rule_rows
 from models.metrics import binary_report
-from pipelines import champions, pictures, tracking
+from pipelines import pictures, tracking
 from pipelines.learn import Learned, Lesson, binary, learn, threads_each
 from pipelines.settings import Settings
 from pipelines.steps import side_by_side, step
@@ -118,20 +118,12 @@ def _fallback(name: str) -> str:
     return "days_to_promise" if name == "delay" else "climatology"
 
 
-def _readable_champion(settings: Settings, name: str) -> champions.Champion | None:
-    """Return what scores now; what this code cannot read cannot score, and stands in nobody's way."""
-    try:
-        return champions.find(settings, name)
-    except champions.OtherCode:
-        return None
-
-
-def _against_champion(champion: champions.Champion, lesson: Lesson, walk: pd.DataFrame) -> tuple[float, float, int]:
+def _against_champion(champion: tracking.ChampionModel, lesson: Lesson, walk: pd.DataFrame) -> tuple[float, float, int]:
     """Return the champion's and the model's Brier score on the same predictions, none of them made with hindsight.
 
     For as-of days before the champion's cut its own walk-forward predictions count, for later ones it scores now.
     """
-    forecaster = champion.forecaster
+    forecaster = load(champion.folder)
     name = lesson.task
     keys = ["po_line_id", "as_of"] if name == "delay" else ["product_id", "site_id", "window", "as_of"]
     p = ["p"] if name == "delay" else ["p_down", "p_up"]
@@ -243,7 +235,8 @@ def register(
     """Register the forecaster and promote it where the gate lets it through, or where nothing scores yet."""
     name = tracking.REGISTRY[forecaster.task]
     refusal = result["refused_because"]
-    first = _readable_champion(settings, forecaster.task) is None
+    champion = tracking.champion(settings, name)
+    first = champion is None or not _readable(champion)
     with tempfile.TemporaryDirectory() as folder:
         forecaster.save(Path(folder))
         walk.to_parquet(Path(folder) / "walk_forward.parquet")
