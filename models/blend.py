@@ -27,7 +27,10 @@ def choose_weight(trees: np.ndarray, steady: np.ndarray, y: np.ndarray) -> float
 
 def at_level(p: np.ndarray, mean: float) -> np.ndarray:
     """Return p moved by one constant on the logit scale so that its mean is `mean`."""
+    return expit(logit(p) + level_shift(p, mean)) if 0 < mean < 1 else p
+
+
+def level_shift(p: np.ndarray, mean: float) -> float:
+    """Return the constant that, added to the logits of p, moves their mean to one inside (0, 1)."""
     raw = logit(p)
-    if not 0 < mean < 1:
-        return p
-    return expit(raw + brentq(lambda shift: expit(raw + shift).mean() - mean, -30, 30))
+    return float(brentq(lambda shift: expit(raw + shift).mean() - mean, -30, 30))

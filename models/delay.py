@@ -9,11 +9,12 @@ import lightgbm as lgb
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
+from scipy.special import expit
 from sklearn.base import BaseEstimator, ClassifierMixin
 
 from models import calibration
 from models.baselines import RULE_INPUTS, LogisticSix, delay_rule_rows, rule_from_dict
-from models.blend import at_level, blend, choose_weight
+from models.blend import at_level, blend, choose_weight, level_shift
 from models.boosting import Encoder, canonical_order, day_numbers, train
 from models.splits import calibration_split
 
@@ -41,10 +42,11 @@ class DelayModel(ClassifierMixin, BaseEstimator):
     `calibration_weeks`, its calibration map from the rows of those weeks; the booster that is kept is trained on all
     rows and inherits the map. More than `max_rows` rows are thinned at random: they are snapshots of the same lines,
     and 60,000 taught as much as 180,000. The map corrects the shape of the forecasts, not their level: the first
-    booster is moved to the level of its calibration weeks beforehand, since the kept booster has seen those weeks and a
-    level corrected twice is wrong once. With too few rows to calibrate the map is the identity. The same weeks decide
-    how far the trees lean on a six-input logistic regression, which drifts less (`models.blend`). n rows without one
-    late line do not prove "never": P is held inside [1/(n + 2), 1 − 1/(n + 2)]; learnt from no row at all it is ½.
+    booster is moved to the level of its calibration weeks beforehand, and what the map then moves the kept booster's
+    mean over those weeks by is taken back, since it has seen them and a level corrected twice is wrong once. With too
+    few rows to calibrate the map is the identity. The same weeks decide how far the trees lean on a six-input logistic
+    regression, which drifts less (`models.blend`). n rows without one late line do not prove "never": P is held inside
+    [1/(n + 2), 1 − 1/(n + 2)]; learnt from no row at all it is ½.
     """
 
     def __init__(
@@ -68,26 +70,38 @@ class DelayModel(ClassifierMixin, BaseEstimator):
         block, late, asked, matured = block[order], outcome[order], asked[order], matured[order]
         self.base_rate_ = float(late.mean()) if len(late) else 0.5
         self.edge_ = 1 / (len(late) + 2)
-        self.usual_ = pd.Series(medians(block), self.encoder_.columns_)
+        self.usual_ = pd.Series(medians(block), self.encoder_.columns_, dtype=float)
         facts = delay_rule_rows(X.iloc[order]) if set(X) >= RULE_INPUTS else None
-        self.weight_, self.steady_ = 1.0, None
+        self.weight_, self.steady_, self.offset_ = 1.0, None, 0.0
         before, since = calibration_split(asked, matured, cut=cut, weeks=self.calibration_weeks)
         self.calibrator_: Any = calibration.Identity().fit([0.5], [0])
         if len(before) >= 200 and len(since) >= 100 and 0 < late[before].sum() < len(before):
-            first = self._train(block[before], late[before])
-            weeks = asked[since].astype("datetime64[W]")
-            guess = np.asarray(first.predict(block[since], num_threads=self.threads))
-            if facts is not None:
-                steady = LogisticSix().fit(facts.iloc[before].assign(y=late[before].astype(int)))
-                other = steady.predict(facts.iloc[since])
-                self.weight_ = choose_weight(guess, other, late[since])
-                guess = blend(guess, other, self.weight_)
-            raw = at_level(guess, late[since].mean())
-            self.calibrator_ = calibration.choose(raw, late[since], weeks)
+            self._calibrate(block, facts, late, asked.astype("datetime64[W]"), before, since)
         self.booster_ = self._train(block, late)
         if self.weight_ < 1 and facts is not None:
             self.steady_ = LogisticSix().fit(facts.assign(y=late.astype(int)))
+        if self.calibrator_.kind != "identity":
+            raw = self._raw(block[since], None if facts is None else facts.iloc[since])
+            self.offset_ = level_shift(self.calibrator_.transform(raw), float(raw.mean()))
         return self
+
+    def _raw(self, block: np.ndarray, facts: pd.DataFrame | None) -> np.ndarray:
+        trees = np.asarray(self.booster_.predict(block, num_threads=self.threads))
+        return trees if self.steady_ is None else blend(trees, self.steady_.predict(facts), self.weight_)
+
+    def _calibrate(
+        self, block: np.ndarray, facts: pd.DataFrame | None, late: np.ndarray, weeks: np.ndarray, before: np.ndarray,
+        since: np.ndarray,
+    ) -> None:  # fmt: skip
+        """Choose the map and the weight of the regression on the weeks `since`, by models of the rows `before`."""
+        first = self._train(block[before], late[before])
+        guess = np.asarray(first.predict(block[since], num_threads=self.threads))
+        if facts is not None:
+            steady = LogisticSix().fit(facts.iloc[before].assign(y=late[before].astype(int)))
+            other = steady.predict(facts.iloc[since])
+            self.weight_ = choose_weight(guess, other, late[since])
+            guess = blend(guess, other, self.weight_)
+        self.calibrator_ = calibration.choose(at_level(guess, late[since].mean()), late[since], weeks[since])
 
     def _train(self, block: np.ndarray, y: np.ndarray) -> lgb.Booster:
         block, y = block[: self.max_rows], y[: self.max_rows]
@@ -100,10 +114,11 @@ class DelayModel(ClassifierMixin, BaseEstimator):
 
     def predict_proba(self, X: pd.DataFrame) -> np.ndarray:
         """Return P(on time), P(late) [row, 2]."""
-        raw = self.booster_.predict(self.encoder_.transform(X), num_threads=self.threads)
-        if self.steady_ is not None:
-            raw = blend(np.asarray(raw), self.steady_.predict(delay_rule_rows(X)), self.weight_)
-        late = np.clip(self.calibrator_.transform(raw), self.edge_, 1 - self.edge_)
+        raw = self._raw(self.encoder_.transform(X), None if self.steady_ is None else delay_rule_rows(X))
+        late = self.calibrator_.transform(raw)
+        if self.offset_:
+            late = expit(calibration.logit(late) + self.offset_)
+        late = np.clip(late, self.edge_, 1 - self.edge_)
         return np.column_stack([1 - late, late])
 
     def predict(self, X: pd.DataFrame) -> np.ndarray:
@@ -116,7 +131,7 @@ class DelayModel(ClassifierMixin, BaseEstimator):
         self.booster_.save_model(folder / "model.lgb")
         state = {
             "params": self.get_params(), "encoder": self.encoder_.to_dict(), "calibrator": self.calibrator_.to_dict(),
-            "base_rate": self.base_rate_, "edge": self.edge_,
+            "base_rate": self.base_rate_, "edge": self.edge_, "offset": self.offset_,
             "weight": self.weight_, "steady": None if self.steady_ is None else self.steady_.to_dict(),
             "usual": [None if np.isnan(v) else v for v in self.usual_],
         }  # fmt: skip
@@ -132,7 +147,7 @@ class DelayModel(ClassifierMixin, BaseEstimator):
         new.encoder_ = Encoder.from_dict(state["encoder"])
         new.calibrator_ = calibration.from_dict(state["calibrator"])
         new.weight_, new.steady_ = state["weight"], state["steady"] and rule_from_dict(state["steady"])
-        new.base_rate_, new.edge_ = state["base_rate"], state["edge"]
+        new.base_rate_, new.edge_, new.offset_ = state["base_rate"], state["edge"], state["offset"]
         new.usual_ = pd.Series(state["usual"], new.encoder_.columns_, dtype=float)
         return new
 

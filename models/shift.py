@@ -66,7 +66,7 @@ class ShiftModel(BaseEstimator):
         block = self.encoder_.transform(X)
         order = canonical_order(block, label, z, day_numbers(asked), day_numbers(matured))
         block, label, z, asked, matured = block[order], label[order], z[order], asked[order], matured[order]
-        self.usual_ = pd.Series(medians(block), self.encoder_.columns_)
+        self.usual_ = pd.Series(medians(block), self.encoder_.columns_, dtype=float)
         self.base_rates_ = _rates(label)
         early, late = calibration_split(asked, matured, cut=cut, weeks=self.calibration_weeks)
         self.class_map_: Any = calibration.MultiCalibrator("none").fit(np.full((3, 3), 1 / 3), [0, 1, 2])

@@ -1,0 +1,106 @@
+"""Reasons in words: every feature can be told, each family once, and the parts add up to the score."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from features.core import Feature
+from features.orders import LINE_FEATURES
+from features.series import SERIES_FEATURES, WINDOW_FEATURES
+from features.signals import AHEAD, SIGNAL_FEATURES
+from features.suppliers import LEVELS
+from models.boosting import contributions
+from models.delay import DelayModel
+from models.explain import drivers, tell
+
+nan = np.nan
+SIGNALS = [f.at("signal_{odd name}", "signal {odd name}") for f in (*SIGNAL_FEATURES, AHEAD)]
+EVERY = {
+    f.name: f
+    for f in (
+        *LINE_FEATURES, *(f for level in LEVELS for f in level.features), *SERIES_FEATURES, *WINDOW_FEATURES, *SIGNALS
+    )
+}  # fmt: skip
+
+
+def feature(name, say="", unit="days", family=""):
+    return Feature(name, lambda r: r, unit, "", say, family)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_every_feature_can_be_told_at_every_value(name):
+    for value in (0, 1, -3.2, 12.7, 1e6, np.float32(0.25)):
+        for usual in (nan, 5.5, -0.001):
+            words = tell(EVERY[name], value, usual)
+            assert words
+            if "odd" not in name:
+                assert not set("{}") & set(words), words
+            assert "nan" not in words
+            assert "-0 " not in words
+            assert ("usually" in words) <= (not np.isnan(usual)), words
+
+
+@pytest.mark.parametrize(("say", "unit", "value", "usual", "words"), [
+    ("due in {value}, usually {usual}", "days", 1.0, 14.0, "due in 1 day, usually 14 days"),
+    ("due in {value}, usually {usual}", "days", 1.0, nan, "due in 1 day"),
+    ("{value} overdue", "share", 0.126, nan, "13 % overdue"),
+    ("{value} overdue", "share", -0.001, nan, "0 % overdue"),
+    ("on time {value}", "on-time share", 0.2, nan, "on time 80 %"),
+    ("{value:slack} left", "days", -2.0, nan, "2 days too little left"),
+    ("ends {value:z} it", "standard deviations", -1.6, nan, "ends 1.6 σ below it"),
+    ("pushed {value:times}", "pushes", 1, nan, "pushed once"),
+    ("in {value:month}", "month", 12, nan, "in December"),
+    ("class is {value}", "as given", 7.0, nan, "class is 7"),
+    ("class is {value}", "as given", 7.25, nan, "class is 7.2"),
+    ("class is {value}", "as given", 1234567.0, nan, "class is 1,234,567"),
+    ("mode is {value}", "as given", "sea", nan, "mode is sea"),
+    ("", "days", 3.0, nan, "x 3 days"),
+], ids=str)  # fmt: skip
+def test_values_are_told_as_a_planner_reads_them(say, unit, value, usual, words):
+    assert tell(feature("x", say, unit), value, usual) == words
+
+
+X = pd.DataFrame({"a": [5.0], "b": [3.0], "c": [nan], "d": ["sea"]}, index=[7])
+FOUR = [
+    feature("a", "a {value}", family="one"), feature("b", "b {value}", family="one"), feature("c", "c {value}"),
+    feature("d", "mode is {value}", "as given"),
+]  # fmt: skip
+
+
+def told(shap, top=3):
+    return drivers(np.array([shap]), X, FOUR, pd.Series({"a": 2.0}), top=top).loc[7].tolist()
+
+
+@pytest.mark.parametrize(("shap", "expected"), [
+    ([0.5, 0.2, 0.0, -0.3], ["▲ a 5 days", "▼ mode is sea", ""]),
+    ([0.2, 0.5, 0.0, 0.1], ["▲ b 3 days", "▲ mode is sea", ""]),  # the family's strongest member tells it
+    ([0.5, -0.9, 0.0, 0.1], ["▼ b 3 days", "▲ mode is sea", ""]),  # its direction is that of the sum
+    ([0.1, 0.0, 9.0, 0.0], ["▲ a 5 days", "", ""]),  # a missing value tells nothing
+    ([0.0, 0.0, 0.0, 0.0], ["", "", ""]),
+], ids=str)  # fmt: skip
+def test_families_are_told_once_strongest_first_with_their_direction(shap, expected):
+    assert told(shap) == expected
+
+
+def test_no_more_drivers_than_asked_for():
+    assert told([0.5, 0.2, 0.0, -0.3], top=1) == ["▲ a 5 days"]
+    assert drivers(np.empty((0, 4)), X.iloc[:0], FOUR, pd.Series(dtype=float)).shape == (0, 3)
+
+
+def test_the_parts_of_a_score_add_up_to_it():
+    rng = np.random.default_rng(0)
+    n = 800
+    X = pd.DataFrame({"a": rng.normal(size=n), "b": rng.normal(size=n)}, dtype=np.float32)
+    X["attribute_mode"] = rng.choice(["air", "sea"], n).astype(object)
+    y = (X["a"] + (X["attribute_mode"] == "sea") + rng.normal(size=n) > 0.5).to_numpy(float)
+    as_of = np.datetime64("2025-01-06") - rng.integers(1, 50, n) * np.timedelta64(7, "D")
+    model = DelayModel(rounds=15, threads=1).fit(X, y, as_of=as_of, matured_on=as_of, cut=np.datetime64("2025-01-06"))
+    block = model.encoder_.transform(X)
+    shap = contributions(model.booster_, block)
+    np.testing.assert_allclose(shap.sum(axis=1), model.booster_.predict(block, raw_score=True), atol=1e-9)
+    three = [feature("a", "a is {value}, usually {usual}"), feature("b"), feature("attribute_mode", "mode is {value}")]
+    reasons = drivers(shap[:, :3], X, three, model.usual_)
+    assert (reasons["driver_1"] != "").all()
+    sea = reasons[X["attribute_mode"] == "sea"].to_numpy().ravel()
+    assert "▲ mode is sea" in sea
+    assert "▼ mode is sea" not in sea
