@@ -35,7 +35,8 @@ def published_record(
     table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=list(COLUMNS))
     table["model_version"] = "" if "model_version" not in table else table["model_version"].fillna("")
     table = table[list(COLUMNS)].astype(COLUMNS)
-    table.insert(0, "row_id", table["task"] + "|" + table["source"] + "|" + table["p_from"].map("{:.1f}".format))
+    row_id = [f"{row.task}|{row.source}|{row.p_from:.1f}" for row in table.itertuples()]
+    table.insert(0, "row_id", pd.Series(row_id, dtype=str))
     return table.sort_values(["task", "source", "p_from"]).reset_index(drop=True)
 
 

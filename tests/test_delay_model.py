@@ -135,7 +135,7 @@ def test_a_level_is_not_corrected_twice():
     assert model.calibrator_.kind != "identity"
     assert model.weight_ == 1
     raw = model.booster_.predict(model.encoder_.transform(X[recent]))
-    assert model.predict_proba(X[recent])[:, 1].mean() == pytest.approx(raw.mean(), abs=1e-6)
+    assert model.predict_proba(X[recent])[:, 1].mean() == pytest.approx(raw.mean(), abs=1e-3)
 
 
 def test_it_leans_on_the_regression_where_that_knows_more(tmp_path):
