@@ -6,12 +6,15 @@ import tempfile
 import pytest
 
 from pipelines import settings as settings_module
+from pipelines import terminal
 from pipelines.settings import Settings, environment, load
 
 for _name, _value in environment(Settings(workspace=tempfile.gettempdir())).items():
     os.environ.setdefault(_name, _value)  # before anything imports prefect or mlflow
 os.environ["PREFECT_HOME"] = tempfile.mkdtemp(prefix="bullwhip-test-prefect-")
 os.environ["PREFECT_SERVER_EPHEMERAL_ENABLED"] = "false"  # a unit test that reaches for an API fails at once
+
+terminal.silence_the_end()
 
 
 def pytest_configure(config):
@@ -96,3 +99,12 @@ def toy(tmp_path_factory):
     con, _ = sources.load(load(folder, environ={}), now=datetime(2026, 6, 2, tzinfo=UTC))
     yield con
     con.close()
+
+
+@pytest.fixture(scope="session")
+def prefect_server():
+    """A Prefect server for flows that run in this process; it takes seconds, so there is one."""
+    from prefect.testing.utilities import prefect_test_harness
+
+    with prefect_test_harness(server_startup_timeout=120):
+        yield

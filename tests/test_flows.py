@@ -1,0 +1,452 @@
+"""The flows as a user runs them: trained, scored, published and refused on the simulator's smallest world."""
+
+import contextlib
+import io
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import time
+from datetime import date
+from functools import partial
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import pandas as pd
+import pytest
+
+from features import matrix, orders
+from features.contracts import TABLES
+from features.core import Feature
+from models.delay import DelayModel
+from models.forecasters import load as load_forecaster
+from models.hazard import ArrivalModel
+from models.shift import ShiftModel
+from pipelines import cli, learn, publish, tracking
+from pipelines import train as training
+from pipelines.settings import load
+from pipelines.simulate import simulate
+from pipelines.world import delay_rows, open_world, request
+
+pytestmark = pytest.mark.usefixtures("prefect_server")
+MONDAY, EARLIER, NEXT = date(2026, 6, 1), date(2026, 5, 18), date(2026, 6, 8)
+KILLS = 1  # each costs the start of a process; publishing itself is killed many times in test_publish
+METRICS = {"pr_auc", "prevalence", "brier", "bss_climatology", "ece", "slope"}
+
+
+def bullwhip(workspace, *words):
+    """Run a command in this process; returns its exit code, its JSON document and what it said on stderr."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = cli.run([*words, "--json", "--workspace", str(workspace)])
+    assert "Traceback" not in err.getvalue(), err.getvalue()
+    return code, json.loads(out.getvalue()), err.getvalue()
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory, migrated_mlflow):
+    """The smallest simulated world, not trained yet."""
+    folder = tmp_path_factory.mktemp("world")
+    simulate(folder, scale="toy")
+    shutil.copytree(migrated_mlflow, folder / "mlflow")
+    (folder / "bullwhip.toml").write_text(f"as_of = {MONDAY}\n")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def trained(world, tmp_path_factory, prefect_server):  # noqa: ARG001
+    """A workspace trained once, and what training said."""
+    folder = shutil.copytree(world, tmp_path_factory.mktemp("trained") / "workspace")
+    code, said, _ = bullwhip(folder, "train")
+    assert code in (0, 4), said
+    return folder, code, said
+
+
+@pytest.fixture(scope="session")
+def scored(trained, tmp_path_factory):
+    """The trained workspace with its Monday published, and what scoring said."""
+    folder = shutil.copytree(trained[0], tmp_path_factory.mktemp("scored") / "workspace", symlinks=True)
+    code, said, _ = bullwhip(folder, "score")
+    assert code == 0, said
+    return folder, said
+
+
+@pytest.fixture
+def fresh(world, tmp_path):
+    return Path(shutil.copytree(world, tmp_path / "fresh"))
+
+
+@pytest.fixture
+def workspace(trained, tmp_path):
+    return Path(shutil.copytree(trained[0], tmp_path / "workspace"))
+
+
+@pytest.fixture
+def published(scored, tmp_path):
+    return Path(shutil.copytree(scored[0], tmp_path / "published", symlinks=True))
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Few trees: for tests that look at what happens around the models."""
+
+    n = 4
+    monkeypatch.setattr(learn, "make_delay", lambda s: DelayModel(rounds=n, seed=s.seed, threads=1))
+    monkeypatch.setattr(learn, "make_shift", lambda s: ShiftModel(rounds=n, quantile_rounds=n, seed=s.seed, threads=1))
+    monkeypatch.setattr(learn, "ArrivalModel", partial(ArrivalModel, rounds=n))
+    monkeypatch.setattr(learn, "judge", partial(learn.judge, n=20))
+    return n
+
+
+def settings(workspace):
+    return load(workspace, environ={})
+
+
+def change(workspace, table, query):
+    """Replace a table by what a query over `old` gives."""
+    path = workspace / "data" / f"{table}.parquet"
+    with duckdb.connect() as con:
+        con.execute(f"CREATE VIEW old AS FROM '{path}'")
+        con.execute(f"COPY ({query}) TO '{path}.new' (FORMAT parquet)")
+    os.replace(f"{path}.new", path)
+
+
+def forget_from(workspace, day):
+    """Delete every fact that became known on or after a day."""
+    moment = f"TIMESTAMP '{day} 00:00:00'"
+    for table in TABLES:
+        path = workspace / "data" / f"{table.name}.parquet"
+        if not path.exists() or "known_at" not in [c.name for c in table.columns]:
+            continue
+        there = set(pd.read_parquet(path).columns)
+        known_at = f"coalesce(known_at, {table.column('known_at').default or 'NULL'})"
+        known_at = known_at if "known_at" in there else table.column("known_at").default
+        later = [c for c in table.columns if c.known_from != "known_at" and c.name in there]
+        cells = ", ".join(f"CASE WHEN {c.known_from} < {moment} THEN {c.name} END AS {c.name}" for c in later)
+        change(workspace, table.name, f"SELECT * {f'REPLACE ({cells})' if cells else ''} FROM old "
+               f"WHERE {known_at} < {moment}")  # fmt: skip
+
+
+def keep_only(workspace, *tables):
+    for path in (workspace / "data").iterdir():
+        if path.stem not in tables:
+            path.unlink()
+
+
+def tables_of(workspace, day=None, names=publish.TABLES):
+    return {t: publish.read(workspace, t, as_of=day).drop(columns="publication_id") for t in names}
+
+
+# Training -----------------------------------------------------------------------------------------------------------
+
+
+def test_training_says_all_of_its_document(trained):
+    _, code, said = trained
+    assert said["as_of"] == str(MONDAY)
+    assert set(said["tasks"]) == {"delay", "shift"}
+    for result in said["tasks"].values():
+        assert {"model_version", "alias", "promoted", "refused_because", "rows", "metrics", "rules", "mlflow_run_id",
+                "seconds"} <= set(result)  # fmt: skip
+        assert set(result["metrics"]) >= METRICS
+        assert all(isinstance(result["metrics"][name], int | float) for name in METRICS)
+        assert result["rules"]
+        assert all({"pr_auc", "brier", "slope"} <= set(rule) for rule in result["rules"].values())
+        assert 0 < result["rows"]["judged"] <= result["rows"]["matured"] <= result["rows"]["rows"]
+        assert result["promoted"] == (result["refused_because"] is None)
+        assert (result["model_version"], result["alias"]) == ("1", "champion")
+    refused = [r["refused_because"] for r in said["tasks"].values() if r["refused_because"]]
+    assert code == (4 if refused else 0)
+    assert all(reason in said["error"] for reason in refused)
+
+
+def test_one_run_keeps_everything_about_a_training(trained):
+    folder, _, said = trained
+    store = tracking.open_store(settings(folder))
+    runs = store.client.search_runs([store.experiment_id])
+    assert {r.info.run_id for r in runs} == {t["mlflow_run_id"] for t in said["tasks"].values()}
+    (run,) = runs
+    assert run.info.status == "FINISHED"
+    assert {"prefect.flow_run_id", "as_of", "data_hash", "git_sha"} <= set(run.data.tags)
+    assert run.data.metrics["delay.pr_auc"] == pytest.approx(said["tasks"]["delay"]["metrics"]["pr_auc"])
+    assert any(name.startswith("shift.rule.") for name in run.data.metrics)
+    artifacts = folder / "mlflow" / "artifacts" / run.info.run_id
+    names = {p.stem for p in artifacts.rglob("*") if p.is_file()}
+    for task in ("delay", "shift"):
+        assert {f"{task}_drivers", f"{task}_reliability", f"{task}_precision_recall", f"{task}_metrics"} <= names
+    drivers = pd.read_csv(next(artifacts.rglob("delay_drivers.csv")))
+    assert drivers["gain_share"].sum() == pytest.approx(1)
+
+
+def test_a_registered_model_serves_what_our_own_loader_scores(workspace, monkeypatch):
+    import mlflow
+
+    monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
+    found = tracking.champion(settings(workspace), tracking.REGISTRY["delay"])
+    served = mlflow.pyfunc.load_model(f"models:/{tracking.REGISTRY['delay']}@champion")
+    ours = load_forecaster(found.folder)
+    with open_world(settings(workspace), MONDAY) as world:
+        asked = request(world, "delay", ours.facts.terms)
+        X = delay_rows(world, asked, np.array([asked.grid.size - 1]), proofs=0).X
+    assert len(X) > 10
+    pd.testing.assert_frame_equal(served.predict(X), ours.predict(X))
+    stored = {p.suffix for p in (workspace / "mlflow" / "artifacts").rglob("*") if p.is_file()}
+    assert not stored & {".pkl", ".pickle", ".joblib", ".npy"}
+
+
+def test_training_again_on_the_same_changes_nothing(workspace, trained):
+    code, said, _ = bullwhip(workspace, "train")
+    assert code == trained[1]
+    for task, result in said["tasks"].items():
+        assert result["unchanged"] is True
+        assert result["metrics"] == trained[2]["tasks"][task]["metrics"]
+        assert len(tracking.versions(settings(workspace), tracking.REGISTRY[task])) == 1
+
+
+class Contrary(DelayModel):
+    """Says the opposite of what it learnt."""
+
+    def predict_proba(self, X):
+        return super().predict_proba(X)[:, ::-1]
+
+
+def test_a_worse_challenger_is_kept_but_not_promoted(workspace, quick, monkeypatch):
+    monkeypatch.setattr(learn, "make_delay", lambda _: Contrary(rounds=quick, threads=1))
+    (workspace / "bullwhip.toml").write_text(f"as_of = {MONDAY}\nseed = 8\n")
+    code, said, _ = bullwhip(workspace, "train", "--task", "delay", "--dry-run")
+    assert (code, said["tasks"]["delay"]["model_version"]) == (4, None)
+    assert len(tracking.versions(settings(workspace), tracking.REGISTRY["delay"])) == 1
+    code, said, _ = bullwhip(workspace, "train", "--task", "delay")
+    result = said["tasks"]["delay"]
+    assert (code, result["alias"], result["promoted"], result["model_version"]) == (4, "challenger", False, "2")
+    assert "as good or better" in result["refused_because"]
+    assert result["refused_because"] in said["error"]
+    known = tracking.versions(settings(workspace), tracking.REGISTRY["delay"])
+    assert [(v["version"], v["aliases"]) for v in known] == [("2", ["challenger"]), ("1", ["champion"])]
+
+
+@pytest.mark.usefixtures("quick")
+def test_training_learns_nothing_from_facts_known_later(fresh, tmp_path):
+    blind = Path(shutil.copytree(fresh, tmp_path / "blind"))
+    forget_from(blind, EARLIER)
+    (_, seen, _), (_, unseen, _) = (bullwhip(w, "train", "--as-of", str(EARLIER)) for w in (fresh, blind))
+    models = []
+    for folder, said in ((fresh, seen), (blind, unseen)):
+        for result in said["tasks"].values():
+            del result["mlflow_run_id"], result["seconds"]
+        found = [tracking.champion(settings(folder), name).folder for name in tracking.REGISTRY.values()]
+        models.append([p.read_bytes() for f in found for p in sorted(f.rglob("*.lgb"))])
+    assert seen["tasks"] == unseen["tasks"]
+    assert seen["tasks"]["delay"]["rows"]["judged"] > 100
+    assert len(models[0]) >= 6
+    assert models[0] == models[1]
+
+
+# Scoring ------------------------------------------------------------------------------------------------------------
+
+
+def test_scoring_says_all_of_its_document(scored):
+    folder, said = scored
+    assert (said["status"], said["as_of"], said["revision"]) == ("published", str(MONDAY), 1)
+    frames = tables_of(folder)
+    assert said["rows"] == {name: len(frame) for name, frame in frames.items()}
+    assert min(said["rows"].values()) > 0
+    assert {"publication_id", "value_at_risk", "models", "seconds", "mlflow_run_id"} <= set(said)
+    assert set(said["models"]) == {"delay", "shift"}
+
+
+def test_probabilities_are_probabilities_and_money_adds_up(scored):
+    folder, said = scored
+    frames = tables_of(folder)
+    for frame in frames.values():
+        for name in [c for c in frame if c.startswith("p_") or c == "p"]:
+            assert frame[name].dropna().between(0, 1).all(), name
+    delays, shifts, suppliers = (frames[t] for t in publish.TABLES[:3])
+    at_risk = said["value_at_risk"]
+    assert round(delays["value_at_risk"].sum(), 2) == round(at_risk["late_deliveries"] + at_risk["already_late"], 2)
+    assert round(shifts["value_at_risk"].sum(), 2) == at_risk["demand_shifts"]
+    for kind, group in suppliers.groupby("entity_kind"):
+        assert group["open_lines"].sum() == len(delays), kind
+        for money in ("open_value", "value_at_risk"):
+            assert round(group[money].sum(), 2) == round(delays[money].sum(), 2), (kind, money)
+    assert (delays[["days_late_p10", "days_late_p50", "days_late_p80", "days_late_p90"]].diff(axis=1).iloc[:, 1:]
+            .fillna(0) >= 0).all(axis=None)  # fmt: skip
+    assert (shifts["units_p10"] <= shifts["units_p50"]).all()
+    assert (shifts["units_p50"] <= shifts["units_p90"]).all()
+
+
+def test_the_same_week_again_changes_nothing_and_a_correction_is_its_next_revision(published):
+    before = tables_of(published)
+    code, said, _ = bullwhip(published, "score")
+    assert (code, said["status"], said["revision"]) == (0, "unchanged", 1)
+    line = before["supplier_delay_risk"]["po_line_id"].iloc[0]  # is open: its receipt was forgotten
+    change(
+        published,
+        "receipts",
+        f"SELECT * FROM old UNION ALL BY NAME SELECT '{line}' AS po_line_id, "
+        "DATE '2026-05-28' AS received_on, 'late-paper' AS receipt_id, TIMESTAMP '2026-05-30' AS known_at",
+    )
+    code, said, _ = bullwhip(published, "score")
+    assert (code, said["status"], said["publication_id"]) == (0, "revised", "2026-06-01.r2")
+    assert line not in set(tables_of(published)["supplier_delay_risk"]["po_line_id"])
+    first = publish.read(published, "supplier_delay_risk", as_of=MONDAY, revision=1).drop(columns="publication_id")
+    pd.testing.assert_frame_equal(first, before["supplier_delay_risk"])
+
+
+def test_an_earlier_week_published_later_uses_only_what_was_known_then_and_the_next_looks_back(published, workspace):
+    current = tables_of(published)
+    code, said, _ = bullwhip(published, "score", "--as-of", str(EARLIER))
+    assert (code, said["status"], said["as_of"]) == (0, "published", str(EARLIER))
+    for name, frame in tables_of(published).items():
+        pd.testing.assert_frame_equal(frame, current[name])
+    forget_from(workspace, EARLIER)
+    assert bullwhip(workspace, "score", "--as-of", str(EARLIER))[0] == 0
+    known_then = tables_of(workspace)
+    assert len(known_then["supplier_delay_risk"]) > 10
+    for name, frame in tables_of(published, EARLIER).items():
+        pd.testing.assert_frame_equal(frame, known_then[name])
+
+    code, said, _ = bullwhip(published, "score", "--as-of", str(NEXT))
+    assert (code, said["status"]) == (0, "published")
+    it_compares_itself_with_last_week(published)
+
+
+def it_compares_itself_with_last_week(published):
+    before, frames = tables_of(published, MONDAY), tables_of(published)
+    assert frames["watchlist"]["as_of"].dt.date.unique().tolist() == [NEXT]
+    then = before["supplier_delay_risk"].set_index("po_line_id")["p_late"]
+    now = frames["supplier_delay_risk"]
+    np.testing.assert_array_equal(now["p_late_last_week"], now["po_line_id"].map(then))
+    assert now["p_late_last_week"].notna().any()
+    assert frames["demand_shift_risk"]["p_up_last_week"].notna().any()
+    assert frames["watchlist"]["change"].str.contains("last week|new on the list").all()
+    assert "published" in set(frames["track_record"]["source"])
+
+
+# What refuses -------------------------------------------------------------------------------------------------------
+
+
+def plant_a_leak(monkeypatch):
+    """Let the delay task read how many lines there will ever be: what a careless formula would do."""
+    build = matrix.open_lines
+
+    def peeking(con, *more, **named):
+        rows = build(con, *more, **named)
+        ever = con.execute("SELECT supplier_id, count(*) AS n FROM receipts r JOIN purchases USING (po_line_id) "
+                           "GROUP BY supplier_id").df().set_index("supplier_id")["n"]  # fmt: skip
+        return rows.assign(receipts_ever=rows["supplier_id"].map(ever).astype(float))
+
+    features = (*orders.LINE_FEATURES, Feature("receipts_ever", lambda rows: rows["receipts_ever"], "", "A leak."))
+    monkeypatch.setattr(matrix, "open_lines", peeking)
+    monkeypatch.setattr(matrix, "LINE_FEATURES", features)
+    monkeypatch.setattr(matrix, "line_features", lambda rows: orders.line_features(rows, features))
+
+
+@pytest.mark.parametrize("command", [("train", "--task", "delay"), ("score", "--as-of", str(EARLIER))])
+def test_a_leak_stops_the_run_and_is_named(workspace, monkeypatch, command):
+    plant_a_leak(monkeypatch)
+    (workspace / "bullwhip.toml").write_text(f"as_of = {MONDAY}\nseed = 9\n")
+    code, said, err = bullwhip(workspace, *command)
+    assert code == 4
+    assert "receipts_ever reads the future" in said["error"]
+    assert err.count("\n") == 1, err
+    assert not (workspace / "risk.duckdb").exists()
+    assert len(tracking.versions(settings(workspace), tracking.REGISTRY["delay"])) == 1
+
+
+def test_without_a_model_scoring_says_what_to_do(fresh):
+    code, said, err = bullwhip(fresh, "score")
+    assert code == 4
+    assert "run bullwhip train first" in said["error"]
+    assert err.count("\n") == 1, err
+    assert not (fresh / "risk.duckdb").exists()
+
+
+@pytest.mark.parametrize("command", ["train", "score"])
+def test_a_tracking_store_that_does_not_answer_is_named_soon(workspace, monkeypatch, command):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    began = time.monotonic()
+    code, said, err = bullwhip(workspace, command)
+    assert time.monotonic() - began < 15
+    assert code == 6
+    assert "http://127.0.0.1:9 does not answer" in said["error"]
+    assert err.count("\n") == 1, err
+
+
+# Other worlds -------------------------------------------------------------------------------------------------------
+
+
+def test_purchases_and_receipts_alone_teach_delays_and_a_better_model_gives_its_reasons(fresh, monkeypatch):
+    keep_only(fresh, "purchases", "receipts")
+    monkeypatch.setattr(training, "best_rule", lambda table: str(table.drop(index="model")["brier"].idxmax()))
+    code, said, _ = bullwhip(fresh, "train")
+    assert (code, said["tasks"]["delay"]["promoted"]) == (0, True)
+    assert "no orders" in said["tasks"]["shift"]["skipped"]
+    code, said, _ = bullwhip(fresh, "score")
+    assert (code, said["models"]["delay"]["publishes"]) == (0, "model")
+    assert set(said["models"]) == {"delay"}
+    frames = tables_of(fresh, names=("supplier_delay_risk", "supplier_risk", "watchlist"))
+    assert (frames["supplier_delay_risk"]["published_by"] == "model").all()
+    assert (frames["watchlist"]["driver_1"] != "").any()
+
+
+@pytest.mark.usefixtures("quick")
+def test_orders_alone_teach_shifts(fresh):
+    keep_only(fresh, "orders")
+    code, said, _ = bullwhip(fresh, "train")
+    assert code in (0, 4)
+    assert "no purchase lines" in said["tasks"]["delay"]["skipped"]
+    code, said, _ = bullwhip(fresh, "score")
+    assert (code, set(said["models"])) == (0, {"shift"})
+    assert set(said["rows"]) == {"demand_shift_risk", "watchlist", "track_record"}
+
+
+@pytest.mark.usefixtures("quick")
+def test_snapshots_may_be_daily_and_purchases_bring_attributes(fresh):
+    change(fresh, "purchases", "SELECT *, CASE WHEN hash(po_line_id) % 2 = 0 THEN 'air' ELSE 'sea' END AS ship_mode, "
+           "hash(po_line_id) % 90 / 10 AS weight FROM old WHERE ordered_at >= '2025-10-01'")  # fmt: skip
+    change(fresh, "receipts", "SELECT * FROM old WHERE received_on >= '2025-10-01'")
+    (fresh / "bullwhip.toml").write_text(
+        f'as_of = {MONDAY}\nevery_days = 1\nattributes = ["ship_mode", "weight"]\ntasks = ["delay"]\n'
+        "max_quarantined = 0.9\nhistory_weeks = 30\n"
+    )
+    code, said, _ = bullwhip(fresh, "train")
+    assert code in (0, 4), said
+    assert said["tasks"]["delay"]["rows"]["rows"] > 3000
+    found = tracking.champion(settings(fresh), tracking.REGISTRY["delay"])
+    assert {"attribute_ship_mode", "attribute_weight"} <= set(load_forecaster(found.folder).model.encoder_.columns_)
+    assert bullwhip(fresh, "score")[0] == 0
+
+
+# A process that is killed --------------------------------------------------------------------------------------------
+
+
+def as_process(workspace, *words, **more):
+    from prefect.settings import PREFECT_API_URL
+
+    environment = os.environ | {"PREFECT_API_URL": PREFECT_API_URL.value()}
+    command = [sys.executable, "-m", "pipelines.cli", *words, "--workspace", str(workspace)]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **more)
+
+
+def test_a_score_that_is_killed_leaves_nothing_or_a_whole_week(workspace, scored):
+    whole = scored[1]["rows"]
+    for _ in range(KILLS):
+        process = as_process(workspace, "score")
+        began = time.monotonic()
+        while process.poll() is None and time.monotonic() - began < 60:  # until it touches the workspace, or has ended
+            if (workspace / "releases").exists() or (workspace / ".publish.lock").exists():
+                time.sleep(random.uniform(0, 0.3))
+                break
+            time.sleep(0.01)
+        process.kill()
+        process.communicate()
+        if (workspace / "current").exists():
+            assert {t: len(f) for t, f in tables_of(workspace).items()} == whole
+    process = as_process(workspace, "score", "--json")
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0
+    assert err == ""
+    assert json.loads(out)["rows"] == whole
