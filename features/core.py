@@ -74,7 +74,9 @@ def past_mean(x: xr.DataArray, weeks: float) -> xr.DataArray:
 def past(move: Callable[..., np.ndarray], x: xr.DataArray, weeks: float, at_least: int = 1) -> xr.DataArray:
     """Apply a bottleneck moving window (`move_max`, `move_std`, …) over the last `weeks` weeks."""
     n = min(steps(x, weeks), len(x))
-    return over(x, move(x.values, window=n, min_count=min(at_least, n), axis=0))
+    if at_least > n:  # as in a longer panel's first rows: how long a panel is must not show
+        return over(x, np.full(x.shape, np.nan))
+    return over(x, move(x.values, window=n, min_count=at_least, axis=0))
 
 
 def ago(x: xr.DataArray, weeks: float) -> xr.DataArray:

@@ -35,6 +35,9 @@ def console(width: int | None = None) -> Console:
 def trained(result: Mapping[str, Any], screen: Console) -> None:
     """Show per task the model next to every naive rule, and what was decided."""
     for task, outcome in per_task(result).items():
+        if outcome.get("skipped"):
+            screen.print(Text(f"{TASKS[task]}: nothing to learn from, {outcome['skipped']}\n", style="yellow"))
+            continue
         metrics, rules = outcome.get("metrics") or {}, outcome.get("rules") or {}
         parts = [k for k, v in metrics.items() if isinstance(v, Mapping)]
         for part in parts or [None]:
