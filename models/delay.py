@@ -34,8 +34,8 @@ ROUNDS = 220
 # chain from 0.1884 to 0.1824. What they say of a row reaches it through the priors of its supplier's shares.
 UNHEARD = ("chain_", "category_", "region_", "order_month", "promise_month")
 
-# "Change nothing" is not among the maps: Platt's begins there, pulled by its prior. It moved the slope on later quarters
-# of three simulated chains from 0.96–1.25 to 0.96–1.10 at a lower Brier score, and a marketplace's hardly.
+# "Change nothing" is not among the maps: Platt's begins there, pulled by its prior. It moved the slope on later
+# quarters of three simulated chains from 0.96–1.25 to 0.96–1.10 at a lower Brier score, a marketplace's hardly.
 SHAPE_MAPS = (calibration.Platt(), calibration.Beta(), calibration.Isotonic())
 
 
