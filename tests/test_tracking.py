@@ -144,7 +144,7 @@ def test_a_registered_model_loads_without_pickles_and_predicts(settings, folder,
     import json
 
     fake = SimpleNamespace(load=lambda folder: Adder(json.loads((folder / "model.json").read_text())["add"]))
-    monkeypatch.setitem(sys.modules, "models.estimator", fake)
+    monkeypatch.setitem(sys.modules, "models.forecasters", fake)
     monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
     with tracking.run(settings, flow_run_id="one", **STORY) as run:
         started = time.perf_counter()
