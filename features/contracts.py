@@ -223,8 +223,8 @@ PURCHASES = Table(
         maybe("requested_on", "date", "Day the buyer asked for.", "local day", ahead=True),
         maybe("need_on", "date", "Day from which missing it hurts.", "local day", ahead=True),
         CANCELLED,
-        maybe("cancelled_by", "text", "Who cancelled; a line its supplier cancelled counts as late, others leave unjudged "
-              "when cancelled before the promise.", one_of=("buyer", "supplier"), default_about="buyer",
+        maybe("cancelled_by", "text", "Who cancelled; a line its supplier cancelled counts as late, others leave "
+              "unjudged when cancelled before the promise.", one_of=("buyer", "supplier"), default_about="buyer",
               known_from="cancelled_at"),
         known_at(FIRST_READ, "ordered_at", "`ordered_at`"),
     ),

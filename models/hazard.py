@@ -42,7 +42,7 @@ class ArrivalModel(BaseEstimator):
     """
 
     def __init__(
-        self, *, params: Mapping[str, Any] | None = None, rounds: int = 90, max_rows: int = 12_000, seed: int = 7,
+        self, *, params: Mapping[str, Any] | None = None, rounds: int = 90, max_rows: int = 8_000, seed: int = 7,
         threads: int = 0,
     ):  # fmt: skip
         self.params = params
