@@ -12,6 +12,7 @@ from pipelines.settings import Settings, environment, load
 for _name, _value in environment(Settings(workspace=tempfile.gettempdir())).items():
     os.environ.setdefault(_name, _value)  # before anything imports prefect or mlflow
 os.environ["PREFECT_HOME"] = tempfile.mkdtemp(prefix="bullwhip-test-prefect-")
+os.environ["PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW"] = "ignore"  # the server outlives the tests of flows
 os.environ["PREFECT_SERVER_EPHEMERAL_ENABLED"] = "false"  # a unit test that reaches for an API fails at once
 
 terminal.silence_the_end()
@@ -104,7 +105,10 @@ def toy(tmp_path_factory):
 @pytest.fixture(scope="session")
 def prefect_server():
     """A Prefect server for flows that run in this process; it takes seconds, so there is one."""
+    from prefect.settings import get_current_settings, temporary_settings
     from prefect.testing.utilities import prefect_test_harness
 
-    with prefect_test_harness(server_startup_timeout=120):
+    with prefect_test_harness(server_startup_timeout=120), temporary_settings() as now:
+        assert now is get_current_settings()
+        now.flows.heartbeat_frequency = None  # a second per flow; whoever runs bullwhip as a process has it
         yield

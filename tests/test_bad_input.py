@@ -234,23 +234,29 @@ def nothing_received(tables):
     tables["receipts"] = tables["receipts"].head(0)
 
 
+def both(*edits):
+    def edit(tables):
+        for one in edits:
+            one(tables)
+
+    return edit
+
+
 def nothing(_):
     """Leave the chain as it is."""
 
 
 ODD = {
-    "as it is": ({}, nothing),
-    "one supplier": ({"suppliers": ("acme",), "products": ("pump",)}, nothing),
+    "one supplier, no money": ({"suppliers": ("acme",), "products": ("pump",)}, no_money),
     "one week": ({"weeks": 1}, nothing),
     "three weeks": ({"weeks": 3}, nothing),
-    "all on time": ({}, all_on_time),
-    "all series zero": ({}, with_cells("orders", "quantity", 0)),
-    "no promise": ({}, with_cells("purchases", "promised_on", None)),
-    "no money": ({}, no_money),
-    "numbers as ids": ({}, as_numbers),
-    "one order line": ({}, first_row_only("orders")),
-    "one purchase line": ({}, first_row_only("purchases")),
-    "nothing received": ({"weeks": 20}, nothing_received),
+    "all on time, numbers as ids": ({}, both(all_on_time, as_numbers)),
+    "all series zero, no promise": (
+        {},
+        both(with_cells("orders", "quantity", 0), with_cells("purchases", "promised_on", None)),
+    ),
+    "one order line, nothing received": ({"weeks": 20}, both(first_row_only("orders"), nothing_received)),
+    "one purchase line": ({"weeks": 20}, first_row_only("purchases")),
 }
 
 

@@ -229,6 +229,7 @@ def test_a_worse_challenger_is_kept_but_not_promoted(workspace, quick, monkeypat
 
 @pytest.mark.usefixtures("quick")
 def test_training_learns_nothing_from_facts_known_later(fresh, tmp_path):
+    (fresh / "bullwhip.toml").write_text("history_weeks = 44\n")
     blind = Path(shutil.copytree(fresh, tmp_path / "blind"))
     forget_from(blind, EARLIER)
     (_, seen, _), (_, unseen, _) = (bullwhip(w, "train", "--as-of", str(EARLIER)) for w in (fresh, blind))
@@ -239,7 +240,7 @@ def test_training_learns_nothing_from_facts_known_later(fresh, tmp_path):
         found = [tracking.champion(settings(folder), name).folder for name in tracking.REGISTRY.values()]
         models.append([p.read_bytes() for f in found for p in sorted(f.rglob("*.lgb"))])
     assert seen["tasks"] == unseen["tasks"]
-    assert seen["tasks"]["delay"]["rows"]["judged"] > 100
+    assert seen["tasks"]["delay"]["rows"]["judged"] > 50
     assert len(models[0]) >= 6
     assert models[0] == models[1]
 
