@@ -362,11 +362,11 @@ def test_signals_end_a_command_in_one_line(tmp_path, sent, code, line):
 
 def test_a_flow_s_own_traceback_is_not_shown_but_its_warnings_are(bullwhip, fake):
     def score(*_, **__):
-        logging.getLogger("prefect.flow_runs").warning("rows are few")
+        logging.getLogger("flow_runs").warning("rows are few")
         try:
             raise Unreachable("the database is away")
         except Unreachable:
-            logging.getLogger("prefect.flow_runs").exception("Encountered exception during execution: Unreachable()")
+            logging.getLogger("flow_runs").exception("Encountered exception during execution: Unreachable()")
             raise
 
     fake(score=score)
