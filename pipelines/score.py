@@ -191,9 +191,10 @@ def summarise(
 def put_out(
     world: World, champions: Mapping[str, Champion], tables: Mapping[str, pd.DataFrame], dry_run: bool
 ) -> publish.Publication:
-    """Publish the week, or say what would be."""
+    """Publish the week, or say what would be; numbers to six decimals, so that the order of a sum is no revision."""
+    rounded = {name: table.round(6) for name, table in tables.items()}
     return publish.publish(
-        world.settings.workspace, tables, as_of=world.as_of,
+        world.settings.workspace, rounded, as_of=world.as_of,
         model_versions={t: c.version for t, c in champions.items()}, data_fingerprint=world.fingerprint,
         code_version=tracking.git_sha(), schema_version=risk.SCHEMA_VERSION,
         published_at=datetime.now(UTC).replace(tzinfo=None), dry_run=dry_run, nullable=risk.NULLABLE,

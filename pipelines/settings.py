@@ -229,6 +229,7 @@ def environment(settings: Settings) -> dict[str, str]:
         "OMP_WAIT_POLICY": "passive",  # training was 11 times faster with it on a machine with other load
         "PREFECT_HOME": str((settings.workspace / "prefect").resolve()),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",  # a fresh home takes up to 19 s, default 20
         "PREFECT_LOGGING_LEVEL": "INFO",  # what its pages show …
         "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "WARNING",  # … and what stderr does
