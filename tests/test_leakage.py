@@ -104,7 +104,7 @@ def test_the_prover_finds_nothing_and_says_how_much_it_compared(toy, asked, prov
 
 
 def leak(con, request, build, key, back=30):
-    """Build with the leak and return what the prover says of it."""
+    """Build with the leak and return what the prover says of it, on either of two days: one may have been quiet."""
     whole = build(con, request, np.arange(request.grid.size))
     with pytest.raises(LeakError) as error:
         prove_no_leak(con, build, request, whole, key, [request.grid.size - back + more for more in (0, 4, 8, 12)])
