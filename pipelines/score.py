@@ -192,7 +192,10 @@ def put_out(
     world: World, champions: Mapping[str, Champion], tables: Mapping[str, pd.DataFrame], dry_run: bool
 ) -> publish.Publication:
     """Publish the week, or say what would be; numbers to six decimals, so that the order of a sum is no revision."""
-    rounded = {name: table.round(6) for name, table in tables.items()}
+    rounded = {
+        name: table.assign(**{c: table[c].round(6) for c in table if table[c].dtype.kind == "f"})
+        for name, table in tables.items()
+    }
     return publish.publish(
         world.settings.workspace, rounded, as_of=world.as_of,
         model_versions={t: c.version for t, c in champions.items()}, data_fingerprint=world.fingerprint,
