@@ -68,7 +68,7 @@ SIDES = {"delay": "purchases", "shift": "orders"}
 
 
 def open_world(settings: Settings, as_of: date) -> World:
-    """Read every table, hold it to its contract and take the fingerprint of what was known before `as_of`."""
+    """Read every table, hold it to its contract and take the fingerprint of all it holds."""
     con, verdicts = sources.load(
         settings, now=max(datetime.now(UTC), datetime(as_of.year, as_of.month, as_of.day, tzinfo=UTC))
     )
