@@ -52,6 +52,29 @@ def late_as_known(rows: pd.DataFrame, cut: np.datetime64) -> np.ndarray:
     return np.where((y == 0) & ~told, 1.0, y)
 
 
+def delay_outcomes(rows: pd.DataFrame, cut: np.datetime64, terms: Terms) -> pd.DataFrame:
+    """Return what was known at `cut` of labelled rows: y, as_of, matured_on, due_in, completed_in, watched.
+
+    `y` is NaN where not judged or not matured by the cut. `due_in` and `completed_in` are days from the as-of, NaN
+    where there is no promise or no completion was known. `watched` is for how many days after the as-of it was known
+    whether the line was complete; cancellation ends it.
+    """
+    day, moment = pd.Timedelta(days=1), pd.Timestamp(cut)
+    matured = (rows["matured_on"] <= moment).to_numpy()
+    told = rows["completed_known_at"] < moment
+    left = (rows["cancelled_on"] - rows["as_of"]).where(rows["cancelled_on"] < moment) / day
+    return pd.DataFrame(
+        {
+            "y": np.where(matured, late_as_known(rows, cut), np.nan),
+            "as_of": rows["as_of"], "matured_on": rows["matured_on"],
+            "due_in": (rows["due_on"] - rows["as_of"]) / day,
+            "completed_in": ((rows["completed_on"] - rows["as_of"]) / day).where(told),
+            "watched": np.fmin((moment - rows["as_of"]) / day - terms.posting_lag_days, left),
+        },
+        index=rows.index,
+    )  # fmt: skip
+
+
 @dataclass(frozen=True, slots=True)
 class ShiftTerms:
     """What counts as a demand shift (DEFINITIONS 2); `v_min` is money and is chosen on history with `least_value`."""

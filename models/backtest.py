@@ -1,145 +1,165 @@
-"""Walk forward as production would: retrain at each cut on what had matured, judge on what came after."""
+"""Replay the past as production would live it: retrain at each cut, let the gate decide, score what came after."""
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
 
-from features.labels import late_as_known
-from models import metrics
-from models.baselines import delay_rule_rows, predict_rules
-from models.delay import DelayModel
-from models.forecasters import fit_delay_rules, fit_shift_rules, shift_rule_rows
-from models.shift import ShiftModel
-from models.splits import Fold, walk_forward
+from models import lessons
+from models.forecasters import EVENTS, MODEL, DelayForecaster, Forecaster, ShiftForecaster, evidence, rhythm
+from models.gate import decide
+from models.hazard import QUANTILES, arrival_days
+from models.lessons import DAY, Lesson, Training, happened
 
-DIRECTIONS = {"down": 0, "up": 2}
-WINDOW_KEYS = (
-    "product_id",
-    "site_id",
-    "window",
-    "as_of",
-    "matured_on",
-    "actual_units",
-    "baseline_units",
-    "noise_units",
-)
+WARM_UPS = {"delay": (2, 12), "shift": (2, 13)}  # retrainings before the first that is judged, and weeks between them
+RECORD_DAYS = 39 * 7  # what the gate looks back on: three quarters, the longest window inside
 
 
-def delay_walk(
-    rows: pd.DataFrame,
-    X: pd.DataFrame,
-    *,
-    end: Any,
-    make: Callable[[], DelayModel],
-    folds: int = 3,
-    fold_weeks: int = 8,
-) -> pd.DataFrame:
-    """Return one row per judged snapshot: po_line_id, as_of, supplier_id, fold, y, p and a column p_<rule> per rule.
+@dataclass(frozen=True, slots=True)
+class Fold:
+    """One retraining at `cut`; its forecaster scores the as-of days `days`, all before the next cut.
 
-    `rows` has y_late and matured_on; rows without a label are neither learnt from nor judged.
+    A warm-up fold is never judged: it gives the gate of the folds after it something to judge by.
     """
 
-    def one(fold: Fold) -> pd.DataFrame:
-        learn, test = fold.train_idx, fold.test_idx
-        y, known = rows["y_late"].to_numpy(), late_as_known(rows.iloc[learn], fold.cut)
-        model = make().fit(
-            X.iloc[learn], known, as_of=rows["as_of"].to_numpy()[learn],
-            matured_on=rows["matured_on"].to_numpy()[learn], cut=fold.cut,
-        )  # fmt: skip
-        rules = predict_rules(fit_delay_rules(X.iloc[learn], known), delay_rule_rows(X.iloc[test]))
-        out = rows.iloc[test][["po_line_id", "as_of", "supplier_id", "matured_on"]].reset_index(drop=True)
-        return out.assign(
-            fold=str(fold.cut), y=y[test], p=model.predict_proba(X.iloc[test])[:, 1],
-            **{f"p_{name}": p for name, p in rules.items()},
-        )  # fmt: skip
+    cut: np.datetime64
+    days: np.ndarray = field(repr=False)
+    judged: bool = True
 
-    found = walk_forward(
-        rows["as_of"], rows["matured_on"].where(rows["y_late"].notna()), end=end, folds=folds, fold_weeks=fold_weeks
+
+def folds(days: np.ndarray, refit_days: int) -> list[Fold]:
+    """Cut the as-of days to be judged into retrainings every `refit_days`, the first on the first day."""
+    days = np.unique(days.astype("datetime64[D]"))
+    if not len(days):
+        return []
+    cuts = np.arange(days[0], days[-1] + DAY, refit_days * DAY)
+    made = [Fold(cut, days[(days >= cut) & (days < cut + refit_days * DAY)]) for cut in cuts]
+    return [fold for fold in made if len(fold.days)]
+
+
+def warm_ups(task: str, first: np.datetime64, days: np.ndarray) -> list[Fold]:
+    """Return the folds before `first` on whose predictions, once matured, the gate decides; `days` are all as-of days.
+
+    Days without enough history before them make no fold.
+    """
+    count, weeks = WARM_UPS[task]
+    step = np.timedelta64(7 * weeks, "D")
+    cuts = [first - back * step for back in range(count, 0, -1)]
+    made = [Fold(cut, days[(days >= cut) & (days < cut + step)], judged=False) for cut in cuts]
+    return [fold for fold in made if len(fold.days) and (days < fold.cut).any()]
+
+
+def replay(lesson: Lesson, given: Sequence[Fold], training: Training) -> list[pd.DataFrame]:
+    """Return the predictions of every fold, as production would have published them."""
+    made: list[pd.DataFrame] = []
+    for fold in given:
+        made.append(play(lesson, fold, made, training))
+    return made
+
+
+def play(lesson: Lesson, fold: Fold, made: Sequence[pd.DataFrame], training: Training) -> pd.DataFrame:
+    """Return the predictions of one fold.
+
+    The forecaster learns from what had matured at the cut, and the gate chooses who publishes from those of the earlier
+    folds' predictions `made` that had matured by then.
+    """
+    decision = decide(matured_record(lesson, made, fold.cut), lesson.task)
+    forecaster = lessons.fit(lesson, fold.cut, training, {"publishes": decision.publishes})
+    places = np.flatnonzero(np.isin(lesson.rows["as_of"].to_numpy().astype("datetime64[D]"), fold.days))
+    return predictions(forecaster, lesson, places).assign(cut=pd.Timestamp(fold.cut))
+
+
+def predictions(forecaster: Forecaster, lesson: Lesson, places: np.ndarray) -> pd.DataFrame:
+    """Return one row per scored row: keys, label, what is published, and what the model and every rule would have said.
+
+    `place` is the row's place in the lesson. Columns p… are published; p_model… and p_<rule>… are what each said alone
+    (with the event for shifts: p_up_climatology). The label is what is known in the end: NaN where nothing is.
+    """
+    X, rows = lesson.matrix.X.iloc[places], lesson.rows.iloc[places]
+    out = rows[list(lessons.KEYS[lesson.task])].reset_index(drop=True)
+    label = lesson.outcomes(lesson.known_until)["y"].to_numpy()[places]
+    out = out.assign(place=places, label=label, matured_at=rows["matured_on"].to_numpy())
+    said = forecaster.predict(X, rows)
+    if lesson.task == "delay":
+        due = (rows["state"] == "due_future").to_numpy()
+        said = said.rename(columns={"p_late": "p"}).assign(p=lambda t: t["p"].where(due))
+    out = pd.concat([out, said.reset_index(drop=True)], axis=1)
+    for event, each in forecaster.forecasts(X, rows).items():
+        stem = "p" if event == "late" else f"p_{event}"
+        out = out.assign(**{f"{stem}_{name}": each[name].to_numpy() for name in each})
+    more = _arrivals(forecaster, X, rows) if lesson.task == "delay" else _units(forecaster, X, rows)
+    return pd.concat([out, more], axis=1)
+
+
+def _arrivals(forecaster: Forecaster, X: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
+    """Arrival quantiles in days after the as-of, the days it took, what was at stake, and the row's segments."""
+    assert isinstance(forecaster, DelayForecaster)
+    days = np.concatenate(
+        [np.empty((0, len(QUANTILES)))]
+        + [arrival_days(forecaster.model.survival(X.iloc[k : k + 20_000])) for k in range(0, len(X), 20_000)]
     )
-    return pd.concat(map(one, found), ignore_index=True) if found else pd.DataFrame()
+    day = pd.Timedelta(days=1)
+    due_in = ((rows["due_on"] - rows["as_of"]) / day).to_numpy()
+    return pd.DataFrame(
+        {f"arrival_in_p{round(100 * q)}": days[:, k] for k, q in enumerate(QUANTILES)}
+        | {
+            "arrived_in": ((rows["completed_on"] - rows["as_of"]) / day).to_numpy(),
+            "days_to_promise": due_in,
+            "value": (rows["open_units"] * rows["unit_cost"]).to_numpy(float),
+            "state": rows["state"].to_numpy(), "evidence": evidence(X), "region": rows["region"].to_numpy(),
+            "category": rows["category"].to_numpy(),
+        }
+    )  # fmt: skip
 
 
-def shift_walk(
-    rows: pd.DataFrame, X: pd.DataFrame, y: np.ndarray, *, end: Any, make: Callable[[], ShiftModel], folds: int = 2,
-    fold_weeks: int = 13,
-) -> pd.DataFrame:  # fmt: skip
-    """Return one row per judged window: keys, fold, y, p_down, p_up, the rules' and the quantiles of units."""
-    deviation = ((rows["actual_units"] - rows["baseline_units"]) / rows["noise_units"]).to_numpy()
-    known = ~np.isnan(y)
-
-    def one(fold: Fold) -> pd.DataFrame:
-        learn, test = fold.train_idx, fold.test_idx[known[fold.test_idx]]
-        model = make().fit(
-            X.iloc[learn], y[learn], deviation=deviation[learn], as_of=rows["as_of"].to_numpy()[learn],
-            matured_on=rows["matured_on"].to_numpy()[learn], cut=fold.cut,
-        )  # fmt: skip
-        judged = learn[known[learn]]
-        rules = predict_rules(fit_shift_rules(rows.iloc[judged], y[judged]), shift_rule_rows(rows.iloc[test]))
-        mine = rows.iloc[test]
-        out = mine[list(WINDOW_KEYS)].reset_index(drop=True).assign(fold=str(fold.cut), y=y[test])
-        p = model.predict_proba(X.iloc[test])
-        units = model.predict_units(X.iloc[test], mine["baseline_units"], mine["noise_units"])
-        columns = {f"p_{d}": p[:, k] for d, k in DIRECTIONS.items()}
-        columns |= {f"p_{d}_{name}": q[:, k] for name, q in rules.items() for d, k in DIRECTIONS.items()}
-        columns |= {f"units_p{level}": units[:, k] for k, level in enumerate((10, 50, 90))}
-        return out.assign(**columns)
-
-    found = walk_forward(rows["as_of"], rows["matured_on"], end=end, folds=folds, fold_weeks=fold_weeks)
-    walked = [one(fold) for fold in found if known[fold.test_idx].any()]
-    return pd.concat(walked, ignore_index=True) if walked else pd.DataFrame()
+def _units(forecaster: Forecaster, X: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
+    assert isinstance(forecaster, ShiftForecaster)
+    units = forecaster.model.predict_units(X, rows["baseline_units"], rows["noise_units"])
+    naive = forecaster.naive_units(rows)
+    price = rows["unit_price"].to_numpy(float)
+    return pd.DataFrame(
+        {f"units_p{level}": units[:, k] for k, level in enumerate((10, 50, 90))}
+        | {f"naive_units_p{level}": naive[:, k] for k, level in enumerate((10, 50, 90))}
+        | {name: rows[name].to_numpy() for name in ("actual_units", "baseline_units", "noise_units")}
+        | {
+            "value": np.abs(rows["actual_units"] - rows["baseline_units"]).to_numpy(float) * price,
+            "stake": np.abs(units[:, [2, 0]] - rows[["baseline_units"]].to_numpy(float)).max(axis=1) * price,
+            "rhythm": rhythm(rows), "age_weeks": X["age_weeks"].to_numpy(float), "region": rows["region"].to_numpy(),
+            "category": rows["category"].to_numpy(),
+        }
+    )  # fmt: skip
 
 
-def stacked(walk: pd.DataFrame) -> pd.DataFrame:
-    """Return shift predictions as binary ones: each window judged once for a drop and once for a surge."""
+def matured_record(lesson: Lesson, made: Sequence[pd.DataFrame], cut: np.datetime64) -> pd.DataFrame:
+    """Return the binary predictions of earlier folds whose labels were known at `cut`, with those labels."""
+    if not made:
+        return binary(pd.DataFrame(), lesson.task)
+    table = pd.concat(made, ignore_index=True)
+    table = table[table["as_of"] >= pd.Timestamp(cut) - pd.Timedelta(days=RECORD_DAYS)]
+    known = lesson.outcomes(cut)["y"].to_numpy()[table["place"].to_numpy()]
+    return binary(table.assign(label=known), lesson.task)
+
+
+def binary(table: pd.DataFrame, task: str) -> pd.DataFrame:
+    """Return predictions with a known label as yes-or-no ones: event, y, p, p_model, p_<rule>, value, segments, keys.
+
+    A window is judged once for a drop and once for a surge.
+    """
+    if not len(table):
+        return pd.DataFrame({"event": [], "y": [], "p": [], "p_model": []})
+    known = table[table["label"].notna()]
     parts = []
-    for direction, k in DIRECTIONS.items():
-        rules = {c: "p" + c[len(f"p_{direction}") :] for c in walk if c.startswith(f"p_{direction}")}
-        keys = walk[["product_id", "site_id", "window", "as_of", "fold"]]
-        parts.append(
-            keys.assign(direction=direction, y=(walk["y"] == k) * 1.0, **{new: walk[c] for c, new in rules.items()})
-        )
+    for event in EVENTS[task]:
+        stem = "p" if event == "late" else f"p_{event}"
+        mine = {c: "p" + c[len(stem) :] for c in table if c == stem or c.startswith(f"{stem}_")}
+        others = [c for c in table if not c.startswith("p_") and c not in ("p", "label")]
+        y = happened(known["label"].to_numpy(float), event)
+        part = known[others].assign(event=event, y=y, **{new: known[old] for old, new in mine.items()})
+        parts.append(part)
     return pd.concat(parts, ignore_index=True)
 
 
-def judge(walk: pd.DataFrame, entity: str, *, seed: int, n: int = 200) -> pd.DataFrame:
-    """Return the metrics of the model and of every rule over binary predictions, with intervals by block bootstrap."""
-    rules = {c[2:]: walk[c].to_numpy() for c in walk if c.startswith("p_")}
-    return metrics.compare(
-        walk["y"].to_numpy(),
-        walk["p"].to_numpy(),
-        rules,
-        walk["as_of"].to_numpy(),
-        walk[entity].to_numpy(),
-        seed=seed,
-        n=n,
-    )
-
-
-def best_rule(table: pd.DataFrame) -> str:
-    """Return the naive rule with the lowest Brier score."""
-    return str(table.drop(index="model")["brier"].astype(float).idxmin())
-
-
-def record(walk: pd.DataFrame, best: str, task: str) -> list[dict[str, Any]]:
-    """Return the track record by tenths of probability: scored, expected, came true, and skill over the best rule."""
-    tenth = np.minimum((walk["p"] * 10).astype(int), 9)
-    out = []
-    for k, part in walk.groupby(tenth):
-        mine, reference = (((part[c] - part["y"]) ** 2).mean() for c in ("p", f"p_{best}"))
-        out.append(
-            {
-                "task": task, "p_from": int(k) / 10, "p_to": (int(k) + 1) / 10, "scored": len(part),
-                "expected_share": float(part["p"].mean()), "came_true_share": float(part["y"].mean()), "rule": best,
-                "skill_over_rule": float(1 - mine / reference) if reference > 0 else None,
-                "first_day": str(part["as_of"].min().date()), "last_day": str(part["as_of"].max().date()),
-            }
-        )  # fmt: skip
-    return out
-
-
-def quantile_scores(walk: pd.DataFrame) -> Mapping[str, float]:
-    """Return coverage, pinball and crossings of the windows' units."""
-    Q = walk[["units_p10", "units_p50", "units_p90"]].to_numpy()
-    return metrics.quantile_report(walk["actual_units"].to_numpy(), Q)
+def forecaster_names(pairs: pd.DataFrame) -> list[str]:
+    """Return the naive rules that gave a forecast, in the order of the columns."""
+    return [c[2:] for c in pairs if c.startswith("p_") and c[2:] != MODEL]

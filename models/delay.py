@@ -8,7 +8,6 @@ from typing import Any, Self
 import lightgbm as lgb
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike
 from scipy.special import expit
 from sklearn.base import BaseEstimator, ClassifierMixin
 
@@ -16,6 +15,7 @@ from models import calibration
 from models.baselines import RULE_INPUTS, LogisticSix, delay_rule_rows, rule_from_dict
 from models.blend import at_level, blend, choose_weight, level_shift
 from models.boosting import Encoder, canonical_order, day_numbers, train
+from models.hazard import ArrivalModel, tied_to
 from models.splits import calibration_split
 
 PARAMS: dict[str, Any] = {
@@ -64,9 +64,15 @@ class DelayModel(ClassifierMixin, BaseEstimator):
         self.seed = seed
         self.threads = threads
 
-    def fit(self, X: pd.DataFrame, y: ArrayLike, *, as_of: ArrayLike, matured_on: ArrayLike, cut: Any) -> Self:
-        """Learn from rows matured by `cut`; X [row, feature], y 0 or 1."""
-        outcome, asked, matured = np.asarray(y, np.float64), np.asarray(as_of), np.asarray(matured_on)
+    def fit(self, X: pd.DataFrame, outcomes: pd.DataFrame, *, cut: Any) -> Self:
+        """Learn from rows matured by `cut`; X [row, feature], outcomes as `delay_outcomes` gives them."""
+        self.arrival_ = ArrivalModel(seed=self.seed, threads=self.threads).fit(
+            X, due_in=outcomes["due_in"], completed_in=outcomes["completed_in"], watched=outcomes["watched"]
+        )
+        known = np.flatnonzero(outcomes["y"].notna())
+        X, outcomes = X.iloc[known], outcomes.iloc[known]
+        outcome = outcomes["y"].to_numpy(np.float64)
+        asked, matured = outcomes["as_of"].to_numpy(), outcomes["matured_on"].to_numpy()
         self.classes_ = np.array([0, 1])
         self.encoder_ = Encoder().fit(X[[name for name in X if not name.startswith(UNHEARD)]])
         block = self.encoder_.transform(X)
@@ -127,6 +133,12 @@ class DelayModel(ClassifierMixin, BaseEstimator):
         late = np.clip(late, self.edge_, 1 - self.edge_)
         return np.column_stack([1 - late, late])
 
+    def survival(self, X: pd.DataFrame, p_late: np.ndarray | None = None) -> np.ndarray:
+        """Return S at the end of days 0 … LONGEST − 1 [row, day], with S(due) = p_late for lines not yet due."""
+        due_in = X["days_to_promise"].to_numpy(float)
+        p = self.predict_proba(X)[:, 1] if p_late is None else p_late
+        return tied_to(self.arrival_.survival(X, due_in), due_in, np.where(due_in >= 0, p, np.nan))
+
     def predict(self, X: pd.DataFrame) -> np.ndarray:
         """Return 1 where late is likelier than on time."""
         return (self.predict_proba(X)[:, 1] > 0.5).astype(int)
@@ -135,6 +147,7 @@ class DelayModel(ClassifierMixin, BaseEstimator):
         """Write the model as text and JSON into `folder`."""
         folder.mkdir(parents=True, exist_ok=True)
         self.booster_.save_model(folder / "model.lgb")
+        self.arrival_.save(folder / "arrival")
         state = {
             "params": self.get_params(), "encoder": self.encoder_.to_dict(), "calibrator": self.calibrator_.to_dict(),
             "base_rate": self.base_rate_, "edge": self.edge_, "offset": self.offset_,
@@ -150,6 +163,7 @@ class DelayModel(ClassifierMixin, BaseEstimator):
         new = cls(**state["params"])
         new.classes_ = np.array([0, 1])
         new.booster_ = lgb.Booster(model_file=folder / "model.lgb")
+        new.arrival_ = ArrivalModel.load(folder / "arrival")
         new.encoder_ = Encoder.from_dict(state["encoder"])
         new.calibrator_ = calibration.from_dict(state["calibrator"])
         new.weight_, new.steady_ = state["weight"], state["steady"] and rule_from_dict(state["steady"])

@@ -1,7 +1,7 @@
 """What is trained, registered and scored: a task's models, its naive rules and which of them publishes."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -9,15 +9,18 @@ from typing import Any, ClassVar
 import numpy as np
 import pandas as pd
 
+from features.demand import is_intermittent
 from features.labels import ShiftTerms
 from features.panels import Terms
-from models.baselines import DELAY_RULES, SHIFT_RULES, Rule, delay_rule_rows, fit_rules, rule_from_dict
+from models.baselines import DELAY_RULES, SHIFT_RULES, Rule, delay_rule_rows, fit_rules, predict_rules, rule_from_dict
 from models.delay import DelayModel
-from models.hazard import ArrivalModel
 from models.shift import ShiftModel
 
 MODEL = "model"
-FORMAT = 1  # of a saved forecaster; goes up when a folder written before can no longer be read
+EVENTS = {"delay": ("late",), "shift": ("down", "up")}
+FORMAT = 2  # of a saved forecaster; goes up when a folder written before can no longer be read
+NEW, THIN, KNOWN = "new", "thin", "known"  # how much a supplier has shown: nothing, fewer than 8 promises, more
+CLIMATOLOGY_WEEKS = 52  # the base rate is that of the last year: levels drift
 
 
 class OtherFormat(Exception):
@@ -26,13 +29,22 @@ class OtherFormat(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """Where a forecaster comes from: learnt at `cut`, and what publishes its probabilities ("model" or a rule)."""
+    """Where a forecaster comes from: learnt at `cut`, and who publishes.
+
+    `publishes` names the model or a rule per event ("late"; "down", "up"), and per event and segment ("late/new") where
+    another one did better there.
+    """
 
     cut: str
-    publishes: str = MODEL
+    publishes: Mapping[str, str] = field(default_factory=dict)
     terms: Terms = field(default_factory=Terms)
     shift_terms: ShiftTerms = field(default_factory=ShiftTerms)
     record: list[dict[str, Any]] = field(default_factory=list)
+
+    def publisher(self, event: str, segments: np.ndarray) -> np.ndarray:
+        """Return who publishes the event for rows of these segments."""
+        default = self.publishes.get(event, MODEL)
+        return np.array([self.publishes.get(f"{event}/{segment}", default) for segment in segments], dtype=object)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,62 +53,125 @@ class DelayForecaster:
 
     task: ClassVar[str] = "delay"
     model: DelayModel
-    arrival: ArrivalModel
     rules: Mapping[str, Rule]
     facts: Facts
 
-    def predict(self, X: pd.DataFrame) -> pd.DataFrame:
-        """Return column p_late per row of inputs."""
-        if self.facts.publishes == MODEL:
-            return pd.DataFrame({"p_late": self.model.predict_proba(X)[:, 1]}, index=X.index)
-        p = self.rules[self.facts.publishes].predict(delay_rule_rows(X))
-        return pd.DataFrame({"p_late": p}, index=X.index)
+    def forecasts(self, X: pd.DataFrame, rows: pd.DataFrame | None = None) -> dict[str, pd.DataFrame]:  # noqa: ARG002
+        """Return P(late) by the model and by every rule; all of them read X alone."""
+        given = {MODEL: self.model.predict_proba(X)[:, 1], **predict_rules(self.rules, delay_rule_rows(X))}
+        return {"late": pd.DataFrame(given, index=X.index)}
+
+    def predict(self, X: pd.DataFrame, rows: pd.DataFrame | None = None) -> pd.DataFrame:  # noqa: ARG002
+        """Return p_late and published_by per row of inputs."""
+        return published(self.facts, self.forecasts(X), {"late": evidence(X)})
 
     def save(self, folder: Path) -> None:
         """Write text and JSON below `folder`."""
         self.model.save(folder / "model")
-        self.arrival.save(folder / "arrival")
         _save_facts(folder, self.task, self.facts, self.rules)
 
     @classmethod
     def load(cls, folder: Path) -> "DelayForecaster":
         """Read what `save` wrote."""
         facts, rules = _load_facts(folder)
-        return cls(DelayModel.load(folder / "model"), ArrivalModel.load(folder / "arrival"), rules, facts)
+        return cls(DelayModel.load(folder / "model"), rules, facts)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ShiftForecaster:
-    """P(down), P(steady), P(up) from the model or the rule that publishes, and the units' quantiles."""
+    """P(down), P(steady), P(up) from the model or the rule that publishes, and the units' quantiles.
+
+    `usual_z` are the quantiles of (Y − Σb)/σ of each window over matured rows: what a naive planner would add.
+    """
 
     task: ClassVar[str] = "shift"
     model: ShiftModel
     rules: Mapping[str, Rule]
     facts: Facts
+    usual_z: Mapping[str, list[float]] = field(default_factory=dict)
+
+    def forecasts(self, X: pd.DataFrame, rows: pd.DataFrame | None = None) -> dict[str, pd.DataFrame]:
+        """Return P(down) and P(up) by the model and by every rule; rules read `rows`, the windows' facts."""
+        given = {MODEL: self.model.predict_proba(X)}
+        if rows is not None:
+            given |= predict_rules(self.rules, shift_rule_rows(rows))
+        return {
+            event: pd.DataFrame({name: p[:, k] for name, p in given.items()}, index=X.index)
+            for event, k in (("down", 0), ("up", 2))
+        }
 
     def predict(self, X: pd.DataFrame, rows: pd.DataFrame | None = None) -> pd.DataFrame:
-        """Return p_down, p_steady, p_up per row of inputs; a publishing rule reads `rows`, the windows' facts."""
-        if self.facts.publishes == MODEL:
-            p = self.model.predict_proba(X)
-        elif rows is None:
-            raise ValueError(f"the rule {self.facts.publishes} publishes; it needs the windows' facts as `rows`")
-        else:
-            p = self.rules[self.facts.publishes].predict(rows)
-        return pd.DataFrame(p, columns=["p_down", "p_steady", "p_up"], index=X.index)
+        """Return p_down, p_steady, p_up and published_by_down, published_by_up per row of inputs."""
+        if rows is None and set(self.facts.publishes.values()) - {MODEL}:
+            raise ValueError("a naive rule publishes; it needs the windows' facts as `rows`")
+        segment = np.full(len(X), "") if rows is None else rhythm(rows)
+        out = published(self.facts, self.forecasts(X, rows), {"down": segment, "up": segment})
+        total = np.maximum(out["p_down"] + out["p_up"], 1.0)  # two forecasters may claim more than all
+        out = out.assign(p_down=out["p_down"] / total, p_up=out["p_up"] / total)
+        out.insert(1, "p_steady", (1 - out["p_down"] - out["p_up"]).clip(lower=0.0))
+        return out
+
+    def naive_units(self, rows: pd.DataFrame) -> np.ndarray:
+        """Return P10, P50, P90 of each window's units as baseline + σ × what was usual: the quantiles to beat."""
+        z = np.array([self.usual_z.get(str(window), [np.nan] * 3) for window in rows["window"]]).reshape(-1, 3)
+        units = rows[["baseline_units"]].to_numpy(float) + rows[["noise_units"]].to_numpy(float) * z
+        return np.maximum(units, 0)
 
     def save(self, folder: Path) -> None:
         """Write text and JSON below `folder`."""
         self.model.save(folder / "model")
         _save_facts(folder, self.task, self.facts, self.rules)
+        (folder / "usual_z.json").write_text(json.dumps(dict(self.usual_z)))
 
     @classmethod
     def load(cls, folder: Path) -> "ShiftForecaster":
         """Read what `save` wrote."""
         facts, rules = _load_facts(folder)
-        return cls(ShiftModel.load(folder / "model"), rules, facts)
+        usual_z = json.loads((folder / "usual_z.json").read_text())
+        return cls(ShiftModel.load(folder / "model"), rules, facts, usual_z)
 
 
-def load(folder: Path) -> DelayForecaster | ShiftForecaster:
+def usual_deviations(window: pd.Series, deviation: pd.Series) -> dict[str, list[float]]:
+    """Return P10, P50, P90 of matured (Y − Σb)/σ by window."""
+    found = deviation.groupby(window.to_numpy()).quantile([0.1, 0.5, 0.9]).unstack()
+    return {str(k): list(map(float, row)) for k, row in zip(found.index, found.to_numpy(), strict=True)}
+
+
+Forecaster = DelayForecaster | ShiftForecaster
+
+
+def published(facts: Facts, forecasts: Mapping[str, pd.DataFrame], segments: Mapping[str, np.ndarray]) -> pd.DataFrame:
+    """Return p_<event> and who published it per row: the model, or the rule that does better in the row's segment."""
+    out = {}
+    for event, given in forecasts.items():
+        by = facts.publisher(event, segments[event])
+        place = given.columns.get_indexer(by)
+        if len(by) and place.min() < 0:
+            raise ValueError(f"{by[place < 0][0]} is to publish {event} but gave no forecast; train again")
+        out[f"p_{event}"] = given.to_numpy()[np.arange(len(given)), place]
+        out["published_by" if event == "late" else f"published_by_{event}"] = by.astype(str)
+    columns = sorted(out, key=lambda name: name.startswith("published"))
+    return pd.DataFrame({name: out[name] for name in columns}, index=next(iter(forecasts.values())).index)
+
+
+def publishers(forecaster: Forecaster) -> str:
+    """Return who publishes in one line: "model", "days_to_promise", "down model, up climatology, late/new …"."""
+    said = {**dict.fromkeys(EVENTS[forecaster.task], MODEL), **forecaster.facts.publishes}
+    return next(iter(said.values())) if len(set(said.values())) == 1 else ", ".join(f"{k} {v}" for k, v in said.items())
+
+
+def evidence(X: pd.DataFrame) -> np.ndarray:
+    """Return how much each row's supplier has shown in a year: new, thin (fewer than 8 promises) or known."""
+    n = X["supplier_matured_lines_52w"].fillna(0).to_numpy(float)
+    return np.select([n < 1, n < 8], [NEW, THIN], KNOWN)
+
+
+def rhythm(rows: pd.DataFrame) -> np.ndarray:
+    """Return whether each row's series sells week by week or now and then."""
+    return np.where(is_intermittent(rows["interval"]), "intermittent", "regular")
+
+
+def load(folder: Path) -> Forecaster:
     """Read a forecaster of either task from its folder."""
     task = json.loads((folder / "forecaster.json").read_text())["task"]
     return DelayForecaster.load(folder) if task == "delay" else ShiftForecaster.load(folder)
@@ -108,12 +183,22 @@ def shift_rule_rows(rows: pd.DataFrame, y: np.ndarray | None = None) -> pd.DataF
     return facts if y is None else facts.assign(y=np.array(["down", "steady", "up"])[y.astype(int)])
 
 
-def fit_delay_rules(X: pd.DataFrame, y: np.ndarray) -> dict[str, Rule]:
-    return fit_rules(DELAY_RULES, delay_rule_rows(X, y))
+def fit_delay_rules(X: pd.DataFrame, y: np.ndarray, as_of: pd.Series, cut: Any) -> dict[str, Rule]:
+    """Return the naive rules fitted on matured rows; climatology is that of the last year before `cut`."""
+    return _fit(DELAY_RULES, delay_rule_rows(X, y), as_of, cut)
 
 
-def fit_shift_rules(rows: pd.DataFrame, y: np.ndarray) -> dict[str, Rule]:
-    return fit_rules(SHIFT_RULES, shift_rule_rows(rows, y))
+def fit_shift_rules(rows: pd.DataFrame, y: np.ndarray, as_of: pd.Series, cut: Any) -> dict[str, Rule]:
+    """Return the naive rules fitted on matured windows; climatology is that of the last year before `cut`."""
+    return _fit(SHIFT_RULES, shift_rule_rows(rows, y), as_of, cut)
+
+
+def _fit(registry: Mapping[str, Callable[[], Rule]], rows: pd.DataFrame, as_of: pd.Series, cut: Any) -> dict[str, Rule]:
+    rules = fit_rules(registry, rows)
+    recent = (as_of >= pd.Timestamp(cut) - pd.Timedelta(weeks=CLIMATOLOGY_WEEKS)).to_numpy()
+    if recent.any():
+        rules["climatology"] = registry["climatology"]().fit(rows[recent])
+    return rules
 
 
 def _save_facts(folder: Path, task: str, facts: Facts, rules: Mapping[str, Rule]) -> None:

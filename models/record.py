@@ -7,7 +7,7 @@ import duckdb
 import numpy as np
 import pandas as pd
 
-from models.forecasters import DelayForecaster, ShiftForecaster
+from models.forecasters import Forecaster
 
 COLUMNS = {
     "task": "str", "source": "str", "p_from": float, "p_to": float, "scored": int, "expected_share": float,
@@ -17,7 +17,7 @@ COLUMNS = {
 
 
 def published_record(
-    con: duckdb.DuckDBPyConnection, as_of: pd.Timestamp, forecasters: Mapping[str, DelayForecaster | ShiftForecaster],
+    con: duckdb.DuckDBPyConnection, as_of: pd.Timestamp, forecasters: Mapping[str, Forecaster],
     history: Mapping[str, pd.DataFrame],
 ) -> pd.DataFrame:  # fmt: skip
     """Return `track_record`: by task and tenth of probability, how many rows were scored and how many came true.
@@ -60,7 +60,7 @@ def _judged_delays(
     con: duckdb.DuckDBPyConnection,
     as_of: pd.Timestamp,
     table: pd.DataFrame,
-    forecaster: DelayForecaster | ShiftForecaster,
+    forecaster: Forecaster,
 ) -> pd.DataFrame:
     terms = forecaster.facts.terms
     due = table[(table["state"] == "due_future") & table["p_late"].notna()]
@@ -83,7 +83,7 @@ def _judged_shifts(
     con: duckdb.DuckDBPyConnection,
     as_of: pd.Timestamp,
     table: pd.DataFrame,
-    forecaster: DelayForecaster | ShiftForecaster,
+    forecaster: Forecaster,
 ) -> pd.DataFrame:
     lag = pd.Timedelta(days=forecaster.facts.shift_terms.entry_lag_days + 1)
     ended = table[table["window_end"] + lag <= as_of].reset_index(drop=True)
@@ -126,3 +126,27 @@ def _window_facts(
     ).df()["empty"]
     con.unregister("windows")
     return units, empty.astype(bool)
+
+
+def by_bin(judged: pd.DataFrame) -> list[dict[str, Any]]:
+    """Interim."""
+    rows = []
+    rules = [c for c in judged if c.startswith("p_")]
+    best = min(rules, key=lambda c: ((judged[c] - judged["y"]) ** 2).mean())
+    for k, part in judged.groupby(np.minimum((judged["p"] * 10 + 1e-9).astype(int), 9)):
+        mine, ref = (((part[c] - part["y"]) ** 2).mean() for c in ("p", best))
+        rows.append(
+            {
+                "task": "shift" if (part["event"] != "late").any() else "delay",
+                "p_from": int(k) / 10,
+                "p_to": (int(k) + 1) / 10,
+                "scored": len(part),
+                "expected_share": part["p"].mean(),
+                "came_true_share": part["y"].mean(),
+                "rule": best[2:],
+                "skill_over_rule": float(1 - mine / ref) if ref > 0 else None,
+                "first_day": str(part["day"].min().date()),
+                "last_day": str(part["day"].max().date()),
+            }
+        )
+    return rows

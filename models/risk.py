@@ -47,7 +47,7 @@ def cents(amount: pd.Series | np.ndarray) -> pd.Series:
 
 def delay_risk(
     rows: pd.DataFrame, p_late: pd.Series, arrival: np.ndarray, told: pd.DataFrame, evidence: pd.Series, *,
-    base_rate: float, published_by: str, model_version: str, names: Names, last_week: pd.DataFrame,
+    base_rate: float, published_by: pd.Series | np.ndarray, model_version: str, names: Names, last_week: pd.DataFrame,
 ) -> pd.DataFrame:  # fmt: skip
     """Return `supplier_delay_risk`: one row per open purchase line, largest value at risk first.
 
@@ -94,7 +94,7 @@ def _arrivals(rows: pd.DataFrame, arrival: np.ndarray) -> dict[str, pd.Series]:
 
 def shift_risk(
     rows: pd.DataFrame, p: pd.DataFrame, units: np.ndarray, told: pd.DataFrame, *, base_rates: Mapping[str, float],
-    published_by: str, model_version: str, names: Names, last_week: pd.DataFrame,
+    published_by: pd.Series | np.ndarray, model_version: str, names: Names, last_week: pd.DataFrame,
 ) -> pd.DataFrame:  # fmt: skip
     """Return `demand_shift_risk`: one row per product, site and window, largest value at risk first.
 

@@ -40,6 +40,18 @@ Count = Annotated[int, Parameter(validator=Number(gte=0))]
 Task = Literal["delay", "shift"]
 
 
+def _days(_: object, tokens: Sequence[Any]) -> int:
+    """Read a span of time such as 7d or 4w; a bare number is days."""
+    text = str(tokens[0].value).strip().lower()
+    number, unit = (text[:-1], text[-1]) if text[-1:] in ("d", "w") else (text, "d")
+    if not number.isdigit() or int(number) < 1:
+        raise ValueError(f"{text!r} is no span of time; expected days or weeks such as 7d or 4w")
+    return int(number) * (7 if unit == "w" else 1)
+
+
+Days = Annotated[int, Parameter(converter=_days)]
+
+
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class Common:
@@ -236,6 +248,52 @@ def show(*, table: str = "watchlist", top: Count = 10, as_of: date | None = None
 
 
 @app.command(sort_key=6)
+def backtest(
+    *,
+    task: Task,
+    first: Annotated[date, Parameter(name="--from")],
+    last: Annotated[date, Parameter(name="--to")],
+    every: Days | None = None,
+    at: Literal["snapshot", "order"] = "snapshot",
+    refit: Days = 28,
+    predictions: Path | None = None,
+    common: Common = HERE,
+) -> Answer:
+    """Replay the past: at each day see only what was known, retrain, score, and judge by what came of it.
+
+    Parameters
+    ----------
+    task
+        What to predict.
+    first
+        First day predictions are made for.
+    last
+        Last day predictions are made for.
+    every
+        Time between two days, such as 7d or 1w; the settings' every_days if left out.
+    at
+        snapshot: every open line on every day; order: every line once, when it is ordered.
+    refit
+        Time between two trainings, such as 4w.
+    predictions
+        Write one row per prediction to this file, Parquet or .csv.
+    """
+    settings = _settings(common)
+    ready = _warming_up(settings)
+    from pipelines.backtest import Question
+    from pipelines.backtest import backtest as run_backtest
+
+    usual = 7 if task == "shift" else 1 if at == "order" else settings.every_days
+    asked = Question(task, first, last, every or usual, refit, at)
+    with working(f"replaying {first} to {last}"):
+        ready()
+        result = run_backtest(settings, asked, file=predictions)
+    from pipelines import screen as screens
+
+    return Answer(dict(result), lambda s: screens.backtested(result, s))
+
+
+@app.command(sort_key=7)
 def demo(*, scale: str | None = None, seed: Count | None = None, common: Common = HERE) -> Answer:
     """See everything at once: simulate, check, train, score and show, then how to look around.
 

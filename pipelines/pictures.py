@@ -73,6 +73,60 @@ def importance(frame: pd.DataFrame, title: str, top: int = 20) -> Figure:
     return figure
 
 
+def skill_over_time(weeks: pd.DataFrame, title: str) -> Figure:
+    """Draw the Brier skill over the best rule per week with its interval, and what share came true.
+
+    `weeks` has week (ISO day), bss_best_rule, bss_best_rule_interval, prevalence, n and positives.
+    """
+    figure = Figure(figsize=(7.6, 5.2), layout="constrained")
+    upper, lower = figure.subplots(2, 1, sharex=True, gridspec_kw={"height_ratios": [3, 1]})
+    day = pd.to_datetime(weeks["week"])
+    skill = weeks["bss_best_rule"].to_numpy(float)
+    low, high = np.array([[np.nan if v is None else v for v in ends] for ends in weeks["bss_best_rule_interval"]]).T
+    upper.fill_between(day, low.astype(float), high.astype(float), color=MODEL, alpha=0.15, linewidth=0)
+    upper.plot(day, skill, color=MODEL, marker="o", markersize=4, linewidth=1.8)
+    upper.axhline(0, color=INK, linewidth=1, linestyle=(0, (4, 3)))
+    shown = np.concatenate([skill, [0.0]])
+    upper.set(
+        ylabel="Brier skill over the week's best rule", ylim=(min(np.nanmin(shown), 0) - 0.1, np.nanmax(shown) + 0.1)
+    )
+    lower.bar(day, weeks["prevalence"].to_numpy(float), width=5, color=RULES[1])
+    lower.set(ylabel="came true")
+    lower.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
+    y = np.repeat([1.0, 0.0], [int(weeks["positives"].sum()), int((weeks["n"] - weeks["positives"]).sum())])
+    return _finished(figure, (upper, lower), title, y)
+
+
+def value_captured(curves: pd.DataFrame, title: str) -> Figure:
+    """Draw which share of the value that came true sits in the top share of each day's list, a line per forecaster."""
+    figure = Figure(figsize=(6.4, 5.2), layout="constrained")
+    axes = figure.subplots()
+    for name, color in zip(curves.columns.drop("share"), (MODEL, RULES[0]), strict=False):
+        axes.plot(curves["share"], curves[name], color=color, linewidth=2, label=name)
+    axes.plot([0, 1], [0, 1], color=INK, linewidth=1, linestyle=(0, (4, 3)), label="at random")
+    axes.set(
+        xlim=(0, 1), ylim=(0, 1.02), xlabel="share of the day's rows worked on", ylabel="share of the value caught"
+    )
+    axes.legend(frameon=False, loc="lower right")
+    _style(axes)
+    figure.suptitle(title, fontsize=12, color=INK, x=0.02, ha="left")
+    return figure
+
+
+def lead_time(days: NDArray, capacity: int, title: str) -> Figure:
+    """Draw for how many late lines the list of `capacity` rows warned without a gap, at least so many days ahead."""
+    figure = Figure(figsize=(6.4, 4.4), layout="constrained")
+    axes = figure.subplots()
+    ahead = np.arange(1, max(int(np.max(days, initial=0)), 7) + 1)
+    axes.step(ahead, [(days >= d).mean() if len(days) else 0 for d in ahead], where="post", color=MODEL, linewidth=2)
+    axes.set(xlabel="days before the promise", ylabel="share of late lines warned of", ylim=(0, None))
+    axes.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
+    _style(axes)
+    figure.suptitle(title, fontsize=12, color=INK, x=0.02, ha="left")
+    axes.set_title(f"{len(days):,} late lines, lists of {capacity} rows a day", fontsize=9, color=INK, loc="left")
+    return figure
+
+
 def _groups(y: NDArray, p: NDArray, count: int = 15) -> tuple[NDArray, NDArray, NDArray]:
     """Return mean prediction, observed share and half the 95 % interval in groups of equal size, ties together."""
     edges = np.unique(np.quantile(p, np.linspace(0, 1, count + 1))) if len(p) else np.array([0.0, 1.0])

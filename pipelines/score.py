@@ -17,8 +17,8 @@ from features.matrix import Matrix
 from models import risk
 from models.boosting import contributions
 from models.explain import DRIVERS, drivers
-from models.forecasters import MODEL, DelayForecaster, OtherFormat, ShiftForecaster, load, shift_rule_rows
-from models.hazard import arrival_days, tied_to
+from models.forecasters import MODEL, DelayForecaster, Forecaster, OtherFormat, ShiftForecaster, load, publishers
+from models.hazard import arrival_days
 from models.record import published_record
 from pipelines import publish, tracking
 from pipelines.settings import GateRefused, Settings
@@ -35,11 +35,11 @@ class Champion:
     """The forecaster that scores a task, and the name under which its rows are published."""
 
     version: str
-    forecaster: DelayForecaster | ShiftForecaster
+    forecaster: Forecaster
 
     @property
     def publishes(self) -> str:
-        return self.forecaster.facts.publishes
+        return publishers(self.forecaster)
 
 
 @flow(name="score", validate_parameters=False)
@@ -104,16 +104,14 @@ def score_delays(world: World, champion: Champion) -> dict[str, pd.DataFrame]:
     asked = request(world, "delay", forecaster.facts.terms)
     open_now = delay_rows(world, asked, np.array([asked.grid.size - 1]), proofs=1)
     rows, X = open_now.rows, open_now.X
-    p = forecaster.predict(X)["p_late"]
-    due_in = ((rows["due_on"] - rows["as_of"]) / risk.DAY).to_numpy(float)
-    known = np.where(rows["state"] == "due_future", p, np.nan)
-    days = (
-        arrival_days(tied_to(forecaster.arrival.survival(X, due_in), due_in, known)) if len(rows) else np.empty((0, 4))
-    )
-    told = _told(open_now, forecaster, (p * rows["open_units"] * rows["unit_cost"].fillna(0)).to_numpy(), None)
+    said = forecaster.predict(X)
+    p = said["p_late"]
+    days = arrival_days(forecaster.model.survival(X, p.to_numpy())) if len(rows) else np.empty((0, 4))
+    stake = (p * rows["open_units"] * rows["unit_cost"].fillna(0)).to_numpy()
+    told = _told(open_now, forecaster, stake, None).where(said["published_by"] == MODEL, "")
     table = risk.delay_risk(
         rows, p, days, told, X["supplier_matured_lines_52w"], base_rate=forecaster.model.base_rate_,
-        published_by=champion.publishes, model_version=champion.version, names=world.names(),
+        published_by=said["published_by"], model_version=champion.version, names=world.names(),
         last_week=publish.previous_week(world.settings.workspace, "supplier_delay_risk", world.as_of),
     )  # fmt: skip
     return {"supplier_delay_risk": table}
@@ -128,7 +126,7 @@ def score_shifts(world: World, champion: Champion) -> dict[str, pd.DataFrame]:
     down_at, up_at = shift_thresholds(alive.rows, forecaster.facts.shift_terms)
     alive = alive.take(np.flatnonzero(~np.isnan(up_at)))
     rows = alive.rows.assign(down_at_units=down_at[~np.isnan(up_at)], up_at_units=up_at[~np.isnan(up_at)])
-    p = forecaster.predict(alive.X, shift_rule_rows(rows))
+    p = forecaster.predict(alive.X, rows)
     units = forecaster.model.predict_units(alive.X, rows["baseline_units"], rows["noise_units"])
     up = (p["p_up"] >= p["p_down"]).to_numpy()
     told = _told(
@@ -136,23 +134,25 @@ def score_shifts(world: World, champion: Champion) -> dict[str, pd.DataFrame]:
         forecaster,
         (p[["p_up", "p_down"]].max(axis=1) * rows["baseline_units"] * rows["unit_price"]).to_numpy(),
         up,
-    )
+    ).where(np.where(up, p["published_by_up"], p["published_by_down"]) == MODEL, "")
+    by = np.where(
+        p["published_by_up"] == p["published_by_down"], p["published_by_up"],
+        "surges: " + p["published_by_up"] + ", drops: " + p["published_by_down"],
+    ).astype(str)  # fmt: skip
     down_rate, _, up_rate = forecaster.model.base_rates_
     table = risk.shift_risk(
-        rows, p, units, told, base_rates={"up": up_rate, "down": down_rate}, published_by=champion.publishes,
+        rows, p, units, told, base_rates={"up": up_rate, "down": down_rate}, published_by=by,
         model_version=champion.version, names=world.names(),
         last_week=publish.previous_week(world.settings.workspace, "demand_shift_risk", world.as_of),
     )  # fmt: skip
     return {"demand_shift_risk": table}
 
 
-def _told(
-    matrix: Matrix, forecaster: DelayForecaster | ShiftForecaster, stake: np.ndarray, up: np.ndarray | None
-) -> pd.DataFrame:
+def _told(matrix: Matrix, forecaster: Forecaster, stake: np.ndarray, up: np.ndarray | None) -> pd.DataFrame:
     """Return the drivers in words of the rows with most at stake, empty words for the rest."""
     names = [f"driver_{k + 1}" for k in range(DRIVERS)]
     told = pd.DataFrame("", index=matrix.X.index, columns=names)
-    if forecaster.facts.publishes != MODEL or not len(matrix.X):
+    if not len(matrix.X):
         return told
     top = np.sort(np.argsort(-np.nan_to_num(stake), kind="stable")[:EXPLAINED])
     model = forecaster.model

@@ -12,6 +12,7 @@ from rich.text import Text
 
 WIDTH = 120
 TASKS = {"delay": "Late deliveries", "shift": "Demand shifts"}
+EVENTS = {"late": "late", "down": "drops", "up": "surges"}
 MEASURES = {
     "pr_auc": ("PR-AUC", "{:.3f}"),
     "brier": ("Brier", "{:.4f}"),
@@ -89,6 +90,45 @@ def _measures(values: Mapping[str, Any]) -> list[str]:
 
 def _said(form: str, value: Any) -> str:
     return form.format(value) if isinstance(value, int | float) and value == value else ""
+
+
+def backtested(result: Mapping[str, Any], screen: Console) -> None:
+    """Show how the replay did next to every rule, where it did best and worst, and who published."""
+    if not result["metrics"]:
+        screen.print(Text(f"{result['predicted']:,} predictions; {result['told']}", style="yellow"))
+        return
+    for event, found in (result.get("events") or {result["task"]: result}).items():
+        counts = {"rows": {"judged": found["metrics"]["n"], "of them true": found["metrics"]["positives"]}}
+        title = f"{TASKS.get(event, EVENTS.get(event, event))}, {result['from']} to {result['to']}"
+        screen.print(_skill(title, counts, found["metrics"], found["rules"]))
+        screen.print(f"  [dim]{escape(_sure(found))}[/]\n")
+    screen.print(_segments(result["segments"]))
+    for event, by in result["published_by"].items():
+        said = ", ".join(f"{name.replace('_', ' ')} {n:,}" for name, n in by.items())
+        screen.print(f"[dim]{escape(f'{EVENTS[event]} published by: {said}')}[/]")
+    if result.get("predictions"):
+        screen.print(f"[dim]every prediction: {escape(result['predictions'])}[/]")
+
+
+def _sure(found: Mapping[str, Any]) -> str:
+    rule = found["best_rule"]
+    (low, high), skill = found["intervals"][f"bss_{rule}"], found["metrics"][f"bss_{rule}"]
+    between = f" [{low:+.1%}, {high:+.1%}]" if low is not None else ""
+    return f"Brier skill over the best rule, {rule.replace('_', ' ')}: {skill:+.1%}{between}"
+
+
+def _segments(segments: Iterable[Mapping[str, Any]]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 2))
+    for head in ("segment", "", "rows", "true", "PR-AUC", "best rule", "its PR-AUC", "skill over it", "slope"):
+        table.add_column(head, justify="left" if head in ("segment", "", "best rule") else "right", no_wrap=True)
+    for part in segments:
+        name = f"{EVENTS[part['event']]}: {part['segment']}".replace("_", " ")
+        table.add_row(
+            name, part["value"], f"{part['n']:,}", _said("{:.1%}", part["prevalence"]), _said("{:.3f}", part["pr_auc"]),
+            part["best_rule"].replace("_", " "), _said("{:.3f}", part["best_rule_pr_auc"]),
+            _said("{:+.1%}", part["bss_best_rule"]), _said("{:.2f}", part["slope"]),
+        )  # fmt: skip
+    return table
 
 
 def scored(result: Mapping[str, Any], currency: str, screen: Console) -> None:

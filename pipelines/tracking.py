@@ -125,25 +125,40 @@ def open_store(settings: Settings) -> Store:
 def run(
     settings: Settings,
     *,
-    flow: Literal["train", "score"],
+    flow: Literal["train", "score", "backtest", "tune"],
     flow_run_id: str,
     as_of: date,
     data_fingerprint: str,
     git_sha: str,
     params: Mapping[str, object],
+    same: str = "",
 ) -> Iterator[Run]:
     """Yield the one MLflow run of a flow run: new, or the one a killed process left behind.
 
-    It ends FINISHED, FAILED after an exception and KILLED after Ctrl-C or SIGTERM; after kill -9 it stays RUNNING.
+    Work that another flow run resumes names itself with `same`: its earlier run goes on. It ends FINISHED, FAILED after
+    an exception and KILLED after Ctrl-C or SIGTERM; after kill -9 it stays RUNNING.
     """
     store = open_store(settings)
     tags = {"prefect.flow_run_id": flow_run_id, "flow": flow, "as_of": as_of.isoformat(), "data_hash": data_fingerprint}
     source = {"git_sha": git_sha, "mlflow.source.name": f"bullwhip {flow}", "mlflow.source.type": "JOB"}
     with _reaching(store.uri):
-        run_id = _found_or_created(store, flow_run_id, f"{flow} {as_of}", tags | source)
+        known = f"tags.same = '{same}'" if same else f"tags.`prefect.flow_run_id` = '{flow_run_id}'"
+        run_id = _found_or_created(store, known, f"{flow} {as_of}", tags | source | ({"same": same} if same else {}))
         _log_params(store, run_id, params)
     with _ended(store, run_id):
         yield Run(store, run_id, git_sha)
+
+
+@contextlib.contextmanager
+def child(run: Run, name: str, **tags: object) -> Iterator[Run]:
+    """Yield a run below `run`, the same one for the same name; it ends as `run` does."""
+    store = run.store
+    with _reaching(store.uri):
+        known = f"tags.`mlflow.parentRunId` = '{run.run_id}' AND tags.part = '{name}'"
+        given = {"mlflow.parentRunId": run.run_id, "part": name} | {k: str(v) for k, v in tags.items()}
+        run_id = _found_or_created(store, known, name, given)
+    with _ended(store, run_id):
+        yield Run(store, run_id, run.code)
 
 
 def register(
@@ -323,10 +338,8 @@ def _follow_moved_folder(uri: str, artifacts: Path) -> None:
             )
 
 
-def _found_or_created(store: Store, flow_run_id: str, name: str, tags: dict[str, str]) -> str:
-    found = store.client.search_runs(
-        [store.experiment_id], f"tags.`prefect.flow_run_id` = '{flow_run_id}'", max_results=1
-    )
+def _found_or_created(store: Store, known: str, name: str, tags: dict[str, str]) -> str:
+    found = store.client.search_runs([store.experiment_id], known, max_results=1)
     if not found:
         return store.client.create_run(store.experiment_id, tags=tags, run_name=name).info.run_id
     run_id = found[0].info.run_id

@@ -4,7 +4,6 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -16,20 +15,23 @@ from prefect.artifacts import create_markdown_artifact
 
 import features
 import models
-from models.backtest import best_rule, quantile_scores, stacked
+from models import lessons
+from models.backtest import binary, forecaster_names, predictions
 from models.boosting import gain_shares
-from models.forecasters import MODEL, DelayForecaster, OtherFormat, ShiftForecaster, load, shift_rule_rows
+from models.forecasters import Forecaster, OtherFormat, load, publishers
+from models.gate import as_published, squared_errors
 from models.metrics import binary_report
+from models.report import as_dict, number, units
 from pipelines import pictures, tracking
-from pipelines.learn import Learned, Lesson, binary, learn, threads_each
+from pipelines.learn import Learned, learn, threads_each
 from pipelines.settings import Settings
 from pipelines.steps import side_by_side, step
 from pipelines.world import World, open_world
 
-SHOWN = ("pr_auc", "prevalence", "lift", "brier", "log_loss", "ece", "slope", "roc_auc", "n", "positives")
 LEARNT_WITH = (
     "every_days", "tolerance_days", "short_tolerance", "country", "attributes", "seed", "history_weeks",
 )  # fmt: skip
+TITLES = {"late": "Late deliveries", "down": "Drops of demand", "up": "Surges of demand"}
 TOO_GOOD_ROC, TOO_GOOD_SHARE = 0.95, 0.60
 
 
@@ -61,48 +63,39 @@ def _known_already(world: World, name: str) -> dict[str, Any] | None:
     """Return what is to be said of a task without learning: no facts, or trained before on the same; None otherwise."""
     if not world.has(name):
         return {"skipped": f"no {'purchase lines' if name == 'delay' else 'orders'} known before {world.as_of}"}
-    return _already_trained(world.settings, name, _recipe(world, name))
+    return _already_trained(world.settings, name, recipe(world, name))
 
 
 def _decide(world: World, name: str, learned: Learned, run: tracking.Run, dry_run: bool) -> dict[str, Any]:
     """Let the gate decide, log what was learned, and register it."""
-    refusal, publishes = _gate(world.settings, learned)
-    forecaster = replace(learned.forecaster, facts=replace(learned.forecaster.facts, publishes=publishes))
-    result = _result(learned, forecaster) | {"refused_because": refusal, "mlflow_run_id": run.run_id}
-    _log(run, learned, forecaster, result)
+    refusal = _refusal(world.settings, learned)
+    result = _result(learned) | {"refused_because": refusal, "mlflow_run_id": run.run_id}
+    _log(run, learned, result)
     if dry_run:
         result |= {"model_version": None, "alias": None, "promoted": False, "dry_run": True}
     else:
-        recipe = _recipe(world, name)
-        result |= step(register, f"register {name}")(world.settings, run, forecaster, learned.walk, result, recipe)
+        made_of = recipe(world, name)
+        result |= step(register, f"register {name}")(world.settings, run, learned, result, made_of)
     return {**result, "seconds": round(learned.seconds, 1)}
 
 
 # The gate -----------------------------------------------------------------------------------------------------------
 
 
-def _gate(settings: Settings, learned: Learned) -> tuple[str | None, str]:
-    """Return why the model may not become champion, None if it may, and what publishes: the model or a rule."""
-    name, judged = learned.lesson.task, learned.judged
-    if judged is None:
-        return "too little has matured to judge it; come back with more weeks of history", _fallback(name)
-    rule = best_rule(judged)
-    mine, best = float(judged.loc["model", "brier"]), float(judged.loc[rule, "brier"])
-    if not mine < best:
-        return (
-            f"the naive rule {rule} is as good or better on the walk-forward (Brier {best:.4f}, model {mine:.4f}); "
-            "the rule is published until a model beats it"
-        ), rule
-    champion = tracking.champion(settings, tracking.REGISTRY[name])
+def _refusal(settings: Settings, learned: Learned) -> str | None:
+    """Return why the forecaster may not become champion, None if it may: no rule and no champion did as well."""
+    if learned.decision.refused_because:
+        return learned.decision.refused_because
+    champion = tracking.champion(settings, tracking.REGISTRY[learned.lesson.task])
     if champion is None or not _readable(champion):
-        return None, MODEL
-    theirs, ours, n = _against_champion(champion, learned.lesson, learned.walk)
+        return None
+    theirs, ours, n = _against_champion(champion, learned)
     if n and not ours < theirs:
         return (
             f"champion {champion.version} is as good or better on {n:,} predictions both made before the outcome "
             f"(Brier {theirs:.4f}, model {ours:.4f})"
-        ), MODEL
-    return None, MODEL
+        )
+    return None
 
 
 def _readable(champion: tracking.ChampionModel) -> bool:
@@ -114,77 +107,52 @@ def _readable(champion: tracking.ChampionModel) -> bool:
     return True
 
 
-def _fallback(name: str) -> str:
-    return "days_to_promise" if name == "delay" else "climatology"
-
-
-def _against_champion(champion: tracking.ChampionModel, lesson: Lesson, walk: pd.DataFrame) -> tuple[float, float, int]:
-    """Return the champion's and the model's Brier score on the same predictions, none of them made with hindsight.
+def _against_champion(champion: tracking.ChampionModel, learned: Learned) -> tuple[float, float, int]:
+    """Return the champion's and the new forecaster's Brier score on the same predictions, none made with hindsight.
 
     For as-of days before the champion's cut its own walk-forward predictions count, for later ones it scores now.
     """
-    forecaster = load(champion.folder)
-    name = lesson.task
-    keys = ["po_line_id", "as_of"] if name == "delay" else ["product_id", "site_id", "window", "as_of"]
-    p = ["p"] if name == "delay" else ["p_down", "p_up"]
-    old = pd.read_parquet(champion.folder / "walk_forward.parquet")
-    later = walk[walk["as_of"] >= pd.Timestamp(forecaster.facts.cut)]
-    place = pd.MultiIndex.from_frame(lesson.rows[keys]).get_indexer(pd.MultiIndex.from_frame(later[keys]))
-    X = lesson.matrix.X.iloc[place]
-    if isinstance(forecaster, DelayForecaster):
-        now = later[keys].assign(p=forecaster.predict(X)["p_late"].to_numpy())
-    else:
-        scores = forecaster.predict(X, shift_rule_rows(lesson.rows.iloc[place]))
-        now = later[keys].assign(p_down=scores["p_down"].to_numpy(), p_up=scores["p_up"].to_numpy())
-    before = old[old["as_of"] < pd.Timestamp(forecaster.facts.cut)] if len(old) else now.iloc[:0]
-    theirs = pd.concat([before[[*keys, *p]], now], ignore_index=True)
+    forecaster, lesson = load(champion.folder), learned.lesson
+    keys = [*lessons.KEYS[lesson.task], "event"]
+    walk = as_published(learned.walk, learned.decision.publishes)
+    before = pd.read_parquet(champion.folder / "walk_forward.parquet")
+    before = before[before["as_of"] < pd.Timestamp(forecaster.facts.cut)] if len(before) else walk.iloc[:0]
+    places = np.unique(walk.loc[walk["as_of"] >= pd.Timestamp(forecaster.facts.cut), "place"])
+    now = binary(predictions(forecaster, lesson, places), lesson.task)
+    theirs = pd.concat([before[[*keys, "p"]], now[[*keys, "p"]]] if len(now) else [before[[*keys, "p"]]])
     both = walk.merge(theirs, on=keys, suffixes=("", "_champion"))
-    y = {"p": both["y"], "p_down": (both["y"] == 0) * 1.0, "p_up": (both["y"] == 2) * 1.0}
-    scores = [
-        float(np.mean([((both[c + end] - y[c]) ** 2).mean() for c in p])) if len(both) else np.nan
-        for end in ("_champion", "")
-    ]
+    scores = [float(((both[c] - both["y"]) ** 2).mean()) if len(both) else np.nan for c in ("p_champion", "p")]
     return scores[0], scores[1], len(both)
 
 
 # Results, tracking, registry ----------------------------------------------------------------------------------------
 
 
-def _result(learned: Learned, forecaster: DelayForecaster | ShiftForecaster) -> dict[str, Any]:
-    lesson, walk, judged = learned.lesson, learned.walk, learned.judged
-    matured = lesson.rows["matured_on"] <= pd.Timestamp(lesson.asked.grid.as_of)
-    rows = {"rows": len(lesson.rows), "matured": int((matured & ~np.isnan(lesson.y)).sum()), "judged": len(walk)}
+def _result(learned: Learned) -> dict[str, Any]:
+    lesson, judged = learned.lesson, learned.judged
+    y = lesson.outcomes(lesson.known_until)["y"]
+    rows = {"rows": len(lesson.rows), "matured": int(y.notna().sum()), "judged": len(learned.walk)}
     result: dict[str, Any] = {"rows": rows, "metrics": {}, "rules": {}, "intervals": {}, "alarms": []}
-    if judged is None:
-        return result
-    table = judged.astype(float)
-    bss = [c for c in table if c.startswith("bss_") and not c.endswith(("_lo", "_hi"))]
-    result["metrics"] = _numbers(table.loc["model", [*SHOWN, *bss]])
-    result["rules"] = {
-        name: _numbers(table.loc[name, [*SHOWN, "bss_climatology"]]) for name in table.index.drop("model")
-    }
-    ends = {c[:-3] for c in table if c.endswith("_lo")}
-    result["intervals"] = {
-        c: [_number(table.loc["model", f"{c}_lo"]), _number(table.loc["model", f"{c}_hi"])] for c in sorted(ends)
-    }
-    result["best_rule"] = best_rule(judged)
-    if lesson.task == "shift":
-        result["quantiles"] = _numbers(pd.Series(quantile_scores(walk)))
-        result["metrics"] |= _directions(walk)
-    result["alarms"] = _alarms(result["metrics"], forecaster)
+    if judged is not None:
+        result |= as_dict(judged)
+        if lesson.task == "shift":
+            result["metrics"] |= _directions(learned.walk)
+            once = learned.walk[learned.walk["event"] == "up"]
+            result["quantiles"] = units(once.assign(label=once["y"]))
+        result["alarms"] = alarms(result["metrics"], learned.forecaster)
     return result
 
 
-def _directions(walk: pd.DataFrame) -> dict[str, float | None]:
+def _directions(walk: pd.DataFrame) -> dict[str, float | int | None]:
     """Drops and surges judged apart: the same metrics under names that end in the direction."""
-    out: dict[str, float | None] = {}
-    for direction, part in stacked(walk).groupby("direction"):
-        report = binary_report(part["y"].to_numpy(), part["p"].to_numpy())
-        out |= {f"{m}_{direction}": _number(report[m]) for m in ("pr_auc", "prevalence", "slope", "ece")}
+    out: dict[str, float | int | None] = {}
+    for event, part in walk.groupby("event"):
+        report = binary_report(part["y"], part["p_model"])
+        out |= {f"{m}_{event}": number(report[m]) for m in ("pr_auc", "prevalence", "slope", "ece")}
     return out
 
 
-def _alarms(metrics: Mapping[str, Any], forecaster: DelayForecaster | ShiftForecaster) -> list[str]:
+def alarms(metrics: Mapping[str, Any], forecaster: Forecaster) -> list[str]:
     """A result that is too good is a leak until shown otherwise."""
     alarms = []
     if (metrics.get("roc_auc") or 0) > TOO_GOOD_ROC:
@@ -197,51 +165,46 @@ def _alarms(metrics: Mapping[str, Any], forecaster: DelayForecaster | ShiftForec
     return alarms
 
 
-def _numbers(values: pd.Series) -> dict[str, float | int | None]:
-    return {str(k): _number(v) for k, v in values.items()}
-
-
-def _number(value: Any) -> float | int | None:
-    value = float(value)
-    return None if not np.isfinite(value) else int(value) if value.is_integer() and abs(value) > 1 else value
-
-
-def _log(
-    run: tracking.Run, learned: Learned, forecaster: DelayForecaster | ShiftForecaster, result: Mapping[str, Any]
-) -> None:
-    name, walk, judged = forecaster.task, learned.walk, learned.judged
+def _log(run: tracking.Run, learned: Learned, result: Mapping[str, Any]) -> None:
+    name, judged, model = learned.lesson.task, learned.judged, learned.forecaster.model
     run.log_metrics({f"{name}.{k}": v for k, v in result["metrics"].items()})
     for rule, values in result["rules"].items():
         run.log_metrics({f"{name}.rule.{rule}.{k}": values[k] for k in ("pr_auc", "brier", "bss_climatology")})
-    shares = gain_shares(forecaster.model.booster_, forecaster.model.encoder_.columns_)
+    shares = gain_shares(model.booster_, model.encoder_.columns_)
     frame = shares.rename_axis("name").reset_index(name="gain_share")
     run.log_table(frame, f"{name}_drivers")
     run.log_figure(pictures.importance(frame, f"What the {name} model listens to"), f"{name}_drivers")
-    if judged is None:
-        return
-    run.log_table(judged.reset_index(), f"{name}_metrics")
-    pairs, rule = binary(walk, name)[0], result["best_rule"]
-    y, p = pairs["y"].to_numpy(), pairs["p"].to_numpy()
-    title = {"delay": "Late deliveries, walk-forward", "shift": "Demand shifts, walk-forward"}[name]
-    run.log_figure(pictures.reliability(y, p, pairs[f"p_{rule}"], rule_name=rule, title=title), f"{name}_reliability")
-    rules = {c[2:]: pairs[c] for c in pairs if c.startswith("p_")}
-    run.log_figure(pictures.precision_recall(y, p, rules, title), f"{name}_precision_recall")
+    if judged is not None:
+        run.log_table(judged.reset_index(), f"{name}_metrics")
+        log_pictures(run, learned.walk.assign(p=learned.walk["p_model"]), name, "walk-forward")
+
+
+def log_pictures(run: tracking.Run, pairs: pd.DataFrame, task: str, of: str) -> None:
+    """Log reliability and precision-recall of p, a pair of pictures for every event."""
+    for event, part in pairs.groupby("event"):
+        title, rules = f"{TITLES[str(event)]}, {of}", {name: part[f"p_{name}"] for name in forecaster_names(part)}
+        best = str(squared_errors(part).mean()[list(rules)].idxmin())
+        y, p = part["y"].to_numpy(), part["p"].to_numpy()
+        name = task if event == "late" else f"{task}_{event}"
+        run.log_figure(pictures.reliability(y, p, rules[best], rule_name=best, title=title), f"{name}_reliability")
+        run.log_figure(pictures.precision_recall(y, p, rules, title), f"{name}_precision_recall")
 
 
 def register(
-    settings: Settings, run: tracking.Run, forecaster: DelayForecaster | ShiftForecaster, walk: pd.DataFrame,
-    result: Mapping[str, Any], recipe: str,
-) -> dict[str, Any]:  # fmt: skip
+    settings: Settings, run: tracking.Run, learned: Learned, result: Mapping[str, Any], made_of: str
+) -> dict[str, Any]:
     """Register the forecaster and promote it where the gate lets it through, or where nothing scores yet."""
+    forecaster = learned.forecaster
     name = tracking.REGISTRY[forecaster.task]
     refusal = result["refused_because"]
     champion = tracking.champion(settings, name)
     first = champion is None or not _readable(champion)
     with tempfile.TemporaryDirectory() as folder:
         forecaster.save(Path(folder))
+        walk = as_published(learned.walk, learned.decision.publishes)
         walk.to_parquet(Path(folder) / "walk_forward.parquet")
         (Path(folder) / "result.json").write_text(json.dumps(dict(result), default=str))
-        tags = {"recipe": recipe, "cut": forecaster.facts.cut, "publishes": forecaster.facts.publishes}
+        tags = {"recipe": made_of, "cut": forecaster.facts.cut, "publishes": publishers(forecaster)}
         version = tracking.register(run, name=name, folder=Path(folder), tags=tags | {"result": _said(result)})
     promoted = refusal is None
     if promoted or first:
@@ -249,7 +212,7 @@ def register(
             settings, name, version, reason=refusal or "better than every naive rule and the last champion"
         )
     alias = "champion" if promoted or first else "challenger"
-    return {"model_version": version, "alias": alias, "promoted": promoted, "publishes": forecaster.facts.publishes}
+    return {"model_version": version, "alias": alias, "promoted": promoted, "publishes": publishers(forecaster)}
 
 
 def _said(result: Mapping[str, Any]) -> str:
@@ -267,20 +230,20 @@ def _said(result: Mapping[str, Any]) -> str:
     return json.dumps({k: result[k] for k in keys if k in result}, default=str)
 
 
-def _recipe(world: World, name: str) -> str:
-    """Digest of everything a training depends on: what was known, the day, settings, code."""
+def recipe(world: World, name: str, more: Sequence[str] = ()) -> str:
+    """Return a digest of everything a training depends on: what was known, the day, settings, code, and `more`."""
     said = {key: value for key, value in world.settings.public().items() if key in LEARNT_WITH}
-    digest = hashlib.sha256(json.dumps([name, str(world.as_of), world.fingerprint, said], default=str).encode())
+    digest = hashlib.sha256(json.dumps([name, str(world.as_of), world.fingerprint, said, *more], default=str).encode())
     code = [p for package in (features, models) for p in sorted(Path(str(package.__file__)).parent.glob("*.py"))]
     for path in (*code, Path(__file__).with_name("learn.py")):
         digest.update(path.read_bytes())
     return digest.hexdigest()
 
 
-def _already_trained(settings: Settings, name: str, recipe: str) -> dict[str, Any] | None:
+def _already_trained(settings: Settings, name: str, made_of: str) -> dict[str, Any] | None:
     for version in tracking.versions(settings, tracking.REGISTRY[name])[:3]:
         tags = version["tags"]
-        if tags.get("recipe") == recipe and "result" in tags:
+        if tags.get("recipe") == made_of and "result" in tags:
             said = json.loads(tags["result"])
             alias = next(iter(version["aliases"]), None)
             promoted = alias == "champion" and said.get("refused_because") is None

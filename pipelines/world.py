@@ -75,15 +75,29 @@ def open_world(settings: Settings, as_of: date) -> World:
     return World([con], verdicts, settings, as_of, sources.fingerprint(con))
 
 
-def request(world: World, task: str, terms: Terms | None = None) -> Request:
-    """Return what to build for a task: days every `every_days` for delays, weeks for shifts, back over the history."""
-    settings = world.settings
-    oldest = world.as_of - timedelta(weeks=settings.history_weeks + LEAD_IN_WEEKS)
-    first = max(first_fact(world.con, SIDES[task]) or world.as_of, oldest)
-    step_days = settings.every_days if task == "delay" else 7
-    terms = terms or Terms(settings.tolerance_days, settings.short_tolerance, posting_lag_days(world.con, world.as_of))
+def request(
+    world: World,
+    task: str,
+    terms: Terms | None = None,
+    *,
+    last: date | None = None,
+    first_cut: date | None = None,
+    reach_weeks: int = 0,
+    step_days: int | None = None,
+) -> Request:
+    """Return what to build for a task: days every `every_days` for delays, weeks for shifts, back over the history.
+
+    The grid ends at the world's as-of, or at `last`. For a backtest it reaches a history and `reach_weeks` back from
+    `first_cut`, when also the posting lag is measured: what is late is settled before the first prediction.
+    """
+    settings, last = world.settings, last or world.as_of
+    begin = first_cut or last
+    oldest = begin - timedelta(weeks=settings.history_weeks + reach_weeks + LEAD_IN_WEEKS)
+    first = max(first_fact(world.con, SIDES[task]) or last, oldest)
+    days = (step_days or settings.every_days) if task == "delay" else 7
+    terms = terms or Terms(settings.tolerance_days, settings.short_tolerance, posting_lag_days(world.con, begin))
     attributes = settings.attributes if task == "delay" else ()
-    return Request(Grid(first, world.as_of, step_days), terms, settings.country, attributes)
+    return Request(Grid(first, last, days), terms, settings.country, attributes)
 
 
 def steps_to_learn_from(asked: Request, history_weeks: int) -> np.ndarray:
@@ -93,8 +107,13 @@ def steps_to_learn_from(asked: Request, history_weeks: int) -> np.ndarray:
     return np.arange(first, grid.size)
 
 
-def delay_rows(world: World, asked: Request, steps: np.ndarray, proofs: int) -> Matrix:
-    """Return the open lines at `steps`, after proving on `proofs` of the days that no input saw the future."""
+def delay_rows(world: World, asked: Request, steps: np.ndarray, proofs: int, at: str = "snapshot") -> Matrix:
+    """Return the open lines at `steps`, after proving on `proofs` of the days that no input saw the future.
+
+    `at="order"` gives every line once instead, on the day it was ordered.
+    """
+    if at == "order":
+        raise NotImplementedError
     whole = delay_matrix(world.con, asked, steps)
     prove_no_leak(world.con, delay_matrix, asked, whole, DELAY_KEY, _sample(whole, proofs))
     return whole

@@ -1,0 +1,100 @@
+"""Who publishes? The model where it did better than every naive rule on matured predictions, else the best rule."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from models.forecasters import EVENTS, MODEL, Facts
+
+FALLBACK = {"late": "days_to_promise", "down": "climatology", "up": "climatology"}
+SEGMENT = {"late": "evidence", "down": "rhythm", "up": "rhythm"}
+LEAST_ROWS, LEAST_POSITIVES = 200, 20  # fewer say nothing about a segment
+NOISE = 1.64  # standard errors by which a segment's best must lead before it departs from the event's
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Who publishes per event and segment, the best rule of each event, and why the model does not where it does not.
+
+    `refused_because` is None if the model publishes at least one event.
+    """
+
+    publishes: Mapping[str, str]
+    best_rule: Mapping[str, str]
+    refused_because: str | None
+
+
+def decide(pairs: pd.DataFrame, task: str) -> Decision:
+    """Return who publishes after matured binary predictions (`models.backtest.binary`).
+
+    Per event the lowest Brier score publishes. In a segment another one does where it leads by more than noise: 1.64
+    standard errors of the mean paired difference, clustered by as-of week.
+    """
+    publishes: dict[str, str] = {}
+    best: dict[str, str] = {}
+    lost = []
+    for event in EVENTS[task]:
+        mine = pairs[pairs["event"] == event]
+        if len(mine) < LEAST_ROWS or mine["y"].sum() < 1:
+            publishes[event] = best[event] = FALLBACK[event]
+            lost.append("too little has matured to judge it; come back with more weeks of history")
+            continue
+        losses = squared_errors(mine)
+        score = losses.mean()
+        best[event] = str(score.drop(MODEL).idxmin())
+        rule, model = score[best[event]], score[MODEL]
+        publishes[event] = MODEL if model < rule else best[event]
+        if publishes[event] != MODEL:
+            what = "" if event == "late" else f" for {'surges' if event == 'up' else 'drops'}"
+            lost.append(
+                f"the naive rule {best[event]} is as good or better{what} on the walk-forward "
+                f"(Brier {rule:.4f}, model {model:.4f}); the rule is published until a model beats it"
+            )
+        publishes |= _departures(event, mine, losses, publishes[event])
+    refused = len(lost) == len(EVENTS[task])
+    return Decision(publishes, best, "; ".join(dict.fromkeys(lost)) if refused else None)
+
+
+def squared_errors(pairs: pd.DataFrame) -> pd.DataFrame:
+    """Return (p − y)² per row, a column for the model and for every rule."""
+    return pd.DataFrame({c[2:]: (pairs[c] - pairs["y"]) ** 2 for c in pairs if c.startswith("p_")})
+
+
+def as_published(pairs: pd.DataFrame, publishes: Mapping[str, str]) -> pd.DataFrame:
+    """Return the pairs with p as these publishers would have said it."""
+    if not len(pairs):
+        return pairs
+    p = np.empty(len(pairs))
+    for event in pairs["event"].unique():
+        mine = np.flatnonzero(pairs["event"] == event)
+        part = pairs.iloc[mine]
+        by = Facts("", publishes).publisher(event, part[SEGMENT[event]].to_numpy())
+        p[mine] = part.to_numpy()[np.arange(len(part)), part.columns.get_indexer("p_" + by)]
+    return pairs.assign(p=p)
+
+
+def _departures(event: str, pairs: pd.DataFrame, losses: pd.DataFrame, default: str) -> dict[str, str]:
+    out = {}
+    for segment, part in losses.groupby(pairs[SEGMENT[event]].to_numpy()):
+        y = pairs.loc[part.index, "y"]
+        if len(part) < LEAST_ROWS or min(y.sum(), (1 - y).sum()) < LEAST_POSITIVES:
+            continue
+        other = str(part.mean().idxmin())
+        weeks = pairs.loc[part.index, "as_of"].to_numpy().astype("datetime64[W]")
+        if other != default and lead(part[default] - part[other], weeks) > NOISE:
+            out[f"{event}/{segment}"] = other
+    return out
+
+
+def lead(difference: pd.Series, weeks: np.ndarray) -> float:
+    """Return the mean paired difference over its standard error, rows of one week taken as one."""
+    sums = difference.groupby(weeks).agg(["sum", "size"])
+    mean = sums["sum"].sum() / sums["size"].sum()
+    off = sums["sum"] - mean * sums["size"]
+    clusters = len(sums)
+    if clusters < 4:
+        return 0.0
+    error = np.sqrt((off**2).sum() * clusters / (clusters - 1)) / sums["size"].sum()
+    return float(mean / error) if error > 0 else 0.0

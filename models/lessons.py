@@ -1,0 +1,115 @@
+"""A lesson is a task's rows with what became of them, readable as it stood at any earlier cut."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from features.labels import ShiftTerms, delay_outcomes, shift_labels
+from features.matrix import Matrix
+from features.panels import Terms
+from models.delay import DelayModel
+from models.forecasters import (
+    EVENTS,
+    DelayForecaster,
+    Facts,
+    Forecaster,
+    ShiftForecaster,
+    fit_delay_rules,
+    fit_shift_rules,
+    usual_deviations,
+)
+from models.shift import ShiftModel
+
+DAY = np.timedelta64(1, "D")
+KEYS = {
+    "delay": ("po_line_id", "as_of", "supplier_id", "product_id", "site_id"),
+    "shift": ("product_id", "site_id", "window", "lead_weeks", "length_weeks", "as_of"),
+}
+CODES = {"down": 0.0, "up": 2.0}
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """How models are fitted: the start of every random choice, threads, and how many days back a lesson reaches."""
+
+    seed: int = 7
+    threads: int = 0
+    history_days: int = 156 * 7
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Lesson:
+    """One task's rows, oldest first, and everything that became of them until `known_until`.
+
+    `rows` of `matrix` carry the columns of `delay_labels` or `shift_outcomes`. The question asked of every row is fixed
+    by `terms` and `shift_terms`, chosen before the first row that is judged.
+    """
+
+    task: str
+    matrix: Matrix
+    terms: Terms
+    shift_terms: ShiftTerms
+    known_until: np.datetime64
+
+    @property
+    def rows(self) -> pd.DataFrame:
+        return self.matrix.rows
+
+    @property
+    def events(self) -> tuple[str, ...]:
+        return EVENTS[self.task]
+
+    def outcomes(self, cut: np.datetime64) -> pd.DataFrame:
+        """Return as_of, matured_on and y of every row as known at `cut`, NaN where unknown, and what models learn from.
+
+        y is 1 late, 0 on time; or 0 down, 1 steady, 2 up. For delays see `delay_outcomes`; for shifts `deviation` is
+        (Y − Σb)/σ.
+        """
+        rows = self.rows
+        if self.task == "delay":
+            return delay_outcomes(rows, cut, self.terms)
+        matured = (rows["matured_on"] <= pd.Timestamp(cut)).to_numpy()
+        deviation = (rows["actual_units"] - rows["baseline_units"]) / rows["noise_units"]
+        return pd.DataFrame(
+            {
+                "y": np.where(matured, shift_labels(rows, self.shift_terms), np.nan),
+                "as_of": rows["as_of"], "matured_on": rows["matured_on"], "deviation": deviation.where(matured),
+            },
+            index=rows.index,
+        )  # fmt: skip
+
+    def until(self, known_until: np.datetime64) -> "Lesson":
+        """Return the same rows with outcomes as known at an earlier day."""
+        return replace(self, known_until=known_until)
+
+    def between(self, first: np.datetime64, end: np.datetime64) -> np.ndarray:
+        """Return the places of rows with first ≤ as_of < end."""
+        as_of = self.rows["as_of"].to_numpy().astype("datetime64[D]")
+        return np.flatnonzero((as_of >= first) & (as_of < end))
+
+
+def happened(y: np.ndarray, event: str) -> np.ndarray:
+    """Return 1 where the event came true, 0 where not, NaN where unknown, from a task's y."""
+    return np.where(np.isnan(y), np.nan, y if event == "late" else (y == CODES[event]) * 1.0)
+
+
+def fit(lesson: Lesson, cut: np.datetime64, training: Training, facts: dict[str, Any] | None = None) -> Forecaster:
+    """Fit a task's model and naive rules on what was known at `cut` of the rows before it."""
+    seen = lesson.between(cut - training.history_days * DAY, cut)
+    X, rows, then = lesson.matrix.X.iloc[seen], lesson.rows.iloc[seen], lesson.outcomes(cut).iloc[seen]
+    said = Facts(str(cut), terms=lesson.terms, shift_terms=lesson.shift_terms, **(facts or {}))
+    known = np.flatnonzero(then["y"].notna())
+    y = then["y"].to_numpy()[known]
+    if lesson.task == "delay":
+        late = DelayModel(seed=training.seed, threads=training.threads).fit(X, then, cut=cut)
+        return DelayForecaster(late, fit_delay_rules(X.iloc[known], y, then["as_of"].iloc[known], cut), said)
+    matured = np.flatnonzero(then["deviation"].notna())
+    learnt = then.iloc[matured]
+    shift = ShiftModel(seed=training.seed, threads=training.threads).fit(
+        X.iloc[matured], learnt["y"], deviation=learnt["deviation"], as_of=learnt["as_of"],
+        matured_on=learnt["matured_on"], cut=cut,
+    )  # fmt: skip
+    rules = fit_shift_rules(rows.iloc[known], y, then["as_of"].iloc[known], cut)
+    return ShiftForecaster(shift, rules, said, usual_deviations(rows["window"].iloc[matured], learnt["deviation"]))
