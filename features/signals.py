@@ -49,6 +49,15 @@ AHEAD = Feature(
 )  # fmt: skip
 
 
+ENDINGS = tuple(f"_{feature.name}" for feature in (*SIGNAL_FEATURES, AHEAD))
+
+
+def signal_of(column: str) -> str | None:
+    """Return the signal a model input is about, None for inputs from elsewhere."""
+    ending = next((e for e in ENDINGS if column.startswith("signal_") and column.endswith(e)), None)
+    return None if ending is None else column[len("signal_") : -len(ending)]
+
+
 KEYS = {"site": ("site_id",), "supplier": ("supplier_id",), "product": ("product_id",), "category": ("category",)}
 LEVEL_SQL = "coalesce(kind, 'observed') <> 'calendar'"
 AHEAD_SQL = "kind IN ('calendar', 'forecast')"

@@ -59,7 +59,7 @@ def replay(lesson: Lesson, given: Sequence[Fold], training: Training) -> list[pd
 
 
 def play(lesson: Lesson, fold: Fold, made: Sequence[pd.DataFrame], training: Training) -> pd.DataFrame:
-    """Return the predictions of one fold.
+    """Return the predictions of one fold; its `attrs` say who published and what the signals were worth.
 
     The forecaster learns from what had matured at the cut, and the gate chooses who publishes from those of the earlier
     folds' predictions `made` that had matured by then.
@@ -67,7 +67,9 @@ def play(lesson: Lesson, fold: Fold, made: Sequence[pd.DataFrame], training: Tra
     decision = decide(matured_record(lesson, made, fold.cut), lesson.task)
     forecaster = lessons.fit(lesson, fold.cut, training, {"publishes": decision.publishes})
     places = np.flatnonzero(np.isin(lesson.rows["as_of"].to_numpy().astype("datetime64[D]"), fold.days))
-    return predictions(forecaster, lesson, places).assign(cut=pd.Timestamp(fold.cut))
+    table = predictions(forecaster, lesson, places).assign(cut=pd.Timestamp(fold.cut))
+    table.attrs = {"publishes": dict(decision.publishes), "signals": forecaster.facts.signals}
+    return table
 
 
 def predictions(forecaster: Forecaster, lesson: Lesson, places: np.ndarray) -> pd.DataFrame:
@@ -136,6 +138,7 @@ def matured_record(lesson: Lesson, made: Sequence[pd.DataFrame], cut: np.datetim
     if not made:
         return binary(pd.DataFrame(), lesson.task)
     table = pd.concat(made, ignore_index=True)
+    table.attrs = {}
     table = table[table["as_of"] >= pd.Timestamp(cut) - pd.Timedelta(days=RECORD_DAYS)]
     known = lesson.outcomes(cut)["y"].to_numpy()[table["place"].to_numpy()]
     return binary(table.assign(label=known), lesson.task)

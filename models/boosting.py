@@ -70,11 +70,12 @@ class Encoder:
 
 def train(
     block: np.ndarray, y: np.ndarray, params: Mapping[str, Any], *, rounds: int, seed: int, threads: int = 0,
-    categorical: Sequence[int] = (),
+    categorical: Sequence[int] = (), start: np.ndarray | None = None,
 ) -> lgb.Booster:  # fmt: skip
     """Return a booster; rows are expected in `canonical_order`, since sums and samples of rows depend on theirs.
 
-    Without any row it learns from one row of missing values per class, so that each is as likely as the others.
+    With `start`, raw scores per row, the trees learn what is to be added to them. Without any row it learns from one
+    row of missing values per class, so that each is as likely as the others.
     """
     if not len(y):
         y = np.arange({"binary": 2}.get(params["objective"], params.get("num_class", 1)), dtype=float)
@@ -82,7 +83,7 @@ def train(
     params = {**STEADY, **params, "seed": seed, "num_threads": threads}
     if len(y) < 20:
         params["bagging_freq"] = 0  # a sample of so few may be empty
-    data = lgb.Dataset(block, y, categorical_feature=list(categorical), free_raw_data=True)
+    data = lgb.Dataset(block, y, categorical_feature=list(categorical), init_score=start, free_raw_data=True)
     return lgb.train(params, data, num_boost_round=rounds)
 
 

@@ -32,7 +32,7 @@ class Facts:
     """Where a forecaster comes from: learnt at `cut`, and who publishes.
 
     `publishes` names the model or a rule per event ("late"; "down", "up"), and per event and segment ("late/new") where
-    another one did better there.
+    another one did better there. `signals` is what each external signal was worth (`models.worth`).
     """
 
     cut: str
@@ -40,6 +40,7 @@ class Facts:
     terms: Terms = field(default_factory=Terms)
     shift_terms: ShiftTerms = field(default_factory=ShiftTerms)
     record: list[dict[str, Any]] = field(default_factory=list)
+    signals: list[dict[str, Any]] = field(default_factory=list)
 
     def publisher(self, event: str, segments: np.ndarray) -> np.ndarray:
         """Return who publishes the event for rows of these segments."""

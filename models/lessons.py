@@ -21,6 +21,7 @@ from models.forecasters import (
     usual_deviations,
 )
 from models.shift import ShiftModel
+from models.worth import dropped, worth_of_signals
 
 DAY = np.timedelta64(1, "D")
 KEYS = {
@@ -96,10 +97,17 @@ def happened(y: np.ndarray, event: str) -> np.ndarray:
 
 
 def fit(lesson: Lesson, cut: np.datetime64, training: Training, facts: dict[str, Any] | None = None) -> Forecaster:
-    """Fit a task's model and naive rules on what was known at `cut` of the rows before it."""
+    """Fit a task's model and naive rules on what was known at `cut` of the rows before it.
+
+    External signals that bought nothing in the weeks before the cut are not among the model's inputs.
+    """
     seen = lesson.between(cut - training.history_days * DAY, cut)
     X, rows, then = lesson.matrix.X.iloc[seen], lesson.rows.iloc[seen], lesson.outcomes(cut).iloc[seen]
-    said = Facts(str(cut), terms=lesson.terms, shift_terms=lesson.shift_terms, **(facts or {}))
+    came = {event: happened(then["y"].to_numpy(float), event) for event in lesson.events}
+    entity = rows[KEYS[lesson.task][2 if lesson.task == "delay" else 0]].to_numpy()
+    bill = worth_of_signals(X, came, then, entity, cut=cut, seed=training.seed, threads=training.threads)
+    X = X.drop(columns=dropped(bill, X.columns))
+    said = Facts(str(cut), terms=lesson.terms, shift_terms=lesson.shift_terms, signals=bill, **(facts or {}))
     known = np.flatnonzero(then["y"].notna())
     y = then["y"].to_numpy()[known]
     if lesson.task == "delay":

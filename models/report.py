@@ -138,8 +138,8 @@ def _skill_interval(part: pd.DataFrame, rule: str, n: int = 100) -> tuple[float,
     mine, theirs = ((part[c] - part["y"]).to_numpy(float) ** 2 for c in ("p", f"p_{rule}"))
 
     def skill(weight: np.ndarray) -> dict[str, float]:
-        below = float(weight @ theirs)
-        return {"bss": 1 - float(weight @ mine) / below if below > 0 else np.nan}
+        below = metrics.dot(weight, theirs)
+        return {"bss": 1 - metrics.dot(weight, mine) / below if below > 0 else np.nan}
 
     weeks = part["as_of"].to_numpy().astype("datetime64[W]")
     entity = part[ENTITY["delay" if part["event"].iloc[0] == "late" else "shift"]].to_numpy()

@@ -154,7 +154,8 @@ def _play_all(
 ) -> pd.DataFrame:
     how = training(settings, settings.threads)
     made: list[pd.DataFrame] = []
-    judged = []
+    judged: list[pd.DataFrame] = []
+    facts = {}
     for fold in (*early, *folds(asked.days, asked.refit_days)):
         table = store.read(fold)
         if table is None:
@@ -162,9 +163,12 @@ def _play_all(
             store.write(fold, table)
         made.append(table)
         if fold.judged:
+            facts[str(fold.cut)] = table.attrs
             judged.append(table)
             _log_fold(run, fold, binary(table, asked.task))
-    return pd.concat(judged, ignore_index=True)
+    whole = pd.concat(judged, ignore_index=True)
+    whole.attrs = {"folds": facts}
+    return whole
 
 
 def _log_fold(run: tracking.Run, fold: Fold, pairs: pd.DataFrame) -> None:
@@ -185,6 +189,7 @@ def _judge(table: pd.DataFrame, asked: Question, world: World, run: tracking.Run
         "known_until": world.as_of, "predicted": len(table), "n": len(pairs), "positives": int(pairs["y"].sum()),
         "folds": _folds(table, pairs),
     }  # fmt: skip
+    result["signals"] = result["folds"][-1]["signals"]
     result |= {"metrics": {}, "rules": {}, "intervals": {}, "segments": [], "weeks": [], "mlflow_run_id": run.run_id}
     if not len(pairs):
         return result | {"told": "nothing has matured yet: come back when the promises or windows are over"}
@@ -210,7 +215,7 @@ def _folds(table: pd.DataFrame, pairs: pd.DataFrame) -> list[dict[str, Any]]:
     return [
         {
             "cut": cut.date(), "predicted": int(n), "n": int(matured["size"].get(cut, 0)),
-            "positives": int(matured["sum"].get(cut, 0)),
+            "positives": int(matured["sum"].get(cut, 0)), **table.attrs["folds"][str(cut.date())],
         }
         for cut, n in table.groupby("cut").size().items()
     ]  # fmt: skip

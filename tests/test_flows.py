@@ -21,12 +21,12 @@ import pytest
 from features import matrix, orders
 from features.contracts import TABLES
 from features.core import Feature
+from models import lessons
 from models.delay import DelayModel
 from models.forecasters import load as load_forecaster
-from models.hazard import ArrivalModel
+from models.gate import Decision
 from models.shift import ShiftModel
-from pipelines import cli, learn, publish, tracking
-from pipelines import train as training
+from pipelines import backtest, cli, learn, publish, tracking
 from pipelines.settings import load
 from pipelines.simulate import simulate
 from pipelines.world import delay_rows, open_world, request
@@ -94,9 +94,8 @@ def quick(monkeypatch):
     """Few trees: for tests that look at what happens around the models."""
 
     n = 4
-    monkeypatch.setattr(learn, "make_delay", lambda s: DelayModel(rounds=n, seed=s.seed, threads=1))
-    monkeypatch.setattr(learn, "make_shift", lambda s: ShiftModel(rounds=n, quantile_rounds=n, seed=s.seed, threads=1))
-    monkeypatch.setattr(learn, "ArrivalModel", partial(ArrivalModel, rounds=n))
+    monkeypatch.setattr(lessons, "DelayModel", partial(DelayModel, rounds=n))
+    monkeypatch.setattr(lessons, "ShiftModel", partial(ShiftModel, rounds=n, quantile_rounds=n))
     monkeypatch.setattr(learn, "judge", partial(learn.judge, n=20))
     return n
 
@@ -213,7 +212,7 @@ class Contrary(DelayModel):
 
 
 def test_a_worse_challenger_is_kept_but_not_promoted(workspace, quick, monkeypatch):
-    monkeypatch.setattr(learn, "make_delay", lambda _: Contrary(rounds=quick, threads=1))
+    monkeypatch.setattr(lessons, "DelayModel", partial(Contrary, rounds=quick))
     (workspace / "bullwhip.toml").write_text(f"as_of = {MONDAY}\nseed = 8\n")
     code, said, _ = bullwhip(workspace, "train", "--task", "delay", "--dry-run")
     assert (code, said["tasks"]["delay"]["model_version"]) == (4, None)
@@ -383,7 +382,7 @@ def test_a_tracking_store_that_does_not_answer_is_named_soon(workspace, monkeypa
 
 def test_purchases_and_receipts_alone_teach_delays_and_a_better_model_gives_its_reasons(fresh, monkeypatch):
     keep_only(fresh, "purchases", "receipts")
-    monkeypatch.setattr(training, "best_rule", lambda table: str(table.drop(index="model")["brier"].idxmax()))
+    monkeypatch.setattr(learn, "decide", lambda *_: Decision({"late": "model"}, {"late": "climatology"}, None))
     code, said, _ = bullwhip(fresh, "train")
     assert (code, said["tasks"]["delay"]["promoted"]) == (0, True)
     assert "no orders" in said["tasks"]["shift"]["skipped"]
@@ -450,3 +449,126 @@ def test_a_score_that_is_killed_leaves_nothing_or_a_whole_week(workspace, scored
             assert {t: len(f) for t, f in tables_of(workspace).items()} == whole
     code, said, _ = bullwhip(workspace, "score")
     assert (code, said["rows"]) == (0, whole)
+
+
+# The past, replayed -------------------------------------------------------------------------------------------------
+
+PAST = ("--from", "2026-02-02", "--to", "2026-03-30", "--refit", "4w")
+
+
+@pytest.fixture
+def replayed(fresh, quick):  # noqa: ARG001
+    """A workspace whose delays were replayed once, what that said, and its predictions."""
+    code, said, _ = bullwhip(fresh, "backtest", "--task", "delay", *PAST, "--predictions", str(fresh / "p.parquet"))
+    assert code == 0, said
+    return fresh, said, pd.read_parquet(fresh / "p.parquet")
+
+
+def test_a_backtest_says_all_of_its_document_and_anyone_can_recompute_it(replayed):
+    _, said, p = replayed
+    assert {"n", "positives", "folds", "metrics", "rules", "intervals", "segments", "weeks", "lists", "quantiles",
+            "predictions", "mlflow_run_id", "seconds"} <= set(said)  # fmt: skip
+    assert [fold["cut"] for fold in said["folds"]] == ["2026-02-02", "2026-03-02", "2026-03-30"]
+    assert (p["as_of"].dt.day_of_week == 0).all()
+    known = p[p["label"].notna()]
+    assert (said["n"], said["positives"]) == (len(known), known["label"].sum())
+    assert said["metrics"]["brier"] == pytest.approx(((known["p"] - known["label"]) ** 2).mean())
+    for rule, found in said["rules"].items():
+        assert found["brier"] == pytest.approx(((known[f"p_{rule}"] - known["label"]) ** 2).mean()), rule
+    assert not p.duplicated(["po_line_id", "as_of"]).any()
+    assert (known["matured_at"] <= pd.Timestamp(said["known_until"])).all()
+    assert p.loc[p["state"] != "due_future", ["p", "label"]].isna().all(axis=None)
+    assert p.filter(like="arrival_in").notna().all(axis=None)
+    for name in {part["segment"] for part in said["segments"]}:
+        mine = [part["n"] for part in said["segments"] if part["segment"] == name]
+        assert 0 < sum(mine) <= len(known)
+
+
+def test_a_backtest_is_one_run_with_a_child_per_fold_and_its_pictures(replayed):
+    folder, said, _ = replayed
+    store = tracking.open_store(settings(folder))
+    runs = {r.info.run_id: r for r in store.client.search_runs([store.experiment_id])}
+    parent = runs.pop(said["mlflow_run_id"])
+    assert {r.data.tags["mlflow.parentRunId"] for r in runs.values()} == {said["mlflow_run_id"]}
+    assert {r.data.tags["cut"] for r in runs.values()} == {fold["cut"] for fold in said["folds"]}
+    assert {r.info.status for r in (parent, *runs.values())} == {"FINISHED"}
+    artifacts = folder / "mlflow" / "artifacts" / parent.info.run_id
+    names = {p.name for p in artifacts.rglob("*.png")}
+    kinds = ("reliability", "precision_recall", "skill_over_time", "value_captured", "warning_days")
+    assert names == {f"delay_{kind}.png" for kind in kinds}
+
+
+def test_a_backtest_goes_on_with_the_folds_that_are_missing(replayed, monkeypatch):
+    folder, said, p = replayed
+    kept = sorted((folder / "backtests").rglob("fold-*.parquet"))
+    assert len(kept) == 5  # two warm the gate up
+    kept[-1].unlink()
+    played = []
+    play = backtest.play
+    monkeypatch.setattr(backtest, "play", lambda lesson, fold, *more: played.append(fold) or play(lesson, fold, *more))
+    code, again, _ = bullwhip(
+        folder, "backtest", "--task", "delay", *PAST, "--predictions", str(folder / "again.parquet")
+    )
+    assert code == 0
+    assert [str(fold.cut) for fold in played] == ["2026-03-30"]
+    assert {**again, "seconds": 0, "predictions": ""} == {**said, "seconds": 0, "predictions": ""}
+    pd.testing.assert_frame_equal(pd.read_parquet(folder / "again.parquet"), p)
+
+
+def test_the_past_is_replayed_as_if_the_future_had_not_come(replayed, tmp_path):
+    """Facts known later change what came true, never what was predicted."""
+    folder, _, p = replayed
+    blind = Path(shutil.copytree(folder, tmp_path / "blind", ignore=shutil.ignore_patterns("backtests")))
+    forget_from(blind, date(2026, 4, 1))
+    code, said, _ = bullwhip(blind, "backtest", "--task", "delay", *PAST, "--predictions", str(blind / "p.csv"))
+    assert code == 0
+    assert said["known_until"] <= "2026-04-01"
+    unseen = pd.read_csv(blind / "p.csv")
+    columns = [c for c in p if c.startswith(("p_", "arrival_in"))] + ["p"]
+    pd.testing.assert_frame_equal(unseen[columns], p[columns], check_dtype=False)
+    assert unseen["label"].notna().sum() < p["label"].notna().sum()
+
+
+@pytest.mark.usefixtures("quick")
+def test_shifts_are_replayed_with_drops_and_surges_judged_apart(fresh):
+    code, said, _ = bullwhip(fresh, "backtest", "--task", "shift", *PAST, "--predictions", str(fresh / "p.csv"))
+    assert code == 0
+    assert set(said["events"]) == {"down", "up"}
+    p = pd.read_csv(fresh / "p.csv")
+    assert set(p["label"].dropna()) <= {"down", "steady", "up"}
+    np.testing.assert_allclose(p[["p_down", "p_steady", "p_up"]].sum(axis=1), 1)
+    known = p[p["label"].notna()]
+    up = said["events"]["up"]["metrics"]
+    assert up["brier"] == pytest.approx(((known["p_up"] - (known["label"] == "up")) ** 2).mean())
+    assert said["n"] == 2 * len(known)
+    assert (p["units_p10"] <= p["units_p50"]).all()
+
+
+@pytest.mark.parametrize(("words", "complaint"), [
+    (("--from", "2026-03-30", "--to", "2026-02-02"), "lies after --to"),
+    (("--from", "2026-07-01", "--to", "2026-08-01"), "the newest fact is of"),
+    (("--from", "2020-01-06", "--to", "2020-02-03"), "nothing to replay"),
+    (("--from", "2026-02-02", "--to", "2026-03-30", "--every", "fortnight"), "expected days or weeks"),
+])  # fmt: skip
+def test_questions_without_an_answer_are_refused_in_one_line(fresh, words, complaint):
+    code, said, err = bullwhip(fresh, "backtest", "--task", "delay", *words)
+    assert code == 2
+    assert complaint in said["error"]
+    assert err.count("\n") == 1, err
+
+
+def test_a_backtest_that_is_killed_goes_on_to_the_same_end(replayed, tmp_path):
+    folder, said, _ = replayed
+    other = Path(shutil.copytree(folder, tmp_path / "other", ignore=shutil.ignore_patterns("backtests")))
+    process = as_process(other, "backtest", "--task", "delay", *PAST)
+    began = time.monotonic()
+    while process.poll() is None and time.monotonic() - began < 120 and not list(other.rglob("fold-*.parquet")):
+        time.sleep(0.01)
+    process.kill()
+    process.communicate()
+    whole = len(list(other.rglob("fold-*.parquet")))
+    assert 1 <= whole < 5
+    code, again, _ = bullwhip(other, "backtest", "--task", "delay", *PAST)
+    assert code == 0
+    assert len(list(other.rglob("fold-*.parquet"))) == 5
+    assert again["folds"] == said["folds"]
