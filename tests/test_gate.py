@@ -1,0 +1,81 @@
+"""Who publishes: the lowest Brier score, in a segment only beyond noise, and never on too little."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from models.forecasters import Facts
+from models.gate import as_published, decide, lead
+
+
+def record(n=4000, seed=0, event="late", weeks=20, **skill):
+    """Binary predictions whose forecasters see the true probability through noise of the given size."""
+    rng = np.random.default_rng(seed)
+    truth = rng.uniform(0.02, 0.6, n)
+    out = pd.DataFrame({
+        "event": event, "y": (rng.random(n) < truth) * 1.0, "evidence": rng.choice(["new", "known"], n, p=[0.3, 0.7]),
+        "rhythm": rng.choice(["regular", "intermittent"], n),
+        "as_of": pd.Timestamp("2025-01-06") + pd.to_timedelta(7 * rng.integers(0, weeks, n), unit="D"),
+    })  # fmt: skip
+    for name, noise in skill.items():
+        out[f"p_{name}"] = np.clip(truth + rng.normal(0, noise, n), 0.01, 0.99)
+    return out.assign(p=out["p_model"])
+
+
+def test_the_model_publishes_where_it_is_better_and_the_best_rule_where_it_is_not():
+    won = decide(record(model=0.05, days_to_promise=0.2, supplier_52w=0.3), "delay")
+    assert (won.publishes["late"], won.best_rule["late"], won.refused_because) == ("model", "days_to_promise", None)
+    lost = decide(record(model=0.3, days_to_promise=0.2, supplier_52w=0.1), "delay")
+    assert (lost.publishes["late"], lost.best_rule["late"]) == ("supplier_52w", "supplier_52w")
+    assert "the naive rule supplier_52w is as good or better" in lost.refused_because
+
+
+def test_a_segment_departs_only_beyond_noise():
+    pairs = record(model=0.05, days_to_promise=0.06)
+    assert set(decide(pairs, "delay").publishes) == {"late"}
+    new = pairs["evidence"] == "new"
+    pairs.loc[new, "p_model"] = 1 - pairs.loc[new, "p_model"]
+    decision = decide(pairs, "delay")
+    by = Facts("", decision.publishes).publisher("late", np.array(["new", "known"]))
+    assert by.tolist() == ["days_to_promise", "model"]
+
+
+def test_one_bad_week_is_no_reason_to_depart():
+    pairs = record(model=0.05, days_to_promise=0.05, weeks=5)
+    bad = (pairs["evidence"] == "new") & (pairs["as_of"] == pairs["as_of"].min())
+    pairs.loc[bad, "p_model"] = 1 - pairs.loc[bad, "p_model"]
+    assert "late/new" not in decide(pairs, "delay").publishes
+
+
+def test_too_little_is_too_little():
+    decision = decide(record(150, model=0.0, days_to_promise=0.4), "delay")
+    assert decision.publishes == {"late": "days_to_promise"}
+    assert "too little has matured" in decision.refused_because
+    assert decide(pd.DataFrame({"event": [], "y": []}), "shift").publishes == {
+        "down": "climatology", "up": "climatology"
+    }  # fmt: skip
+
+
+def test_drops_and_surges_are_decided_apart():
+    good = record(event="down", model=0.05, climatology=0.2)
+    bad = record(event="up", seed=1, model=0.3, climatology=0.1)
+    decision = decide(pd.concat([good, bad], ignore_index=True), "shift")
+    assert (decision.publishes["down"], decision.publishes["up"]) == ("model", "climatology")
+    assert decision.refused_because is None  # it publishes the drops
+
+
+def test_what_is_published_is_what_the_publishers_said():
+    pairs = record(model=0.05, days_to_promise=0.2)
+    said = as_published(pairs, {"late": "model", "late/new": "days_to_promise"})["p"]
+    new = pairs["evidence"] == "new"
+    np.testing.assert_array_equal(said[new], pairs.loc[new, "p_days_to_promise"])
+    np.testing.assert_array_equal(said[~new], pairs.loc[~new, "p_model"])
+    assert Facts("", {"late": "a", "late/new": "b"}).publisher("late", np.array(["new", "x"])).tolist() == ["b", "a"]
+
+
+@pytest.mark.parametrize(("weeks", "sure"), [(40, True), (2, False)])
+def test_rows_of_one_week_are_one(weeks, sure):
+    rng = np.random.default_rng(0)
+    week = np.repeat(np.arange(weeks), 100)
+    difference = pd.Series(0.1 + rng.normal(0, 0.1, weeks)[week])
+    assert (lead(difference, week) > 1.64) == sure
