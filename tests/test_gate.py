@@ -31,7 +31,7 @@ def test_the_model_publishes_where_it_is_better_and_the_best_rule_where_it_is_no
 
 
 def test_a_segment_departs_only_beyond_noise():
-    pairs = record(model=0.05, days_to_promise=0.06)
+    pairs = record(model=0.05, days_to_promise=0.2)
     assert set(decide(pairs, "delay").publishes) == {"late"}
     new = pairs["evidence"] == "new"
     pairs.loc[new, "p_model"] = 1 - pairs.loc[new, "p_model"]

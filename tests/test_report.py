@@ -17,7 +17,7 @@ def pairs(n=600, seed=0, event="late"):
         "event": event, "as_of": pd.Timestamp("2025-01-06") + pd.to_timedelta(7 * rng.integers(0, 10, n), unit="D"),
         "supplier_id": rng.choice(list("abcd"), n), "po_line_id": [f"l{k % 200}" for k in range(n)], "p": p,
         "y": (rng.random(n) < p) * 1.0, "p_model": p, "p_climatology": 0.5,
-        "p_noisy": np.clip(p + rng.normal(0, 0.2, n), 0.01, 0.99), 
+        "p_noisy": np.clip(p + rng.normal(0, 0.2, n), 0.01, 0.99),
         "evidence": rng.choice(["new", "thin", "known"], n),
         "days_to_promise": rng.integers(0, 70, n) * 1.0, "value": rng.uniform(1, 100, n),
         "region": rng.choice(["", "N"], n),
