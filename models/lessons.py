@@ -1,6 +1,7 @@
 """A lesson is a task's rows with what became of them, readable as it stood at any earlier cut."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -33,11 +34,19 @@ CODES = {"down": 0.0, "up": 2.0}
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """How models are fitted: the start of every random choice, threads, and how many days back a lesson reaches."""
+    """How models are fitted: the start of every random choice, threads, how many days back a lesson reaches, and
+    parameters per task that differ from the models' own (`rounds` among them)."""
 
     seed: int = 7
     threads: int = 0
     history_days: int = 156 * 7
+    params: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def of(self, task: str) -> dict[str, Any]:
+        """Return what a task's model is made with."""
+        params = dict(self.params.get(task, {}))
+        rounds = {"rounds": int(params.pop("rounds"))} if "rounds" in params else {}
+        return {"seed": self.seed, "threads": self.threads, **rounds, **({"params": params} if params else {})}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -111,11 +120,11 @@ def fit(lesson: Lesson, cut: np.datetime64, training: Training, facts: dict[str,
     known = np.flatnonzero(then["y"].notna())
     y = then["y"].to_numpy()[known]
     if lesson.task == "delay":
-        late = DelayModel(seed=training.seed, threads=training.threads).fit(X, then, cut=cut)
+        late = DelayModel(**training.of("delay")).fit(X, then, cut=cut)
         return DelayForecaster(late, fit_delay_rules(X.iloc[known], y, then["as_of"].iloc[known], cut), said)
     matured = np.flatnonzero(then["deviation"].notna())
     learnt = then.iloc[matured]
-    shift = ShiftModel(seed=training.seed, threads=training.threads).fit(
+    shift = ShiftModel(**training.of("shift")).fit(
         X.iloc[matured], learnt["y"], deviation=learnt["deviation"], as_of=learnt["as_of"],
         matured_on=learnt["matured_on"], cut=cut,
     )  # fmt: skip

@@ -33,6 +33,7 @@ PARAMS: dict[str, Any] = {
     "bagging_freq": 1,
     "lambda_l2": 20.0,
 }
+ROUNDS = 100
 QUANTILE_PARAMS: dict[str, Any] = {**PARAMS, "objective": "quantile", "num_class": 1, "learning_rate": 0.08}
 del QUANTILE_PARAMS["num_class"]
 
@@ -45,7 +46,7 @@ class ShiftModel(BaseEstimator):
     """
 
     def __init__(
-        self, *, params: Mapping[str, Any] | None = None, rounds: int = 100, quantile_rounds: int = 60,
+        self, *, params: Mapping[str, Any] | None = None, rounds: int = ROUNDS, quantile_rounds: int = 60,
         calibration_weeks: int = 26, max_rows: int = 50_000, seed: int = 7, threads: int = 0,
     ):  # fmt: skip
         self.params = params

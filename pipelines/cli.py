@@ -294,6 +294,46 @@ def backtest(
 
 
 @app.command(sort_key=7)
+def tune(
+    *,
+    task: Task,
+    minutes: Annotated[float, Parameter(validator=Number(gt=0))] = 10.0,
+    trials: Count | None = None,
+    as_of: date | None = None,
+    write: Annotated[bool, Flag] = False,
+    common: Common = HERE,
+) -> Answer:
+    """Look for model parameters that do better walk-forward than the defaults; goes on where it was interrupted.
+
+    Parameters
+    ----------
+    task
+        Whose model to tune.
+    minutes
+        How long to look, at most one trial longer.
+    trials
+        At most so many trials.
+    as_of
+        Learn only from what was known before this day.
+    write
+        Put what was found into bullwhip.toml.
+    """
+    settings = _settings(common, as_of=as_of)
+    ready = _warming_up(settings)
+    from pipelines.tune import tune as run_tuning
+    from pipelines.tune import write_params
+
+    day = settings.as_of_on(datetime.now(UTC).date())
+    with working(f"tuning {task} on what was known before {day}"):
+        ready()
+        result = dict(run_tuning(settings, task, as_of=day, minutes=minutes, trials=trials))
+    result["written"] = str(write_params(settings, task, result["params"])) if write and result["params"] else None
+    from pipelines import screen as screens
+
+    return Answer(result, lambda s: screens.tuned(result, s))
+
+
+@app.command(sort_key=8)
 def demo(*, scale: str | None = None, seed: Count | None = None, common: Common = HERE) -> Answer:
     """See everything at once: simulate, check, train, score and show, then how to look around.
 

@@ -2,9 +2,9 @@
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -57,9 +57,11 @@ def learn(world: World, name: str, threads: int) -> Learned:
     return Learned(lesson, walk, judged, decision, lessons.fit(lesson, cut, how, facts), time.monotonic() - began)
 
 
-def training(settings: Settings, threads: int) -> Training:
-    """Return how models are fitted under these settings."""
-    return Training(settings.seed, threads, settings.history_weeks * 7)
+def training(settings: Settings, threads: int, params: Mapping[str, Mapping[str, Any]] | None = None) -> Training:
+    """Return how models are fitted under these settings, or with other `params` per task."""
+    return Training(
+        settings.seed, threads, settings.history_weeks * 7, params or {str(k): v for k, v in settings.params.items()}
+    )
 
 
 def threads_each(settings: Settings, tasks: int) -> int:

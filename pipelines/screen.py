@@ -110,6 +110,19 @@ def backtested(result: Mapping[str, Any], screen: Console) -> None:
         screen.print(f"[dim]every prediction: {escape(result['predictions'])}[/]")
 
 
+def tuned(result: Mapping[str, Any], screen: Console) -> None:
+    """Show the best parameters found, and what they gain over the defaults."""
+    skills = f"{result['skill']:+.2%}, the defaults {result['skill_of_defaults']:+.2%}"
+    screen.print(f"[bold]{TASKS[result['task']]}[/]: best Brier skill of {result['trials']} trials {skills}")
+    if not result["params"]:
+        screen.print("  the defaults are best so far; nothing to change")
+        return
+    said = [f"[params.{result['task']}]", *(f"{k} = {v}" for k, v in result["params"].items())]
+    written = result.get("written")
+    screen.print(f"  written to {written}:" if written else "  to use them, put into bullwhip.toml (or add --write):")
+    screen.print(escape("\n".join(f"  {line}" for line in said)))
+
+
 def _sure(found: Mapping[str, Any]) -> str:
     rule = found["best_rule"]
     (low, high), skill = found["intervals"][f"bss_{rule}"], found["metrics"][f"bss_{rule}"]

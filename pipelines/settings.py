@@ -111,6 +111,12 @@ class Settings(BaseModel):
         f"a whole number from 0 for any of {', '.join(FUNCTIONS)}",
     )
 
+    params: dict[Literal["delay", "shift"], dict[str, int | float]] = key(
+        {},
+        "Parameters of the models that differ from the defaults, a table per task; `bullwhip tune` finds them.",
+        "a table such as [params.delay] with names that bullwhip tune prints",
+    )
+
     @field_validator("attributes", "tasks", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
@@ -256,7 +262,15 @@ def template(values: Mapping[str, Any] | None = None) -> str:
     for name in KEYS:
         field = Settings.model_fields[name]
         lines += ["", *textwrap.wrap(field.description or "", 100, initial_indent="# ", subsequent_indent="# ")]
-        if name == "capacity":
+        if name == "params":
+            tables = values.get(name) or {"delay": {"num_leaves": 16}}
+            made = [
+                line
+                for task, given in tables.items()
+                for line in (f"[params.{task}]", *(f"{k} = {v}" for k, v in given.items()))
+            ]
+            lines += [line if name in values else f"# {line}" for line in made]
+        elif name == "capacity":
             rows = values.get(name, field.default)
             lines += [
                 ("" if name in values else "# ") + line

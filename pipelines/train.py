@@ -29,7 +29,7 @@ from pipelines.steps import side_by_side, step
 from pipelines.world import World, open_world
 
 LEARNT_WITH = (
-    "every_days", "tolerance_days", "short_tolerance", "country", "attributes", "seed", "history_weeks",
+    "every_days", "tolerance_days", "short_tolerance", "country", "attributes", "seed", "history_weeks", "params",
 )  # fmt: skip
 TITLES = {"late": "Late deliveries", "down": "Drops of demand", "up": "Surges of demand"}
 TOO_GOOD_ROC, TOO_GOOD_SHARE = 0.95, 0.60
