@@ -379,8 +379,8 @@ def as_markdown(rows: Sequence[Row], seconds: float) -> str:
     ).stdout.strip()
     lines = [
         "# What the forecasts are worth", "",
-        f"{datetime.now(UTC):%Y-%m-%d}, commit {commit or 'unknown'}, {seconds / 60:.0f} minutes on 2 cores. Written by",
-        "`make skill DATA=folder`; every figure is recomputed from the predictions of `bullwhip backtest`. In brackets:",
+        f"{datetime.now(UTC):%Y-%m-%d}, commit {commit or 'unknown'}, {seconds / 60:.0f} minutes on 2 cores, by",
+        "`make skill`. Every figure is recomputed from the predictions of `bullwhip backtest`. In brackets:",
         "95 % intervals by block bootstrap over weeks and suppliers (products for demand).", "",
         "| data | what | figure | must be | reached | |", "|---|---|---|---|---|---|",
     ]  # fmt: skip
