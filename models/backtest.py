@@ -11,6 +11,7 @@ from models import metrics
 from models.baselines import delay_rule_rows, predict_rules
 from models.delay import DelayModel
 from models.forecasters import fit_delay_rules, fit_shift_rules, shift_rule_rows
+from models.record import by_bin
 from models.shift import ShiftModel
 from models.splits import Fold, walk_forward
 
@@ -122,21 +123,9 @@ def best_rule(table: pd.DataFrame) -> str:
     return str(table.drop(index="model")["brier"].astype(float).idxmin())
 
 
-def record(walk: pd.DataFrame, best: str, task: str) -> list[dict[str, Any]]:
-    """Return the track record by tenths of probability: scored, expected, came true, and skill over the best rule."""
-    tenth = np.minimum((walk["p"] * 10).astype(int), 9)
-    out = []
-    for k, part in walk.groupby(tenth):
-        mine, reference = (((part[c] - part["y"]) ** 2).mean() for c in ("p", f"p_{best}"))
-        out.append(
-            {
-                "task": task, "p_from": int(k) / 10, "p_to": (int(k) + 1) / 10, "scored": len(part),
-                "expected_share": float(part["p"].mean()), "came_true_share": float(part["y"].mean()), "rule": best,
-                "skill_over_rule": float(1 - mine / reference) if reference > 0 else None,
-                "first_day": str(part["as_of"].min().date()), "last_day": str(part["as_of"].max().date()),
-            }
-        )  # fmt: skip
-    return out
+def record(walk: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the rows of the track record (`models.record.by_bin`) of binary predictions."""
+    return by_bin(walk.assign(event=walk.get("direction", "late"), day=walk["as_of"]))
 
 
 def quantile_scores(walk: pd.DataFrame) -> Mapping[str, float]:

@@ -19,7 +19,7 @@ from features.labels import (
     shift_outcomes,
 )  # fmt: skip
 from features.matrix import Matrix, Request
-from models.backtest import best_rule, delay_walk, judge, record, shift_walk, stacked
+from models.backtest import delay_walk, judge, record, shift_walk, stacked
 from models.delay import DelayModel
 from models.forecasters import DelayForecaster, Facts, ShiftForecaster, fit_delay_rules, fit_shift_rules
 from models.hazard import ArrivalModel
@@ -172,4 +172,4 @@ def _fit_delay(
 
 
 def _record(walk: pd.DataFrame, judged: pd.DataFrame | None, name: str) -> list[dict[str, Any]]:
-    return [] if judged is None else record(binary(walk, name)[0], best_rule(judged), name)
+    return [] if judged is None else record(binary(walk, name)[0])

@@ -192,20 +192,20 @@ def test_the_judge_agrees_with_the_metrics_taken_directly():
 
 def test_the_record_counts_every_prediction_once_by_tenth():
     walk = a_walk()
-    rows = pd.DataFrame(record(walk, "climatology", "delay"))
-    assert rows["scored"].sum() == len(walk)
-    for row in rows.to_dict("records"):
+    rows = pd.DataFrame(record(walk))
+    assert rows["scored"].tolist()[0] == rows["scored"][1:].sum() == len(walk)
+    for row in rows.to_dict("records")[1:]:
         part = walk[(walk["p"] >= row["p_from"]) & (walk["p"] < row["p_to"])]
         assert row["scored"] == len(part)
         assert row["came_true_share"] == pytest.approx(part["y"].mean())
         assert row["expected_share"] == pytest.approx(part["p"].mean())
         mine, base = ((part["p"] - part["y"]) ** 2).mean(), ((0.5 - part["y"]) ** 2).mean()
-        assert row["skill_over_rule"] == pytest.approx(1 - mine / base)
+        assert row["skill_over_climatology"] == pytest.approx(1 - mine / base)
         assert row["first_day"] == str(part["as_of"].min().date())
 
 
 def test_a_sure_prediction_is_in_the_last_tenth():
-    rows = record(a_walk(3).assign(p=1.0, p_climatology=1.0, y=1.0), "climatology", "delay")
-    assert [(row["p_from"], row["p_to"], row["scored"]) for row in rows] == [(0.9, 1.0, 3)]
+    rows = record(a_walk(3).assign(p=1.0, p_climatology=1.0, p_noisy=1.0, y=1.0))
+    assert [(row["p_from"], row["p_to"], row["scored"]) for row in rows] == [(0.0, 1.0, 3), (0.9, 1.0, 3)]
     assert rows[0]["skill_over_rule"] is None  # the rule was right: no skill to be had
     assert backtest.DIRECTIONS == {"down": 0, "up": 2}
