@@ -1,4 +1,4 @@
-"""Leaks in tables, planted one by one: the prover, which every run calls, catches each and takes nothing honest for one.
+"""Leaks in tables, planted one by one: the prover of every run catches each and takes nothing honest for one.
 
 What is labelled, split or learnt wrongly is in tests/test_learning_leaks.py. Two kinds no test can see: a master table
 or an attribute that was overwritten before it was handed in says the same in every world. For these stand the contract
