@@ -1,4 +1,4 @@
-"""DataCo, mapped honestly and with its giveaway columns: a result that is too good raises the alarm, an honest one does not."""
+"""DataCo with its giveaway columns is too good and raises the alarm; mapped honestly it does not."""
 
 import contextlib
 import importlib.util

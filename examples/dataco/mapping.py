@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import duckdb
+import pandas as pd
 
 HONEST = ("shipping_mode", "customer_segment")
 GIVEAWAYS = ("delivery_status", "days_for_shipping_real", "order_status", "late_delivery_risk")
@@ -47,13 +48,15 @@ TABLES = {
 
 
 def map_file(source: Path, out: Path) -> dict[str, int]:
-    """Write the input tables as Parquet below `out`; return rows per table. `source` is the publisher's CSV or Parquet."""
+    """Write the input tables as Parquet below `out`; return rows per table. `source` is CSV as published, or Parquet."""
     out.mkdir(parents=True, exist_ok=True)
-    reader = "read_parquet" if source.suffix == ".parquet" else "read_csv"
-    options = "" if source.suffix == ".parquet" else ", header = true, all_varchar = true, encoding = 'latin-1'"
+    # the published CSV is Latin-1 with control characters, which DuckDB refuses
+    file = (
+        pd.read_parquet(source) if source.suffix == ".parquet" else pd.read_csv(source, dtype=str, encoding="latin-1")
+    )
     rows = {}
     with duckdb.connect() as con:
-        con.execute(f"CREATE VIEW file AS SELECT * FROM {reader}('{source}'{options})")
+        con.register("file", file)
         con.execute(f"CREATE TABLE lines AS {LINES}")
         for table, query in TABLES.items():
             con.execute(f"COPY ({query}) TO '{out / table}.parquet' (FORMAT parquet)")
