@@ -1,0 +1,1 @@
+"""Measure bullwhip: skill, speed and scale. Not shipped."""
