@@ -13,7 +13,7 @@ CLASSES = {"down": 0, "up": 2}  # of features.labels.shift_labels
 
 
 def alarm_levels(calm: pd.DataFrame, nominal: float = NOMINAL) -> dict[str, float]:
-    """Return the p_up and p_down that scores of a world without shifts exceed in `nominal` of all rows, by direction."""
+    """Return by direction the p that scores of a world without shifts exceed in `nominal` of all rows."""
     return {d: float(np.quantile(calm[f"p_{d}"].to_numpy(float), 1 - nominal, method="higher")) for d in CLASSES}
 
 
@@ -69,8 +69,8 @@ def false_event_rate(y: ArrayLike) -> dict[str, float]:
 def received_only(rows: pd.DataFrame, cut: object) -> tuple[np.ndarray, np.ndarray]:
     """Return positions and y of the cohort that many train on: lines received by `cut`, late or not by their receipts.
 
-    `rows` are labelled snapshots (features.labels.delay_labels). Wrong twice, and kept to show it: lines still out at the
-    cut, the worst ones, are dropped, and lines that are not due yet come in if they were early.
+    `rows` are labelled snapshots (features.labels.delay_labels). Wrong twice, and kept to show it: lines still out at
+    the cut, the worst ones, are dropped, and lines that are not due yet come in if they were early.
     """
     received = (rows["completed_known_at"] < pd.Timestamp(cut)) & (rows["state"] == "due_future")
     place = np.flatnonzero(received.to_numpy())

@@ -1,4 +1,6 @@
-"""The figures for planted shifts, held against ASCII tables, and the cohort of received lines against the honest one."""
+"""The figures for planted shifts, and the cohort of received lines, held against tables made by hand."""
+
+from datetime import UTC, date, datetime
 
 import numpy as np
 import pandas as pd
@@ -13,6 +15,14 @@ from benchmarks.detection import (
     summary,
     weeks_to_find,
 )
+from features.labels import delay_labels, late_as_known
+from features.matrix import first_fact
+from features.orders import open_lines
+from features.panels import Terms, posting_lag_days, write_line_history
+from features.weeks import Grid
+from pipelines import sources
+from pipelines.settings import load
+from pipelines.simulate import simulate
 
 PLANTED = pd.DataFrame({
     "product_id": ["rise", "fall", "unseen", "missed"], "site_id": "north",
@@ -86,6 +96,24 @@ def test_the_cohort_of_received_lines_drops_the_worst_and_takes_early_ones():
     })  # fmt: skip
     place, y = received_only(rows, np.datetime64("2024-03-01"))
     assert dict(zip(rows["line"].iloc[place], y, strict=True)) == {"kept": 0, "late": 1, "early": 0}
+
+
+def test_on_a_simulated_chain_received_lines_hide_most_of_the_lateness_and_matured_promises_do_not(tmp_path):
+    simulate(tmp_path, scale=0.35, seed=3)
+    con, _ = sources.load(load(tmp_path, environ={}), now=datetime(2026, 6, 2, tzinfo=UTC))
+    with con:
+        terms, cut = Terms(posting_lag_days=posting_lag_days(con, date(2026, 6, 1))), np.datetime64("2025-12-01")
+        grid = Grid(first_fact(con, "purchases"), date(2026, 6, 1))
+        last = np.flatnonzero((grid.days < cut) & (grid.days >= cut - 13 * 7))
+        write_line_history(con, terms)
+        rows = open_lines(con, grid, terms, steps=last)
+        rows = rows.assign(**delay_labels(con, rows, terms))
+    truth = pd.read_parquet(tmp_path / "truth" / "p_late.parquet")
+    truth = truth[pd.to_datetime(truth["as_of"]).isin(grid.days[last])]["p_late"].mean()
+    matured = rows[(rows["matured_on"] <= pd.Timestamp(cut)) & rows["y_late"].notna()]
+    honest, received = late_as_known(matured, cut).mean(), received_only(rows, cut)[1].mean()
+    assert honest == pytest.approx(truth, rel=0.2)
+    assert received < 0.75 * truth
 
 
 def test_a_forecast_half_as_bold_as_the_truth_has_slope_two():

@@ -333,7 +333,7 @@ def steps(tmp_path_factory):
 def test_the_usual_world_is_what_it_was(toy, tmp_path):
     summary = simulate(tmp_path, scale="toy", shifts="usual")
     assert digests(tmp_path) == digests(toy.folder)
-    assert "shifts" not in summary
+    assert not {"shifts", "busy"} & set(summary)
     counted = {name: summary["counts"][name] for name in ("orders", "purchases", "receipts", "signals", "windows_up")}
     assert counted == {"orders": 13_458, "purchases": 844, "receipts": 830, "signals": 1_969, "windows_up": 289}
 
@@ -346,6 +346,14 @@ def test_planted_steps_are_as_reproducible_and_leave_nothing_behind(tmp_path):
     assert summary["shifts"] == 0.3
     simulate(tmp_path / "again", scale="toy")
     assert not (tmp_path / "again" / "truth" / "planted.parquet").exists()
+
+
+def test_a_busier_world_sells_so_many_times_as_often(toy, tmp_path):
+    summary = simulate(tmp_path, scale="toy", busy=3)
+    assert summary["busy"] == 3
+    assert summary["counts"]["orders"] / len(toy.orders) == pytest.approx(3, rel=0.05)
+    with pytest.raises(ValueError, match="expected how many times"):
+        simulate(tmp_path, scale="toy", busy=0)
 
 
 @pytest.mark.parametrize("shifts", ["many", 0.0, 1.0, -0.3])
@@ -363,7 +371,7 @@ def test_a_calm_world_has_no_shift_and_no_wave_and_the_same_supply(calm, world):
     pd.testing.assert_frame_equal(*freight)
 
 
-def test_steps_are_planted_both_ways_at_their_weeks_and_nothing_else_is(steps, calm):
+def test_steps_are_planted_both_ways_at_their_weeks_and_nothing_else_is(steps):
     planted = steps.planted
     assert set(np.exp(planted["log_size"]).round(6)) == {0.7, 1.3}
     assert planted["log_size"].gt(0).mean() == pytest.approx(0.5, abs=0.02)

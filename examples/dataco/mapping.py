@@ -48,7 +48,7 @@ TABLES = {
 
 
 def map_file(source: Path, out: Path) -> dict[str, int]:
-    """Write the input tables as Parquet below `out`; return rows per table. `source` is the published CSV or Parquet."""
+    """Write the input tables as Parquet below `out`; return their rows. `source` is the published CSV, or Parquet."""
     out.mkdir(parents=True, exist_ok=True)
     # the published CSV is Latin-1 with control characters, which DuckDB refuses
     file = (

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from pipelines.simulate import chains, delivery, demand, promises, receipts, signals, stock
 from pipelines.simulate import shifts as plant
-from pipelines.simulate.catalogue import Catalogue, make_catalogue, product_table, site_table, supplier_table
+from pipelines.simulate.catalogue import Catalogue, busier, make_catalogue, product_table, site_table, supplier_table
 from pipelines.simulate.clock import DAY_US, clock_until
 from pipelines.simulate.delivery import make_pace
 from pipelines.simulate.names import CATEGORIES
@@ -62,18 +62,22 @@ def simulate(
     seed: int = 7,
     end: date = date(2026, 6, 1),
     shifts: str | float = "usual",
+    busy: float = 1.0,
     progress: Callable[[str], None] | None = None,
 ) -> dict:
     """Write out/data/*.parquet, what was known before `end`, and out/truth/*, what no flow may read; return the counts.
 
     `shifts` says what is planted in demand: "usual", waves and single shifts; "none", nothing at all; a number such as
     0.3, one lasting step of ±30 % in each of half of the steady series and nothing else. With the latter two, truth/
-    planted.parquet tells which series, from which Monday on and how large.
+    planted.parquet tells which series, from which Monday on and how large. Customers order `busy` times as often: in
+    the usual world a series sells some five lines a week, among which nobody finds ±30 % in two weeks.
 
-    The same seed, scale, end, shifts and library versions give the same bytes. A world of several parts is written part
-    by part into folders (data/purchases/part-0000.parquet …), so memory stays that of one part.
+    The same arguments and library versions give the same bytes. A world of several parts is written part by part into
+    folders (data/purchases/part-0000.parquet …), so memory stays that of one part.
     """
     size, step = size_of(scale), step_of(shifts)
+    if not 0 < busy <= 100:
+        raise ValueError(f"busy is {busy}; expected how many times as often customers order, above 0 and up to 100")
     clock = clock_until(end, 52 * size.years)
     seeds = np.random.SeedSequence(seed).spawn(size.parts + 1)
     world = make_world(clock, min(len(CATEGORIES), size.suppliers // 2), size.sites, seeds[0])
@@ -83,13 +87,14 @@ def simulate(
             forget(Path(out) / folder, name)
     counts: Counter[str] = Counter()
     for part in range(size.parts):
-        tables, seen = _simulate_part(world, size, part, seeds[part + 1], step)
+        tables, seen = _simulate_part(world, size, part, seeds[part + 1], step, busy)
         for (folder, name), table in tables.items():
             write(Path(out) / folder, name, table, part if size.parts > 1 else None)
         counts.update(seen)
         if progress:
             progress(f"part {part + 1} of {size.parts}: {counts['purchases']:,} purchase lines so far")
-    summary = _summary(scale, seed, end, size, counts) | ({} if step is None else {"shifts": shifts})
+    summary = _summary(scale, seed, end, size, counts)
+    summary |= ({} if step is None else {"shifts": shifts}) | ({} if busy == 1 else {"busy": busy})
     (Path(out) / "truth" / "world.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     return summary
 
@@ -104,12 +109,12 @@ def step_of(shifts: str | float) -> float | None:
 
 
 def _simulate_part(
-    world: World, size: Size, part: int, seed: np.random.SeedSequence, step: float | None
+    world: World, size: Size, part: int, seed: np.random.SeedSequence, step: float | None, busy: float
 ) -> tuple[Tables, Counter[str]]:
     sell, buy = seed.spawn(2)
     first = (1 + part * size.suppliers, 1 + part * size.products)
     catalogue_seed, *seeds = sell.spawn(6)
-    catalogue = make_catalogue(world, size.suppliers, size.products, first, catalogue_seed)
+    catalogue = busier(make_catalogue(world, size.suppliers, size.products, first, catalogue_seed), busy)
     first_id = 1 + part * ID_STEP
     tables, units = _sell(world, catalogue, seeds, first_id, step, shared_signals=part == 0)
     bought, counts = _buy(world, catalogue, units, buy.spawn(5), first_id)

@@ -93,7 +93,7 @@ def plant_steps(world: World, catalogue: Catalogue, size: float, seed: np.random
         series=chosen,
         start=rng.integers(clock.start_week + 52, clock.end_week - JUDGED_WEEKS, n),
         length=np.full(n, clock.weeks),
-        log_size=np.where(up, np.log1p(size), np.log1p(-size)),
+        log_size=np.log(np.where(up, 1 + size, 1 - size)),
         hinted=np.zeros(n, bool),
         first=np.ones(n),
     )
