@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date
+from typing import Any
 
 import duckdb
 import numpy as np
@@ -78,6 +79,37 @@ def _compare(expected: Matrix, found: Matrix, key: Sequence[str], how: str) -> N
                     f"{len(a)} rows change (row {left[differs[0]]}: {a[differs[0]]} became {b[differs[0]]}); count it "
                     "by known_at"
                 )
+
+
+def prove_learnt_in_time(learn: Callable[[pd.DataFrame], Any], rows: pd.DataFrame, cut: Any, what: str) -> int:
+    """Learn again without the rows of `rows` whose `matured_on` is after `cut`, and with their numbers turned round.
+
+    `learn` returns what it learnt as numbers, nested as they like: rates, bin edges, a calibration map, a threshold,
+    probabilities of fixed rows. Scaling, encoding, calibration, selection and thresholds must all pass. Raises
+    LeakError naming `what`; returns how many numbers were compared.
+    """
+    later = ~(rows["matured_on"] <= pd.Timestamp(cut)).to_numpy()
+    turned = rows.copy()
+    for name in rows.select_dtypes("number"):
+        value = rows[name].to_numpy(float)
+        turned[name] = np.where(later, np.nanmin(value) + np.nanmax(value) - value, value).astype(rows[name].dtype)
+    expected = _flat(learn(rows))
+    for how, other in (("deleted", rows[~later].reset_index(drop=True)), ("turned round", turned)):
+        found = _flat(learn(other))
+        if len(found) != len(expected) or not np.allclose(found, expected, rtol=1e-6, atol=1e-9, equal_nan=True):
+            raise LeakError(
+                f"{what} is learnt from the future: with {int(later.sum())} rows {how} that had not matured by {cut}, "
+                "it comes out differently; learn it from matured rows only"
+            )
+    return len(expected)
+
+
+def _flat(learnt: Any) -> np.ndarray:
+    if isinstance(learnt, Mapping):
+        learnt = [learnt[key] for key in sorted(learnt)]
+    if isinstance(learnt, list | tuple):
+        return np.concatenate([np.empty(0), *map(_flat, learnt)])
+    return np.empty(0) if isinstance(learnt, str) or learnt is None else np.asarray(learnt, float).ravel()
 
 
 def _differs(a: pd.Series, b: pd.Series) -> np.ndarray:

@@ -1,110 +1,239 @@
-"""Did the warnings come true? What was published before, held against what is known now."""
+"""Did the warnings come true? Judge what was published by what is known now, and count it by bins of probability."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from math import fsum
 from typing import Any
 
 import duckdb
 import numpy as np
 import pandas as pd
 
-from models.forecasters import Forecaster
+from features.panels import Terms, write_line_history
 
-COLUMNS = {
-    "task": "str", "source": "str", "p_from": float, "p_to": float, "scored": int, "expected_share": float,
-    "came_true_share": float, "rule": "str", "skill_over_rule": float, "first_day": "datetime64[s]",
-    "last_day": "datetime64[s]", "model_version": "str",
+TASKS = {"late": "delay", "down": "shift", "up": "shift"}
+KINDS = {"late": "supplier delay", "down": "demand drop", "up": "demand surge"}  # what the watchlist calls the events
+RECORD_WEEKS = 39  # published weeks that the record looks back on: three quarters, the longest window inside
+ALL = "all"  # the bin of every row: not to be added to the tenths
+READS: Mapping[str, tuple[str, ...]] = {
+    "rule_forecasts": (),  # every column: one per rule
+    "supplier_delay_risk": ("row_id", "po_line_id", "p_late", "open_value"),
+    "demand_shift_risk": (
+        "row_id", "product_id", "site_id", "window_begin", "window_end", "p_up", "p_down", "up_at_units",
+        "down_at_units", "baseline_units", "unit_price",
+    ),
+    "watchlist": ("row_id", "kind"),
+}  # fmt: skip
+"""The published tables that the record is made of, and the columns of them that it reads, `as_of` besides."""
+
+FIRST = {
+    "task": "str", "event": "str", "source": "str", "bin": "str", "p_from": float, "p_to": float, "scored": int,
+    "expected_share": float, "came_true_share": float, "brier": float, "rule": "str", "skill_over_rule": float,
+}  # fmt: skip
+LAST = {
+    "hits": "Int64", "false_alarms": "Int64", "misses": "Int64", "value_hit": float, "value_missed": float,
+    "first_day": "datetime64[s]", "last_day": "datetime64[s]", "model_version": "str",
 }  # fmt: skip
 
 
-def published_record(
-    con: duckdb.DuckDBPyConnection, as_of: pd.Timestamp, forecasters: Mapping[str, Forecaster],
-    history: Mapping[str, pd.DataFrame],
+def track_record(
+    con: duckdb.DuckDBPyConnection, as_of: pd.Timestamp, history: Mapping[str, pd.DataFrame],
+    walked: Iterable[Mapping[str, Any]], *, short_tolerance: float = 0.0,
 ) -> pd.DataFrame:  # fmt: skip
-    """Return `track_record`: by task and tenth of probability, how many rows were scored and how many came true.
+    """Return `track_record`: per task, event, source and bin, how many rows were scored and what came of them.
 
-    Two sources side by side: `walk_forward`, the champion's own judgement before it was let in, and `published`, every
-    earlier publication's rows whose label has matured by `as_of`, held against receipts and orders known by then.
+    Two sources side by side: `published`, the latest revision of every release of the RECORD_WEEKS before `as_of`,
+    each judged once its label has matured, by facts known before `as_of`; and `walk_forward`, the rows `walked` that
+    `by_bin` made of the champions' own judgement. The same facts, published tables and `walked` give the same table,
+    in whatever order their rows come. Writes `line_history` in `con`.
     """
-    parts = [pd.DataFrame(f.facts.record).assign(source="walk_forward") for f in forecasters.values() if f.facts.record]
-    for task, judge in (("delay", _judged_delays), ("shift", _judged_shifts)):
-        table = history.get({"delay": "supplier_delay_risk", "shift": "demand_shift_risk"}[task])
-        if task in forecasters and table is not None and len(table):
-            judged = judge(con, as_of, table, forecasters[task])
-            parts.append(_by_tenth(judged, task).assign(source="published"))
-    parts = [p for p in parts if len(p)]
-    table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=list(COLUMNS))
-    table["model_version"] = "" if "model_version" not in table else table["model_version"].fillna("")
-    table = table[list(COLUMNS)].astype(COLUMNS)
-    row_id = [f"{row.task}|{row.source}|{row.p_from:.1f}" for row in table.itertuples()]
-    table.insert(0, "row_id", pd.Series(row_id, dtype=str))
-    return table.sort_values(["task", "source", "p_from"]).reset_index(drop=True)
+    judged = judged_forecasts(con, as_of, history, short_tolerance=short_tolerance)
+    rows = [{**row, "source": "published"} for row in by_bin(judged)]
+    rows += [{**row, "source": "walk_forward"} for row in walked if "event" in row]
+    return _as_table(rows)
 
 
-def _by_tenth(judged: pd.DataFrame, task: str) -> pd.DataFrame:
-    """Count judged predictions (p, y, base, day) by tenth of p; skill is held against the base rate published then."""
-    rows: list[dict[str, Any]] = []
-    for k, part in judged.groupby(np.minimum((judged["p"] * 10 + 1e-9).astype(int), 9)):
-        reference = ((part["base"] - part["y"]) ** 2).mean()
-        rows.append(
-            {
-                "task": task, "p_from": int(k) / 10, "p_to": (int(k) + 1) / 10, "scored": len(part),
-                "expected_share": part["p"].mean(), "came_true_share": part["y"].mean(), "rule": "climatology",
-                "skill_over_rule": 1 - ((part["p"] - part["y"]) ** 2).mean() / reference if reference > 0 else np.nan,
-                "first_day": part["day"].min(), "last_day": part["day"].max(),
-            }
-        )  # fmt: skip
-    return pd.DataFrame(rows)
+def _as_table(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    table = pd.DataFrame(rows)
+    skills = sorted(c for c in table if c.startswith("skill_over_") and c != "skill_over_rule")
+    kinds = FIRST | dict.fromkeys(skills, float) | LAST
+    table = table.reindex(columns=list(kinds))
+    table["task"] = table["event"].map(TASKS)
+    table["model_version"] = table["model_version"].fillna("")
+    table = table.astype(kinds).sort_values(["task", "event", "source", "bin"]).reset_index(drop=True)
+    numbers = table.columns[[kind is float for kind in kinds.values()]]
+    table[numbers] = table[numbers].round(6)  # as published: what is read back and what is made anew are the same
+    row_id = table["task"] + "|" + table["event"] + "|" + table["source"] + "|" + table["bin"]
+    table.insert(0, "row_id", row_id.astype("str"))
+    return table
 
 
-def _judged_delays(
-    con: duckdb.DuckDBPyConnection,
-    as_of: pd.Timestamp,
-    table: pd.DataFrame,
-    forecaster: Forecaster,
-) -> pd.DataFrame:
-    terms = forecaster.facts.terms
-    due = table[(table["state"] == "due_future") & table["p_late"].notna()]
-    limit = due["promised_on"] + pd.to_timedelta(terms.tolerance_days, unit="D")
-    due = due.assign(limit=limit)[limit + pd.to_timedelta(terms.posting_lag_days, unit="D") <= as_of]
+# Bins ---------------------------------------------------------------------------------------------------------------
+
+
+def by_bin(judged: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return plain values per event and tenth of p, and per event over all of them (bin "all"), whatever the row order.
+
+    `judged` has event (late, down, up), p, y (0 or 1), day and a column p_<rule> per naive rule, missing where the
+    rule said nothing; of published rows also `flagged` (the watchlist showed them), `value` (what the event cost, if it
+    came) and `model_version`. `skill_over_<rule>` is 1 − Brier/Brier of the rule on the rows it has a say on; `rule` is
+    the one with the lowest Brier over all bins. A hit was flagged and came true, a false alarm was flagged and did
+    not, a miss came true unflagged.
+    """
+    rules = sorted(c.removeprefix("p_") for c in judged if c.startswith("p_"))
+    out = []
+    for event, part in judged.groupby("event", sort=True):
+        tenth = np.minimum((part["p"].to_numpy(float) * 10 + 1e-9).astype(int), 9)
+        best = _best_rule(part, rules)
+        out.append(_bin(part, rules, best) | {"event": str(event), "bin": ALL, "p_from": 0.0, "p_to": 1.0})
+        for k in np.unique(tenth):
+            edges = {"bin": f"{k / 10:.1f}", "p_from": k / 10, "p_to": (k + 1) / 10}
+            out.append(_bin(part[tenth == k], rules, best) | {"event": str(event), **edges})
+    return out
+
+
+def _best_rule(part: pd.DataFrame, rules: list[str]) -> str:
+    """Return the rule of the lowest Brier score, the first by name of equals, "" without any."""
+    scores = {rule: _brier(part[f"p_{rule}"], part["y"]) for rule in rules}
+    return min((rule for rule in rules if scores[rule] is not None), key=lambda rule: scores[rule] or 0.0, default="")
+
+
+def _bin(part: pd.DataFrame, rules: list[str], best: str) -> dict[str, Any]:
+    skills = {f"skill_over_{rule}": _skill(part, rule) for rule in rules}
+    return {
+        "scored": len(part), "expected_share": _mean(part["p"]), "came_true_share": _mean(part["y"]),
+        "brier": _brier(part["p"], part["y"]), "rule": best, "skill_over_rule": skills.get(f"skill_over_{best}"),
+        **skills, **_actions(part), "first_day": str(part["day"].min().date()),
+        "last_day": str(part["day"].max().date()), "model_version": _versions(part),
+    }  # fmt: skip
+
+
+def _versions(part: pd.DataFrame) -> str:
+    """Return the models that published these rows, the first one first."""
+    if "model_version" not in part:
+        return ""
+    since = part.groupby("model_version")["day"].min().reset_index()
+    return ", ".join(since.sort_values(["day", "model_version"])["model_version"])
+
+
+def _mean(x: pd.Series) -> float:
+    return fsum(x.tolist()) / len(x)  # exact, so that the order of rows is not in it
+
+
+def _brier(p: pd.Series, y: pd.Series) -> float | None:
+    said = p.notna()
+    return _mean((p[said] - y[said]) ** 2) if said.any() else None
+
+
+def _skill(part: pd.DataFrame, rule: str) -> float | None:
+    said = part[part[f"p_{rule}"].notna()]
+    mine, reference = _brier(said["p"], said["y"]), _brier(said[f"p_{rule}"], said["y"])
+    return 1 - mine / reference if mine is not None and reference else None
+
+
+def _actions(part: pd.DataFrame) -> dict[str, Any]:
+    """Count what the watchlist caught and missed, in rows and in money; nothing where no watchlist was."""
+    if "flagged" not in part:
+        return {}
+    flagged, came = part["flagged"].to_numpy(bool), part["y"].to_numpy() == 1
+    value = part["value"].where(part["y"] == 1)
+    return {
+        "hits": int((flagged & came).sum()), "false_alarms": int((flagged & ~came).sum()),
+        "misses": int((~flagged & came).sum()), "value_hit": _money(value[flagged]),
+        "value_missed": _money(value[~flagged]),
+    }  # fmt: skip
+
+
+def _money(value: pd.Series) -> float | None:
+    known = value.dropna()
+    return round(fsum(known.tolist()), 2) if len(known) else None
+
+
+# What was published, held against what is known -----------------------------------------------------------------------
+
+
+def judged_forecasts(
+    con: duckdb.DuckDBPyConnection, as_of: pd.Timestamp, history: Mapping[str, pd.DataFrame], *,
+    short_tolerance: float = 0.0,
+) -> pd.DataFrame:  # fmt: skip
+    """Return every published forecast that has matured by `as_of`: what `by_bin` reads, with row_id and as_of.
+
+    `history` holds published tables (READS), one revision a week, each with its as_of.
+    """
+    tables = {name: _in_reach(history.get(name), as_of) for name in READS}
+    said = tables["rule_forecasts"]
+    if not len(said):
+        return pd.DataFrame(columns=["event"])
+    said = said[said["matures_on"] <= as_of]
+    write_line_history(con, Terms(short_tolerance=short_tolerance))
+    parts = []
+    for events, name, judge in (
+        (("late",), "supplier_delay_risk", _judged_delays), (("down", "up"), "demand_shift_risk", _judged_shifts),
+    ):  # fmt: skip
+        mine, risks = said[said["event"].isin(events)], tables[name]
+        if len(mine) and len(risks):
+            parts.append(judge(con, as_of, mine.merge(risks, on=["as_of", "row_id"])))
+    judged = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["event"])
+    return _flagged(judged, tables["watchlist"]) if len(judged) else judged
+
+
+def _in_reach(table: pd.DataFrame | None, as_of: pd.Timestamp) -> pd.DataFrame:
+    if table is None or not len(table):
+        return pd.DataFrame()
+    day = pd.to_datetime(table["as_of"])
+    since = as_of - pd.Timedelta(weeks=RECORD_WEEKS)
+    return table.assign(as_of=day)[(day >= since) & (day < as_of)].drop(columns="publication_id", errors="ignore")
+
+
+def _flagged(judged: pd.DataFrame, watched: pd.DataFrame) -> pd.DataFrame:
+    """Say of every judged row whether the watchlist of its week showed it, for the event it is about."""
+    keys = ["as_of", "row_id", "kind"]
+    asked = pd.MultiIndex.from_frame(judged.assign(kind=judged["event"].map(KINDS))[keys])
+    shown = asked.isin(pd.MultiIndex.from_frame(watched[keys])) if len(watched) else np.zeros(len(judged), bool)
+    return judged.assign(flagged=shown, day=judged["as_of"])
+
+
+def _kept(forecasts: pd.DataFrame) -> list[str]:
+    rules = [c for c in forecasts if c.startswith("p_") and c not in ("p_late", "p_up", "p_down")]
+    return ["as_of", "row_id", "event", "model_version", *rules]
+
+
+def _judged_delays(con: duckdb.DuckDBPyConnection, as_of: pd.Timestamp, said: pd.DataFrame) -> pd.DataFrame:
     lines = con.execute(
         "SELECT po_line_id, CASE WHEN complete_known_at < $1 THEN complete_on END AS complete_on, "
         "CASE WHEN buyer_cancelled AND cancelled_at < $1 THEN cancelled_at END AS left_at "
         "FROM line_history WHERE known_at < $1",
         [as_of],
     ).df()
-    joined = due.merge(lines, on="po_line_id", how="inner")
-    kept = joined["complete_on"] <= joined["limit"]
-    left = (joined["left_at"].dt.normalize() <= joined["limit"]) & ~kept
-    out = pd.DataFrame({"p": joined["p_late"], "y": (~kept) * 1.0, "base": joined["base_rate"], "day": joined["as_of"]})
+    joined = said.merge(lines, on="po_line_id", how="inner")
+    on_time = joined["complete_on"] <= joined["due_on"]
+    left = (joined["left_at"].dt.normalize() <= joined["due_on"]) & ~on_time
+    out = joined[_kept(said)].assign(p=joined["p_late"], y=(~on_time) * 1.0, value=joined["open_value"])
     return out[~left]
 
 
-def _judged_shifts(
-    con: duckdb.DuckDBPyConnection,
-    as_of: pd.Timestamp,
-    table: pd.DataFrame,
-    forecaster: Forecaster,
-) -> pd.DataFrame:
-    lag = pd.Timedelta(days=forecaster.facts.shift_terms.entry_lag_days + 1)
-    ended = table[table["window_end"] + lag <= as_of].reset_index(drop=True)
-    units, stock_out = _window_facts(con, as_of, ended, lag)
-    up, down = units >= ended["up_at_units"], units <= ended["down_at_units"]
-    parts = [
-        pd.DataFrame({"p": ended[f"p_{d}"], "y": hit * 1.0, "base": ended[f"base_rate_{d}"], "day": ended["as_of"]})
-        for d, hit in (("up", up), ("down", down))
-    ]
-    return pd.concat([part[~(down & stock_out)] for part in parts], ignore_index=True)
+def _judged_shifts(con: duckdb.DuckDBPyConnection, as_of: pd.Timestamp, said: pd.DataFrame) -> pd.DataFrame:
+    """Judge each direction of each window; one that may have dropped for want of stock is left out of both."""
+    once = said.drop_duplicates(["as_of", "row_id"]).reset_index(drop=True)
+    units, stock_out = _window_facts(con, as_of, once)
+    said = said.merge(once[["as_of", "row_id"]].assign(units=units, stock_out=stock_out), on=["as_of", "row_id"])
+    up, down = said["units"] >= said["up_at_units"], said["units"] <= said["down_at_units"]
+    surge = said["event"] == "up"
+    out = said[_kept(said)].assign(
+        p=said["p_up"].where(surge, said["p_down"]), y=up.where(surge, down) * 1.0,
+        value=(said["units"] - said["baseline_units"]).abs() * said["unit_price"],
+    )  # fmt: skip
+    return out[~(down & said["stock_out"])]
 
 
 def _window_facts(
-    con: duckdb.DuckDBPyConnection, as_of: pd.Timestamp, ended: pd.DataFrame, lag: pd.Timedelta
+    con: duckdb.DuckDBPyConnection, as_of: pd.Timestamp, said: pd.DataFrame
 ) -> tuple[pd.Series, pd.Series]:
     """Return every window's units, net of what was cancelled before its label matured, and whether stock ran out in it.
 
     Sales of a window with a stock-out are only a lower bound of demand: whether it dropped is not known.
     """
-    windows = ended[["product_id", "site_id", "window_begin"]].assign(
-        place=np.arange(len(ended)), over=ended["window_end"] + pd.Timedelta(days=1), matured=ended["window_end"] + lag
+    windows = said[["product_id", "site_id", "window_begin"]].assign(
+        place=np.arange(len(said)), over=said["window_end"] + pd.Timedelta(days=1), matured=said["matures_on"]
     )
     con.register("windows", windows)
     units = con.execute(
@@ -126,27 +255,3 @@ def _window_facts(
     ).df()["empty"]
     con.unregister("windows")
     return units, empty.astype(bool)
-
-
-def by_bin(judged: pd.DataFrame) -> list[dict[str, Any]]:
-    """Interim."""
-    rows = []
-    rules = [c for c in judged if c.startswith("p_")]
-    best = min(rules, key=lambda c: ((judged[c] - judged["y"]) ** 2).mean())
-    for k, part in judged.groupby(np.minimum((judged["p"] * 10 + 1e-9).astype(int), 9)):
-        mine, ref = (((part[c] - part["y"]) ** 2).mean() for c in ("p", best))
-        rows.append(
-            {
-                "task": "shift" if (part["event"] != "late").any() else "delay",
-                "p_from": int(k) / 10,
-                "p_to": (int(k) + 1) / 10,
-                "scored": len(part),
-                "expected_share": part["p"].mean(),
-                "came_true_share": part["y"].mean(),
-                "rule": best[2:],
-                "skill_over_rule": float(1 - mine / ref) if ref > 0 else None,
-                "first_day": str(part["day"].min().date()),
-                "last_day": str(part["day"].max().date()),
-            }
-        )
-    return rows

@@ -23,8 +23,16 @@ NULLABLE: Mapping[str, set[str]] = {
     "demand_shift_risk": {"p_up_last_week", "p_down_last_week"},
     "supplier_risk": {*RUNGS, "on_time_4w", "trend", "open_value", "overdue_value", "value_at_risk"},
     "watchlist": {"value_at_risk", "value_at_risk_last_week", "p_last_week"},
-    "track_record": {"skill_over_rule"},
 }  # fmt: skip
+
+
+def nullable(tables: Mapping[str, pd.DataFrame]) -> dict[str, set[str]]:
+    """Return the columns that may be empty, by table: those of NULLABLE, and what one task's rules say nothing of."""
+    out = dict(NULLABLE)
+    for name, starts in (("rule_forecasts", ("p_",)), ("track_record", ("skill_over_", "value_"))):
+        if name in tables:
+            out[name] = {c for c in tables[name] if c.startswith(starts)}
+    return out
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,16 +125,43 @@ def shift_risk(
 
 
 def _windows(rows: pd.DataFrame, names: Names) -> pd.DataFrame:
+    dated = window_dates(rows)
+    return pd.DataFrame(
+        {
+            "row_id": dated["row_id"],
+            "product_id": rows["product_id"], "product_name": names.of("products", rows["product_id"]),
+            "site_id": rows["site_id"], "site_name": names.of("sites", rows["site_id"]), "category": rows["category"],
+            "window": rows["window"].astype(int), "window_begin": dated["window_begin"],
+            "window_end": dated["window_end"],
+        }
+    )  # fmt: skip
+
+
+def window_dates(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return row_id, window_begin and window_end (its last day) of series windows."""
     begin = rows["as_of"] + pd.to_timedelta(7 * rows["lead_weeks"], unit="D")
     return pd.DataFrame(
         {
             "row_id": rows["product_id"] + "|" + rows["site_id"] + "|w" + rows["window"].astype(str),
-            "product_id": rows["product_id"], "product_name": names.of("products", rows["product_id"]),
-            "site_id": rows["site_id"], "site_name": names.of("sites", rows["site_id"]), "category": rows["category"],
-            "window": rows["window"].astype(int), "window_begin": begin,
+            "window_begin": begin,
             "window_end": begin + pd.to_timedelta(7 * rows["length_weeks"] - 1, unit="D"),
         }
-    )  # fmt: skip
+    )
+
+
+def rule_forecasts(
+    row_id: pd.Series, event: str, due_on: pd.Series, matures_on: pd.Series, rules: Mapping[str, np.ndarray], *,
+    model_version: str,
+) -> pd.DataFrame:  # fmt: skip
+    """Return `rule_forecasts` of one event (late, up, down): what each naive rule said of the rows that will be judged.
+
+    The event happens, or does not, by `due_on`; its label may be read from `matures_on` on. One row per risk row and
+    event, so that the skill of what was published can be computed later from published tables.
+    """
+    said = {f"p_{name}": np.asarray(p, float) for name, p in rules.items()}
+    table = pd.DataFrame({"row_id": row_id, "due_on": due_on, "matures_on": matures_on, **said})
+    table.insert(1, "event", pd.Series(event, index=table.index, dtype=str))
+    return table.assign(model_version=pd.Series(model_version, index=table.index, dtype=str)).reset_index(drop=True)
 
 
 def _ranked(table: pd.DataFrame, by: list[str]) -> pd.DataFrame:

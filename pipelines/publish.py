@@ -7,7 +7,7 @@ latest of the latest week, and `publications` the ledger. `tables/` holds what `
 
 import hashlib
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
@@ -26,7 +26,7 @@ from pipelines.releases import PublishConflict as PublishConflict
 from pipelines.releases import TargetError as TargetError
 from pipelines.settings import UserError
 
-TABLES = ("supplier_delay_risk", "demand_shift_risk", "supplier_risk", "watchlist", "track_record")
+TABLES = ("supplier_delay_risk", "demand_shift_risk", "supplier_risk", "watchlist", "rule_forecasts", "track_record")
 ADDED = ("publication_id", "as_of", "schema_version")
 ANY_NULLABLE: Mapping[str, Collection[str]] = MappingProxyType({})
 
@@ -154,14 +154,18 @@ def previous_week(workspace: Path, table: str, as_of: date) -> pd.DataFrame:
         return _rows(con, table, before[0][0] if before else None)
 
 
-def history(workspace: Path, table: str, since: date, before: date) -> pd.DataFrame:
-    """Return the latest revision of every week with since ≤ as_of < before; an empty frame when there was none."""
+def history(workspace: Path, table: str, since: date, before: date, columns: Sequence[str] = ()) -> pd.DataFrame:
+    """Return the latest revision of every week with since ≤ as_of < before; an empty frame when there was none.
+
+    `columns` are read besides as_of, where they were published; all are when none is named.
+    """
     if releases.current(workspace) is None:
         return pd.DataFrame()
     with _database(workspace) as con:
-        if not _history(con, table):
+        if not (known := _history(con, table)):
             return pd.DataFrame()
-        return con.execute(f"SELECT * FROM {table}_week WHERE as_of >= $1 AND as_of < $2", [since, before]).df()
+        wanted = ", ".join(["as_of", *(_quoted(c) for c in columns if c in known)]) if columns else "*"
+        return con.execute(f"SELECT {wanted} FROM {table}_week WHERE as_of >= $1 AND as_of < $2", [since, before]).df()
 
 
 def publications(workspace: Path) -> pd.DataFrame:

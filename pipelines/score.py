@@ -4,6 +4,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,15 +20,13 @@ from models.boosting import contributions
 from models.explain import DRIVERS, drivers
 from models.forecasters import MODEL, DelayForecaster, Forecaster, OtherFormat, ShiftForecaster, load, publishers
 from models.hazard import arrival_days
-from models.record import published_record
+from models.record import READS, RECORD_WEEKS, track_record
 from pipelines import publish, tracking
 from pipelines.settings import GateRefused, Settings
 from pipelines.steps import side_by_side, step
 from pipelines.world import World, delay_rows, open_world, request, shift_rows
 
 EXPLAINED = 5_000  # rows with drivers, by value at risk: more than anybody reads in a week
-RECORD_WEEKS = 39  # published weeks that the track record looks back on: three quarters, the longest window inside
-TABLES = ("supplier_delay_risk", "demand_shift_risk", "supplier_risk", "watchlist", "track_record")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -74,7 +73,8 @@ def _risk_tables(world: World, champions: Mapping[str, Champion]) -> dict[str, p
     """Score the tasks side by side, then rank and sum up what came of both."""
     score_one = {"delay": (score_delays, "score open lines"), "shift": (score_shifts, "score demand")}
     parts = side_by_side({task: (*score_one[task], (world.beside(), c)) for task, c in champions.items()})
-    tables = {name: table for part in parts.values() for name, table in part.items()}
+    tables = {name: table for part in parts.values() for name, table in part.items() if name != "rule_forecasts"}
+    tables["rule_forecasts"] = pd.concat([part["rule_forecasts"] for part in parts.values()], ignore_index=True)
     return tables | step(summarise, "rank and sum up")(world, champions, tables)
 
 
@@ -98,7 +98,10 @@ def find_champions(world: World) -> dict[str, Champion]:
 
 
 def score_delays(world: World, champion: Champion) -> dict[str, pd.DataFrame]:
-    """Return `supplier_delay_risk` of the lines open as of the day."""
+    """Return `supplier_delay_risk` of the lines open as of the day.
+
+    Beside it `rule_forecasts`: what the naive rules say of the lines not due yet.
+    """
     forecaster = champion.forecaster
     assert isinstance(forecaster, DelayForecaster)
     asked = request(world, "delay", forecaster.facts.terms)
@@ -114,11 +117,20 @@ def score_delays(world: World, champion: Champion) -> dict[str, pd.DataFrame]:
         published_by=said["published_by"], model_version=champion.version, names=world.names(),
         last_week=publish.previous_week(world.settings.workspace, "supplier_delay_risk", world.as_of),
     )  # fmt: skip
-    return {"supplier_delay_risk": table}
+    due = np.flatnonzero(rows["state"] == "due_future")
+    ask, lag = rows.iloc[due], asked.terms.posting_lag_days * risk.DAY
+    rules = risk.rule_forecasts(
+        ask["po_line_id"], "late", ask["due_on"], ask["due_on"] + lag, _by_rules(forecaster, X.iloc[due])["late"],
+        model_version=champion.version,
+    )  # fmt: skip
+    return {"supplier_delay_risk": table, "rule_forecasts": rules}
 
 
 def score_shifts(world: World, champion: Champion) -> dict[str, pd.DataFrame]:
-    """Return `demand_shift_risk` of the series alive as of the day, windows that can be judged later only."""
+    """Return `demand_shift_risk` of the series alive as of the day, windows that can be judged later only.
+
+    Beside it `rule_forecasts`: what the naive rules say of the same windows.
+    """
     forecaster = champion.forecaster
     assert isinstance(forecaster, ShiftForecaster)
     asked = request(world, "shift", forecaster.facts.terms)
@@ -145,7 +157,31 @@ def score_shifts(world: World, champion: Champion) -> dict[str, pd.DataFrame]:
         model_version=champion.version, names=world.names(),
         last_week=publish.previous_week(world.settings.workspace, "demand_shift_risk", world.as_of),
     )  # fmt: skip
-    return {"demand_shift_risk": table}
+    return {"demand_shift_risk": table, "rule_forecasts": _shift_rule_forecasts(alive.X, rows, champion)}
+
+
+def _shift_rule_forecasts(X: pd.DataFrame, rows: pd.DataFrame, champion: Champion) -> pd.DataFrame:
+    """Return `rule_forecasts` of each window, once for a drop and once for a surge."""
+    windows = risk.window_dates(rows)
+    lag = (champion.forecaster.facts.shift_terms.entry_lag_days + 1) * risk.DAY
+    parts = [
+        risk.rule_forecasts(
+            windows["row_id"], event, windows["window_end"], windows["window_end"] + lag, said,
+            model_version=champion.version,
+        )
+        for event, said in _by_rules(champion.forecaster, X, rows).items()
+    ]  # fmt: skip
+    return pd.concat(parts, ignore_index=True)
+
+
+def _by_rules(
+    forecaster: Forecaster, X: pd.DataFrame, rows: pd.DataFrame | None = None
+) -> dict[str, dict[str, np.ndarray]]:
+    """Return per event what every naive rule says of each row."""
+    return {
+        event: {str(name): said[name].to_numpy() for name in said if name != MODEL}
+        for event, said in forecaster.forecasts(X, rows).items()
+    }
 
 
 def _told(matrix: Matrix, forecaster: Forecaster, stake: np.ndarray, up: np.ndarray | None) -> pd.DataFrame:
@@ -181,11 +217,36 @@ def summarise(
         tables.get("supplier_delay_risk"), tables.get("demand_shift_risk"), world.settings.capacity,
         publish.previous_week(workspace, "watchlist", world.as_of), as_of, world.settings.currency,
     )  # fmt: skip
-    since = world.as_of - timedelta(weeks=RECORD_WEEKS)
-    past = {name: publish.history(workspace, name, since, world.as_of) for name in TABLES[:2]}
-    forecasters = {task: champion.forecaster for task, champion in champions.items()}
-    out["track_record"] = published_record(world.con, as_of, forecasters, past)
+    out["track_record"] = track_record(
+        world.con, as_of, past_releases(workspace, world.as_of), walked(champions),
+        short_tolerance=world.settings.short_tolerance,
+    )  # fmt: skip
     return out
+
+
+def past_releases(workspace: Path, as_of: date) -> dict[str, pd.DataFrame]:
+    """Return the published tables that the track record of `as_of` is made of, the latest revision of every week."""
+    since = as_of - timedelta(weeks=RECORD_WEEKS)
+    return {name: publish.history(workspace, name, since, as_of, columns) for name, columns in READS.items()}
+
+
+def walked(champions: Mapping[str, Champion]) -> list[dict[str, Any]]:
+    """Return the rows of the track record that come from the champions' own walk-forward."""
+    return [{**row, "model_version": c.version} for c in champions.values() for row in c.forecaster.facts.record]
+
+
+def recomputed_record(settings: Settings, as_of: date) -> pd.DataFrame:
+    """Return the track record published for a day, made anew from the published tables and the facts: the same bytes.
+
+    The champions' walk-forward is taken as it was published; everything published since is judged again.
+    """
+    was = publish.read(settings.workspace, "track_record", as_of=as_of)
+    own = was[was["source"] == "walk_forward"].to_dict("records")
+    with open_world(settings, as_of) as world:
+        return track_record(
+            world.con, pd.Timestamp(as_of), past_releases(settings.workspace, as_of), own,
+            short_tolerance=settings.short_tolerance,
+        )  # fmt: skip
 
 
 def put_out(
@@ -200,7 +261,7 @@ def put_out(
         world.settings.workspace, rounded, as_of=world.as_of,
         model_versions={t: c.version for t, c in champions.items()}, data_fingerprint=world.fingerprint,
         code_version=tracking.git_sha(), schema_version=risk.SCHEMA_VERSION,
-        published_at=datetime.now(UTC).replace(tzinfo=None), dry_run=dry_run, nullable=risk.NULLABLE,
+        published_at=datetime.now(UTC).replace(tzinfo=None), dry_run=dry_run, nullable=risk.nullable(tables),
     )  # fmt: skip
 
 

@@ -103,6 +103,33 @@ def toy(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def slow_toy(tmp_path_factory):
+    """Another toy world, in which some orders and receipts are entered late, with a plan and an attribute `note`.
+
+    What was known until 2026-06-01.
+    """
+    from datetime import UTC, datetime
+
+    from pipelines import sources
+    from pipelines.simulate import simulate
+
+    folder = tmp_path_factory.mktemp("slow_toy")
+    simulate(folder, scale="toy", seed=11)
+    con, _ = sources.load(load(folder, environ={}), now=datetime(2026, 6, 2, tzinfo=UTC))
+    con.execute("""
+        ALTER TABLE purchases ADD COLUMN note VARCHAR;
+        UPDATE purchases SET note = CASE WHEN hash(po_line_id) % 3 = 0 THEN 'EUR' ELSE 'USD' END;
+        UPDATE orders SET known_at = known_at + INTERVAL 9 DAY WHERE hash(order_line_id) % 4 = 0;
+        UPDATE receipts SET known_at = known_at + INTERVAL 20 DAY WHERE hash(po_line_id) % 25 = 0;
+        DELETE FROM orders WHERE known_at >= '2026-06-01'; DELETE FROM receipts WHERE known_at >= '2026-06-01';
+        INSERT INTO plan BY NAME SELECT product_id, site_id, week, week - to_days(7 * 13) AS known_at,
+            100.0 + hash(product_id, week) % 50 AS quantity FROM (SELECT DISTINCT product_id, site_id,
+            CAST(date_trunc('week', ordered_at) AS DATE) AS week FROM orders) WHERE hash(product_id) % 2 = 0""")
+    yield con
+    con.close()
+
+
+@pytest.fixture(scope="session")
 def prefect_server():
     """A Prefect server for flows that run in this process; it takes seconds, so there is one."""
     from prefect.settings import get_current_settings, temporary_settings

@@ -10,8 +10,8 @@ from functools import partial
 import pandas as pd
 import pytest
 
+from models import lessons
 from models.delay import DelayModel
-from models.hazard import ArrivalModel
 from models.shift import ShiftModel
 from pipelines import cli, learn
 
@@ -263,9 +263,8 @@ ODD = {
 @pytest.fixture
 def _few_trees(monkeypatch):
     n = 3
-    monkeypatch.setattr(learn, "make_delay", lambda _: DelayModel(rounds=n, threads=1))
-    monkeypatch.setattr(learn, "make_shift", lambda _: ShiftModel(rounds=n, quantile_rounds=n, threads=1))
-    monkeypatch.setattr(learn, "ArrivalModel", partial(ArrivalModel, rounds=n))
+    monkeypatch.setattr(lessons, "DelayModel", partial(DelayModel, rounds=n))
+    monkeypatch.setattr(lessons, "ShiftModel", partial(ShiftModel, rounds=n, quantile_rounds=n))
     monkeypatch.setattr(learn, "judge", partial(learn.judge, n=5))
 
 

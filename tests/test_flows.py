@@ -27,6 +27,7 @@ from models.forecasters import load as load_forecaster
 from models.gate import Decision
 from models.shift import ShiftModel
 from pipelines import backtest, cli, learn, publish, tracking
+from pipelines.score import recomputed_record
 from pipelines.settings import load
 from pipelines.simulate import simulate
 from pipelines.world import delay_rows, open_world, request
@@ -322,7 +323,13 @@ def it_compares_itself_with_last_week(published):
     assert now["p_late_last_week"].notna().any()
     assert frames["demand_shift_risk"]["p_up_last_week"].notna().any()
     assert frames["watchlist"]["change"].str.contains("last week|new on the list").all()
-    assert "published" in set(frames["track_record"]["source"])
+    record = frames["track_record"]
+    assert {"published", "walk_forward"} == set(record["source"])
+    whole = record[(record["source"] == "published") & (record["bin"] == "all")]
+    assert whole["skill_over_climatology"].notna().all()
+    again = recomputed_record(settings(published), NEXT)
+    shown = record.drop(columns=["as_of", "schema_version"])
+    pd.testing.assert_frame_equal(again.astype(shown.dtypes), shown[list(again)])
 
 
 # What refuses -------------------------------------------------------------------------------------------------------
@@ -402,7 +409,7 @@ def test_orders_alone_teach_shifts(fresh):
     assert "no purchase lines" in said["tasks"]["delay"]["skipped"]
     code, said, _ = bullwhip(fresh, "score")
     assert (code, set(said["models"])) == (0, {"shift"})
-    assert set(said["rows"]) == {"demand_shift_risk", "watchlist", "track_record"}
+    assert set(said["rows"]) == {"demand_shift_risk", "watchlist", "rule_forecasts", "track_record"}
 
 
 @pytest.mark.usefixtures("quick")

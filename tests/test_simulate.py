@@ -311,3 +311,92 @@ def test_customers_order_on_weekdays_and_a_few_order_much(world):
     assert (world.purchases.ordered_at.dt.day_of_week < 5).all()
     by_customer = world.orders.groupby(["product_id", "customer_id"]).size().groupby("product_id")
     assert (by_customer.max() / by_customer.sum()).median() > 0.08
+
+
+# Worlds whose shifts are planted by hand -----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def calm(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("calm")
+    simulate(folder, scale=0.35, seed=3, shifts="none")
+    return read(folder)
+
+
+@pytest.fixture(scope="module")
+def steps(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("steps")
+    simulate(folder, scale=0.35, seed=3, shifts=0.3)
+    return read(folder)
+
+
+def test_the_usual_world_is_what_it_was(toy, tmp_path):
+    summary = simulate(tmp_path, scale="toy", shifts="usual")
+    assert digests(tmp_path) == digests(toy.folder)
+    assert not {"shifts", "busy"} & set(summary)
+    counted = {name: summary["counts"][name] for name in ("orders", "purchases", "receipts", "signals", "windows_up")}
+    assert counted == {"orders": 13_458, "purchases": 844, "receipts": 830, "signals": 1_969, "windows_up": 289}
+
+
+def test_planted_steps_are_as_reproducible_and_leave_nothing_behind(tmp_path):
+    for kind in (0.3, "none", 0.3):
+        simulate(tmp_path / "again", scale="toy", shifts=kind)
+    summary = simulate(tmp_path / "once", scale="toy", shifts=0.3)
+    assert digests(tmp_path / "again") == digests(tmp_path / "once")
+    assert summary["shifts"] == 0.3
+    simulate(tmp_path / "again", scale="toy")
+    assert not (tmp_path / "again" / "truth" / "planted.parquet").exists()
+
+
+def test_a_busier_world_sells_so_many_times_as_often(toy, tmp_path):
+    summary = simulate(tmp_path, scale="toy", busy=3)
+    assert summary["busy"] == 3
+    assert summary["counts"]["orders"] / len(toy.orders) == pytest.approx(3, rel=0.05)
+    with pytest.raises(ValueError, match="expected how many times"):
+        simulate(tmp_path, scale="toy", busy=0)
+
+
+@pytest.mark.parametrize("shifts", ["many", 0.0, 1.0, -0.3])
+def test_unknown_shifts_say_what_is_known(tmp_path, shifts):
+    with pytest.raises(ValueError, match="expected usual, none, or the size"):
+        simulate(tmp_path, scale="toy", shifts=shifts)
+
+
+def test_a_calm_world_has_no_shift_and_no_wave_and_the_same_supply(calm, world):
+    assert len(calm.planted) == 0
+    assert set(calm.shifts["shift"]) == {"steady"}
+    assert (calm.shifts["expected_units"] == calm.shifts["usual_units"]).all()
+    pd.testing.assert_frame_equal(calm.suppliers, world.suppliers)
+    freight = [w.signals[w.signals["signal"] == "freight_index"].reset_index(drop=True) for w in (calm, world)]
+    pd.testing.assert_frame_equal(*freight)
+
+
+def test_steps_are_planted_both_ways_at_their_weeks_and_nothing_else_is(steps):
+    planted = steps.planted
+    assert set(np.exp(planted["log_size"]).round(6)) == {0.7, 1.3}
+    assert planted["log_size"].gt(0).mean() == pytest.approx(0.5, abs=0.02)
+    assert not planted.duplicated(["product_id", "site_id"]).any()
+    starts = pd.to_datetime(planted["starts_on"])
+    assert (starts.dt.day_of_week == 0).all()
+    assert starts.min() >= END - pd.Timedelta(weeks=156 - 52)
+    assert starts.max() <= END - pd.Timedelta(weeks=13)
+    key = ["product_id", "site_id"]
+    weekly = steps.shifts[steps.shifts["lead_weeks"] == 0].merge(planted, on=key, how="left")
+    started = pd.to_datetime(weekly["starts_on"])
+    after, before = weekly["as_of"] >= started, weekly["as_of"] <= started - pd.Timedelta(weeks=4)
+    ratio = weekly["expected_units"] / weekly["usual_units"]
+    np.testing.assert_allclose(ratio[after], np.exp(weekly["log_size"][after]))
+    np.testing.assert_allclose(ratio[before | started.isna()], 1)
+    assert 0.2 < len(planted) / len(steps.shifts.groupby(key)) < 0.5
+
+
+def test_a_step_shows_in_the_orders(steps):
+    weekly = steps.orders.assign(week=steps.orders["ordered_at"].dt.to_period("W").dt.start_time)
+    weekly = weekly.groupby(["product_id", "site_id", "week"])["quantity"].sum().reset_index()
+    both = weekly.merge(steps.planted, on=["product_id", "site_id"])
+    both["after"] = both["week"] >= pd.to_datetime(both["starts_on"])
+    near = both[(both["week"] - pd.to_datetime(both["starts_on"])).abs() <= pd.Timedelta(weeks=13)]
+    level = near.groupby(["product_id", "site_id", "log_size", "after"])["quantity"].mean().unstack()
+    moved = np.log(level[True] / level[False]).groupby(np.sign(level.index.get_level_values("log_size"))).median()
+    assert moved[1.0] == pytest.approx(np.log(1.3), abs=0.08)
+    assert moved[-1.0] == pytest.approx(np.log(0.7), abs=0.08)

@@ -1,4 +1,4 @@
-"""Check, train, score and judge the Olist marketplace with the same commands as any workspace."""
+"""Check, train, score and replay the Olist marketplace with the same commands as any workspace."""
 
 import argparse
 import subprocess
@@ -6,11 +6,7 @@ import sys
 from datetime import date
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
 from mapping import map_files
-from rich.console import Console
-from rich.table import Table
 
 TRAINED, SCORED, JUDGED_TO = date(2018, 2, 1), date(2018, 4, 16), date(2018, 4, 15)
 
@@ -45,68 +41,16 @@ def main() -> int:
         code = _bullwhip(given.workspace, *command)
         if code not in (0, 4):  # 4: the gate refused one of the models; what is in use still scores
             return code
-    report(given.workspace)
-    return 0
+    return _bullwhip(
+        given.workspace, "backtest", "--task", "delay", "--from", str(TRAINED), "--to", str(JUDGED_TO),
+        "--predictions", str(given.workspace / "predictions.parquet"),
+    )  # fmt: skip
 
 
 def _bullwhip(workspace: Path, *command: str) -> int:
     print(f"\n$ bullwhip {' '.join(command)}", flush=True)
     program = Path(sys.executable).parent / "bullwhip"
     return subprocess.run([program, *command, "--workspace", workspace], check=False).returncode
-
-
-def report(workspace: Path) -> None:
-    """Print how the champion trained as of TRAINED did on every later snapshot whose promise has matured."""
-    from models.backtest import judge  # after the commands: importing LightGBM takes a second
-    from models.baselines import delay_rule_rows
-    from models.forecasters import DelayForecaster
-    from pipelines import learn, settings, tracking, world
-
-    chosen = settings.load(workspace)
-    settings.apply_environment(chosen)
-    champion = tracking.champion(chosen, tracking.REGISTRY["delay"])
-    if champion is None:
-        print("no delay model is in use: nothing to judge")
-        return
-    forecaster = DelayForecaster.load(champion.folder)
-    now = world.open_world(chosen, date(2018, 5, 1))
-    asked = world.request(now, "delay", forecaster.facts.terms)
-    days = asked.grid.days
-    steps = np.flatnonzero((days >= np.datetime64(TRAINED)) & (days <= np.datetime64(JUDGED_TO)))
-    matrix = world.delay_rows(now, asked, steps, proofs=1)
-    rows = matrix.rows.assign(**learn.delay_labels(now.con, matrix.rows, asked.terms))
-    judged = np.flatnonzero(rows["y_late"].notna() & (rows["matured_on"] <= pd.Timestamp(SCORED)))
-    X = matrix.X.iloc[judged]
-    rules = {f"p_{name}": rule.predict(delay_rule_rows(X)) for name, rule in forecaster.rules.items()}
-    walk = rows.iloc[judged][["as_of", "supplier_id"]].assign(
-        y=rows["y_late"].iloc[judged], p=forecaster.predict(X)["p_late"], **rules
-    )
-    _print(judge(walk, "supplier_id", seed=chosen.seed), len(walk))
-
-
-def _print(judged: pd.DataFrame, n: int) -> None:
-    said = f"Open lines of {TRAINED} to {JUDGED_TO}, trained to {TRAINED}: {n:,} matured snapshots"
-    table = Table(title=said, title_justify="left")
-    columns = {
-        "pr_auc": "PR-AUC",
-        "brier": "Brier",
-        "bss_days_to_promise": "BSS over days to promise",
-        "slope": "slope",
-    }
-    for name in ("", *columns.values()):
-        table.add_column(name, justify="right" if name else "left")
-    for name, row in judged.astype(float).sort_values("pr_auc", ascending=False).iterrows():
-        cells = [_with_interval(row, column) for column in columns]
-        table.add_row(str(name).replace("_", " "), *cells, style="bold" if name == "model" else "")
-    Console(width=120).print(table)
-    print("In brackets: 95 % intervals by block bootstrap over days and sellers.")
-
-
-def _with_interval(row: pd.Series, column: str) -> str:
-    if not np.isfinite(row[column]):
-        return "–"
-    low, high = row.get(f"{column}_lo", np.nan), row.get(f"{column}_hi", np.nan)
-    return f"{row[column]:.3f}" + (f" [{low:.3f}, {high:.3f}]" if np.isfinite(low) and low < high else "")
 
 
 def _stop(words: str) -> int:

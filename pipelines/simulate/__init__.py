@@ -10,17 +10,18 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from pipelines.simulate import chains, delivery, demand, promises, receipts, shifts, signals, stock
-from pipelines.simulate.catalogue import Catalogue, make_catalogue, product_table, site_table, supplier_table
+from pipelines.simulate import chains, delivery, demand, promises, receipts, signals, stock
+from pipelines.simulate import shifts as plant
+from pipelines.simulate.catalogue import Catalogue, busier, make_catalogue, product_table, site_table, supplier_table
 from pipelines.simulate.clock import DAY_US, clock_until
 from pipelines.simulate.delivery import make_pace
 from pipelines.simulate.names import CATEGORIES
 from pipelines.simulate.stock import Lines
 from pipelines.simulate.tables import forget, write
-from pipelines.simulate.world import World, make_world
+from pipelines.simulate.world import World, becalmed, make_world
 
 DATA = ("orders", "purchases", "receipts", "promises", "signals", "stock", "suppliers", "products", "sites")
-TRUTH = ("p_late", "shifts")
+TRUTH = ("p_late", "shifts", "planted")
 Tables = dict[tuple[str, str], pa.Table]
 Seeds = Sequence[np.random.SeedSequence]
 ID_STEP = 10_000_000  # ids of part n start at n times this
@@ -60,40 +61,62 @@ def simulate(
     scale: str | float = "demo",
     seed: int = 7,
     end: date = date(2026, 6, 1),
+    shifts: str | float = "usual",
+    busy: float = 1.0,
     progress: Callable[[str], None] | None = None,
 ) -> dict:
     """Write out/data/*.parquet, what was known before `end`, and out/truth/*, what no flow may read; return the counts.
 
-    The same seed, scale, end and library versions give the same bytes. A world of several parts is written part by
-    part into folders (data/purchases/part-0000.parquet …), so memory stays that of one part.
+    `shifts` says what is planted in demand: "usual", waves and single shifts; "none", nothing at all; a number such as
+    0.3, one lasting step of ±30 % in each of half of the steady series and nothing else. With the latter two, truth/
+    planted.parquet tells which series, from which Monday on and how large. Customers order `busy` times as often: in
+    the usual world a series sells some five lines a week, among which nobody finds ±30 % in two weeks.
+
+    The same arguments and library versions give the same bytes. A world of several parts is written part by part into
+    folders (data/purchases/part-0000.parquet …), so memory stays that of one part.
     """
-    size = size_of(scale)
+    size, step = size_of(scale), step_of(shifts)
+    if not 0 < busy <= 100:
+        raise ValueError(f"busy is {busy}; expected how many times as often customers order, above 0 and up to 100")
     clock = clock_until(end, 52 * size.years)
     seeds = np.random.SeedSequence(seed).spawn(size.parts + 1)
     world = make_world(clock, min(len(CATEGORIES), size.suppliers // 2), size.sites, seeds[0])
+    world = world if step is None else becalmed(world)
     for folder, names in (("data", DATA), ("truth", TRUTH)):
         for name in names:
             forget(Path(out) / folder, name)
     counts: Counter[str] = Counter()
     for part in range(size.parts):
-        tables, seen = _simulate_part(world, size, part, seeds[part + 1])
+        tables, seen = _simulate_part(world, size, part, seeds[part + 1], step, busy)
         for (folder, name), table in tables.items():
             write(Path(out) / folder, name, table, part if size.parts > 1 else None)
         counts.update(seen)
         if progress:
             progress(f"part {part + 1} of {size.parts}: {counts['purchases']:,} purchase lines so far")
     summary = _summary(scale, seed, end, size, counts)
+    summary |= ({} if step is None else {"shifts": shifts}) | ({} if busy == 1 else {"busy": busy})
     (Path(out) / "truth" / "world.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     return summary
 
 
-def _simulate_part(world: World, size: Size, part: int, seed: np.random.SeedSequence) -> tuple[Tables, Counter[str]]:
+def step_of(shifts: str | float) -> float | None:
+    """Return the size of the steps to plant, 0 for none at all; None where the usual shifts are."""
+    if shifts in ("usual", "none"):
+        return None if shifts == "usual" else 0.0
+    if isinstance(shifts, str) or not 0 < shifts < 1:
+        raise ValueError(f"shifts is {shifts!r}; expected usual, none, or the size of steps between 0 and 1, like 0.3")
+    return shifts
+
+
+def _simulate_part(
+    world: World, size: Size, part: int, seed: np.random.SeedSequence, step: float | None, busy: float
+) -> tuple[Tables, Counter[str]]:
     sell, buy = seed.spawn(2)
     first = (1 + part * size.suppliers, 1 + part * size.products)
     catalogue_seed, *seeds = sell.spawn(6)
-    catalogue = make_catalogue(world, size.suppliers, size.products, first, catalogue_seed)
+    catalogue = busier(make_catalogue(world, size.suppliers, size.products, first, catalogue_seed), busy)
     first_id = 1 + part * ID_STEP
-    tables, units = _sell(world, catalogue, seeds, first_id, shared_signals=part == 0)
+    tables, units = _sell(world, catalogue, seeds, first_id, step, shared_signals=part == 0)
     bought, counts = _buy(world, catalogue, units, buy.spawn(5), first_id)
     tables |= bought
     tables["data", "suppliers"] = pa.table(supplier_table(world, catalogue.suppliers))
@@ -104,10 +127,13 @@ def _simulate_part(world: World, size: Size, part: int, seed: np.random.SeedSequ
 
 
 def _sell(
-    world: World, catalogue: Catalogue, seeds: Seeds, first_id: int, *, shared_signals: bool
+    world: World, catalogue: Catalogue, seeds: Seeds, first_id: int, step: float | None, *, shared_signals: bool
 ) -> tuple[Tables, np.ndarray]:
     """Return what demand leaves behind, and the units ordered per series and week."""
-    planted = shifts.plant_shifts(world, catalogue, seeds[0])
+    if step is None:
+        planted = plant.plant_shifts(world, catalogue, seeds[0])
+    else:
+        planted = plant.plant_steps(world, catalogue, step, seeds[0])
     wanted = demand.make_demand(world, catalogue, planted, seeds[1])
     lines = demand.draw_order_lines(world, catalogue, wanted, seeds[2])
     rows = signals.world_signals(world) if shared_signals else []
@@ -115,8 +141,10 @@ def _sell(
     tables = {
         ("data", "orders"): demand.orders_table(world, catalogue, wanted, lines, first_id, seeds[4]),
         ("data", "signals"): signals.signals_table(world, rows),
-        ("truth", "shifts"): shifts.shift_truth(world, catalogue, planted, wanted.usual_units, wanted.variance),
+        ("truth", "shifts"): plant.shift_truth(world, catalogue, planted, wanted.usual_units, wanted.variance),
     }
+    if step is not None:
+        tables["truth", "planted"] = plant.planted_table(world, catalogue, planted)
     return tables, demand.weekly_units(lines, wanted, catalogue, world.clock.start_week)
 
 
@@ -190,6 +218,6 @@ def _parameters() -> dict:
         "recording_lag_days": delivery.LAGS.tolist(),
         "recording_lag_shares": delivery.LAG_SHARES.tolist(),
         "futures_per_state": promises.PATHS,
-        "shift_ratio": shifts.SHIFT_RATIO,
-        "shift_windows": [list(window) for window in shifts.WINDOWS],
+        "shift_ratio": plant.SHIFT_RATIO,
+        "shift_windows": [list(window) for window in plant.WINDOWS],
     }

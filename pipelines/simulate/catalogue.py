@@ -1,6 +1,6 @@
 """Invent suppliers, products and where they are stocked: the master data, and the hidden traits behind them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,6 +82,12 @@ def make_catalogue(
     suppliers = _suppliers(rng, world, n_suppliers, first[0])
     products = _products(rng, world, suppliers, n_products, first[1])
     return Catalogue(suppliers, products, _series(rng, world, n_products))
+
+
+def busier(catalogue: Catalogue, times: float) -> Catalogue:
+    """Return the catalogue with customers ordering so many times as often."""
+    series = replace(catalogue.series, lines_per_week=catalogue.series.lines_per_week * times)
+    return replace(catalogue, series=series)
 
 
 def _suppliers(rng: np.random.Generator, world: World, n: int, first: int) -> Suppliers:

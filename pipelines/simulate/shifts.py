@@ -15,24 +15,31 @@ SHIFT_RATIO = 1.35
 Z_STAR = 1.64
 NEW_WEEKS = 4  # a shift that began this many weeks before as_of, or longer ago, is no news
 HINT_WEEKS = 5
+JUDGED_WEEKS = 13  # within which a planted step should be found
 
 
 @dataclass(frozen=True, slots=True)
 class Shifts:
-    """One entry per planted shift of one series. A hinted one shows in the orders of the weeks before it."""
+    """One entry per planted shift of one series. A hinted one shows in the orders of the weeks before it.
+
+    `first` is the share of its whole size that it has in its first week.
+    """
 
     series: NDArray[np.int64]
     start: NDArray[np.int64]
     length: NDArray[np.int64]
     log_size: NDArray[np.float64]
     hinted: NDArray[np.bool_]
+    first: NDArray[np.float64]
 
     def profile(self, weeks: int) -> NDArray[np.float64]:
-        """Return [shift, week] logs of the factor: two weeks to rise, the whole size, then a slow or quick fade."""
+        """Return [shift, week] logs of the factor: a first week, the whole size, then a slow or quick fade."""
         age = np.arange(weeks)[None, :] - self.start[:, None]
         over = age - self.length[:, None] + 1
         fade = np.where(self.length >= 8, 10.0, 0.8)[:, None]
-        shape = np.where(age < 0, 0.0, np.where(age == 0, 0.6, 1.0)) * np.exp(-np.maximum(over, 0) / fade)
+        shape = np.where(age < 0, 0.0, np.where(age == 0, self.first[:, None], 1.0)) * np.exp(
+            -np.maximum(over, 0) / fade
+        )
         return self.log_size[:, None] * shape
 
     def hints(self, n_series: int, weeks: int) -> NDArray[np.int8]:
@@ -65,6 +72,42 @@ def plant_shifts(world: World, catalogue: Catalogue, seed: np.random.SeedSequenc
         length=np.concatenate([waves.length[wave], np.where(rng.random(n) < 0.4, 4, rng.integers(12, 40, n))]),
         log_size=np.concatenate([size, rng.choice([-1, 1], n) * rng.uniform(np.log(1.8), np.log(3.0), n)]),
         hinted=rng.random(len(member) + n) < 0.5,
+        first=np.full(len(member) + n, 0.6),
+    )
+
+
+def plant_steps(world: World, catalogue: Catalogue, size: float, seed: np.random.SeedSequence) -> Shifts:
+    """Let half of the series that sell steadily move once, for good, by the share `size`: as many up as down.
+
+    Each begins in a week of its own with a year before it and JUDGED_WEEKS after it, at once and without a hint. A size
+    of 0 moves none.
+    """
+    rng = np.random.default_rng(seed)
+    series, clock = catalogue.series, world.clock
+    old_enough = series.first_week <= clock.start_week
+    steady = np.flatnonzero(~series.intermittent & old_enough)
+    chosen = np.sort(rng.permutation(steady)[: len(steady) // 2 if size else 0])
+    n = len(chosen)
+    up = rng.permutation(np.arange(n) % 2 == 0)
+    return Shifts(
+        series=chosen,
+        start=rng.integers(clock.start_week + 52, clock.end_week - JUDGED_WEEKS, n),
+        length=np.full(n, clock.weeks),
+        log_size=np.log(np.where(up, 1 + size, 1 - size)),
+        hinted=np.zeros(n, bool),
+        first=np.ones(n),
+    )
+
+
+def planted_table(world: World, catalogue: Catalogue, shifts: Shifts) -> pa.Table:
+    """Return which series was planted a step, from which Monday on and how large: the log of its factor."""
+    return pa.table(
+        {
+            "product_id": names_of(catalogue.products.ids, catalogue.series.product[shifts.series]),
+            "site_id": names_of([s[0] for s in world.sites], catalogue.series.site[shifts.series]),
+            "starts_on": day_array(world.clock, 7 * shifts.start),
+            "log_size": pa.array(shifts.log_size),
+        }
     )
 
 

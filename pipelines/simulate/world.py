@@ -1,6 +1,6 @@
 """Hold what all parts of a simulated world share: time, places, regional shocks and waves of demand."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,6 +53,13 @@ def make_world(clock: Clock, n_categories: int, n_sites: int, seed: np.random.Se
         site_open=np.stack([open_days(clock, site[3]) for site in SITES[:n_sites]]),
         seed=signal_seed,
     )
+
+
+def becalmed(world: World) -> World:
+    """Return the world without its waves of demand; all else is as it was."""
+    none, sites = np.empty(0, np.int64), world.waves.delay.shape[1]
+    still = Waves(none, none, none, np.empty(0), none, np.empty((0, sites), np.int64))
+    return replace(world, waves=still)
 
 
 def _waves(rng: np.random.Generator, clock: Clock, n_categories: int, n_sites: int) -> Waves:
