@@ -146,7 +146,7 @@ def score_shifts(world: World, champion: Champion) -> dict[str, pd.DataFrame]:
         forecaster,
         (p[["p_up", "p_down"]].max(axis=1) * rows["baseline_units"] * rows["unit_price"]).to_numpy(),
         up,
-    ).where(np.where(up, p["published_by_up"], p["published_by_down"]) == MODEL, "")
+    ).where(pd.Series(np.where(up, p["published_by_up"], p["published_by_down"]) == MODEL, index=p.index), "")
     by = np.where(
         p["published_by_up"] == p["published_by_down"], p["published_by_up"],
         "surges: " + p["published_by_up"] + ", drops: " + p["published_by_down"],
