@@ -39,6 +39,10 @@ SIGNAL_FEATURES = (
     _change(13),
     Feature("z_52w", _z, "standard deviations", "Level against its mean and standard deviation of 52 weeks.",
             "is {value:z} its mean of the last year", "signal"),
+    Feature("mean_4w", lambda panel: past(bn.move_mean, panel.level, 4), "signal's unit",
+            "Mean of the last 4 weeks' levels.", "averaged {value} over 4 weeks, usually {usual}", "signal"),
+    Feature("mean_13w", lambda panel: past(bn.move_mean, panel.level, 13), "signal's unit",
+            "Mean of the last 13 weeks' levels.", "averaged {value} over 13 weeks, usually {usual}", "signal"),
     Feature("age_days", lambda panel: panel.age, "days", "Days since the observed period of the level.",
             "was last observed {value} ago", "signal age"),
 )  # fmt: skip

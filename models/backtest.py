@@ -73,13 +73,13 @@ def shift_walk(
         learn, test = fold.train_idx, fold.test_idx[known[fold.test_idx]]
         model = make().fit(
             X.iloc[learn], y[learn], deviation=deviation[learn], as_of=rows["as_of"].to_numpy()[learn],
-            matured_on=rows["matured_on"].to_numpy()[learn], cut=fold.cut,
+            matured_on=rows["matured_on"].to_numpy()[learn], cut=fold.cut, facts=shift_rule_rows(rows.iloc[learn]),
         )  # fmt: skip
         judged = learn[known[learn]]
         rules = predict_rules(fit_shift_rules(rows.iloc[judged], y[judged]), shift_rule_rows(rows.iloc[test]))
         mine = rows.iloc[test]
         out = mine[list(WINDOW_KEYS)].reset_index(drop=True).assign(fold=str(fold.cut), y=y[test])
-        p = model.predict_proba(X.iloc[test])
+        p = model.predict_proba(X.iloc[test], shift_rule_rows(mine))
         units = model.predict_units(X.iloc[test], mine["baseline_units"], mine["noise_units"])
         columns = {f"p_{d}": p[:, k] for d, k in DIRECTIONS.items()}
         columns |= {f"p_{d}_{name}": q[:, k] for name, q in rules.items() for d, k in DIRECTIONS.items()}

@@ -11,13 +11,14 @@ import pandas as pd
 
 from features.labels import ShiftTerms
 from features.panels import Terms
-from models.baselines import DELAY_RULES, SHIFT_RULES, Rule, delay_rule_rows, fit_rules, rule_from_dict
+from models.baselines import DELAY_RULES, SHIFT_FACTS, Rule, delay_rule_rows, fit_rules, rule_from_dict
 from models.delay import DelayModel
 from models.hazard import ArrivalModel
+from models.leaning import fit_shift_rules as fit_rules_of_shifts
 from models.shift import ShiftModel
 
 MODEL = "model"
-FORMAT = 1  # of a saved forecaster; goes up when a folder written before can no longer be read
+FORMAT = 2  # of a saved forecaster; goes up when a folder written before can no longer be read
 
 
 class OtherFormat(Exception):
@@ -77,7 +78,7 @@ class ShiftForecaster:
     def predict(self, X: pd.DataFrame, rows: pd.DataFrame | None = None) -> pd.DataFrame:
         """Return p_down, p_steady, p_up per row of inputs; a publishing rule reads `rows`, the windows' facts."""
         if self.facts.publishes == MODEL:
-            p = self.model.predict_proba(X)
+            p = self.model.predict_proba(X, rows)
         elif rows is None:
             raise ValueError(f"the rule {self.facts.publishes} publishes; it needs the windows' facts as `rows`")
         else:
@@ -102,18 +103,17 @@ def load(folder: Path) -> DelayForecaster | ShiftForecaster:
     return DelayForecaster.load(folder) if task == "delay" else ShiftForecaster.load(folder)
 
 
-def shift_rule_rows(rows: pd.DataFrame, y: np.ndarray | None = None) -> pd.DataFrame:
-    """Return the facts that the shift task's naive rules read; `y` (0 down, 1 steady, 2 up) is added for fitting."""
-    facts = rows[["product_id", "site_id", "window", "past_up", "past_down", "past_n", "last_z", "tracking_signal"]]
-    return facts if y is None else facts.assign(y=np.array(["down", "steady", "up"])[y.astype(int)])
+def shift_rule_rows(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the facts that the shift task's naive rules read, those of them that are there."""
+    return rows[["product_id", "site_id", *(name for name in SHIFT_FACTS if name in rows)]]
+
+
+def fit_shift_rules(rows: pd.DataFrame, y: np.ndarray) -> dict[str, Rule]:
+    return fit_rules_of_shifts(shift_rule_rows(rows), y)
 
 
 def fit_delay_rules(X: pd.DataFrame, y: np.ndarray) -> dict[str, Rule]:
     return fit_rules(DELAY_RULES, delay_rule_rows(X, y))
-
-
-def fit_shift_rules(rows: pd.DataFrame, y: np.ndarray) -> dict[str, Rule]:
-    return fit_rules(SHIFT_RULES, shift_rule_rows(rows, y))
 
 
 def _save_facts(folder: Path, task: str, facts: Facts, rules: Mapping[str, Rule]) -> None:
@@ -133,6 +133,10 @@ def _load_facts(folder: Path) -> tuple[Facts, dict[str, Rule]]:
             f"it is in format {state.get('format')}, this version of bullwhip reads {FORMAT}; train again"
         )
     facts = state["facts"] | {
-        "terms": Terms(**state["facts"]["terms"]), "shift_terms": ShiftTerms(**state["facts"]["shift_terms"])
+        "terms": Terms(**state["facts"]["terms"]), "shift_terms": _shift_terms(state["facts"]["shift_terms"])
     }  # fmt: skip
     return Facts(**facts), {name: rule_from_dict(rule) for name, rule in state["rules"].items()}
+
+
+def _shift_terms(state: Mapping[str, Any]) -> ShiftTerms:
+    return ShiftTerms(**{**state, "windows": tuple((lead, length) for lead, length in state["windows"])})

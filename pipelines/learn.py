@@ -14,14 +14,15 @@ from features.labels import (
     delay_labels,
     entry_lag_days,
     late_as_known,
-    least_value,
+    chosen,
     shift_labels,
     shift_outcomes,
+    shift_thresholds,
 )  # fmt: skip
 from features.matrix import Matrix, Request
 from models.backtest import best_rule, delay_walk, judge, record, shift_walk, stacked
 from models.delay import DelayModel
-from models.forecasters import DelayForecaster, Facts, ShiftForecaster, fit_delay_rules, fit_shift_rules
+from models.forecasters import DelayForecaster, Facts, ShiftForecaster, fit_delay_rules, fit_shift_rules, shift_rule_rows
 from models.hazard import ArrivalModel
 from models.shift import ShiftModel
 from pipelines.settings import Settings
@@ -92,13 +93,15 @@ def prepare(world: World, name: str) -> Lesson:
 
 
 def _shift_lesson(world: World, matrix: Matrix, data: Demand, asked: Request) -> Lesson:
-    terms = ShiftTerms(entry_lag_days=entry_lag_days(world.con, world.as_of))
+    terms = ShiftTerms(entry_lag_days=entry_lag_days(world.con, world.as_of), windows=asked.windows)
     rows = matrix.rows.assign(**shift_outcomes(world.con, data, matrix.rows, terms))
     seen = rows[rows["matured_on"] <= pd.Timestamp(world.as_of)]
     untouched = seen[
         seen["matured_on"] <= pd.Timestamp(world.as_of) - pd.Timedelta(weeks=SHIFT_FOLDS * SHIFT_FOLD_WEEKS)
     ]
-    terms = replace(terms, v_min=least_value(untouched if len(untouched) else seen))  # never chosen on judged weeks
+    terms = chosen(untouched if len(untouched) else seen, terms)  # never on judged weeks
+    down_at, up_at = shift_thresholds(rows, terms)
+    rows = rows.assign(down_at_units=down_at, up_at_units=up_at)
     y = np.where(rows["matured_on"] <= pd.Timestamp(world.as_of), shift_labels(rows, terms), np.nan)
     return Lesson("shift", replace(matrix, rows=rows), y, asked, terms)
 
@@ -144,8 +147,9 @@ def fit(settings: Settings, lesson: Lesson, track: list[dict[str, Any]]) -> Dela
     rows, X, y = lesson.rows.iloc[learn], lesson.matrix.X.iloc[learn], lesson.y[learn]
     deviation = ((rows["actual_units"] - rows["baseline_units"]) / rows["noise_units"]).to_numpy()
     model = make_shift(settings).fit(
-        X, y, deviation=deviation, as_of=rows["as_of"].to_numpy(), matured_on=rows["matured_on"].to_numpy(), cut=cut
-    )
+        X, y, deviation=deviation, as_of=rows["as_of"].to_numpy(), matured_on=rows["matured_on"].to_numpy(), cut=cut,
+        facts=shift_rule_rows(rows),
+    )  # fmt: skip
     known = ~np.isnan(y)
     return ShiftForecaster(model, fit_shift_rules(rows[known], y[known]), facts)
 
