@@ -11,7 +11,7 @@ from features.contracts import EARLIEST, TABLES, YEARS_AHEAD, Column, Table
 from features.core import Feature
 from features.orders import LINE_FEATURES
 from features.series import SERIES_FEATURES, WINDOW_FEATURES
-from features.signals import AHEAD, SIGNAL_FEATURES
+from features.signals import AHEAD, AHEAD_CHANGE, RECENT_FEATURES, SIGNAL_FEATURES
 from features.standing import FIRST_PRIOR
 from features.suppliers import LEVELS, PRIOR_LINES
 
@@ -146,8 +146,12 @@ def feature_pages() -> str:
     shifts = [
         _group("Product and site", "How demand of one product at one site has moved.", SERIES_FEATURES),
         _group("Window", "What is known of the weeks that are judged.", WINDOW_FEATURES),
+        _group("Signals of late", "What signals were over recent weeks: the level holds it already.", recent, "signal"),
     ]
-    each = [f.at("signal_<name>", "signal") for f in (*SIGNAL_FEATURES, AHEAD)]
+    each, recent = (
+        [f.at("signal_<name>", "signal") for f in features]
+        for features in ((*SIGNAL_FEATURES, AHEAD), (*RECENT_FEATURES, AHEAD_CHANGE))
+    )
     parts = [HEAD.format(source=source), FEATURES, "## Late deliveries", "", *delays, "## Demand shifts", "", *shifts]
     return "\n".join([*parts, "## Both", "", _group("Signals", SIGNALS, each, "signal"), ATTRIBUTES]).rstrip() + "\n"
 

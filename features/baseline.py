@@ -69,7 +69,9 @@ def outlook(
     effects = _effects(units, interval, groups, told)
     base = level(units, interval, effects)
     made, planned = _sums(base, seasons(_cleared(units, effects), groups.category, horizon), effects, told, windows)
-    made = [m if p is None else np.where(np.isnan(p), m, p) for m, p in zip(made, plan or [None] * len(made), strict=True)]
+    made = [
+        m if p is None else np.where(np.isnan(p), m, p) for m, p in zip(made, plan or [None] * len(made), strict=True)
+    ]
     then = [_back(m, lead + length) for m, (lead, length) in zip(made, windows, strict=True)]
     error = [_total(units, length) - t for t, (_, length) in zip(then, windows, strict=True)]
     phi = [over_dispersion(e, t, groups.category) for e, t in zip(error, then, strict=True)]

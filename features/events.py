@@ -78,9 +78,7 @@ class Event:
         weeks = pd.DataFrame({"scope": self.scope, "week": self.week, "known": known, "value": self.value})
         lowest = np.full(self.size + 1, np.inf)
         np.minimum.at(lowest, known, self.value)
-        filled = np.bincount(
-            weeks.groupby(["scope", "week"])["known"].min().to_numpy(), minlength=self.size + 1
-        )
+        filled = np.bincount(weeks.groupby(["scope", "week"])["known"].min().to_numpy(), minlength=self.size + 1)
         begun = np.bincount(weeks.groupby("scope")["known"].min().to_numpy(), minlength=self.size + 1)
         share = ratio(np.cumsum(filled), np.cumsum(np.cumsum(begun)))
         return ((np.minimum.accumulate(lowest) > 0) & (share >= PRICED))[: self.size]
@@ -240,7 +238,7 @@ def _pooled(
     """Return each series' effects, shrunk to its product's, those to their category's and those to none."""
     unit = np.sqrt(np.maximum(np.einsum("see->e", xx) / seen, 1e-12))  # a usual change of each event
     xx, xy = xx / np.outer(unit, unit), xy / unit
-    prior = np.zeros(xy.shape)
+    prior: np.ndarray = np.zeros(xy.shape)
     for group, spread in zip((category, product, None), SPREADS, strict=True):
         a, b = (xx, xy) if group is None else (_sums(xx, group), _sums(xy, group))
         ridge = max(noise, 1e-3) / spread**2

@@ -8,8 +8,8 @@ import duckdb
 import numpy as np
 import pandas as pd
 
-from features.casting import quote
 from features.baseline import WINDOWS, Windows
+from features.casting import quote
 from features.core import Feature
 from features.demand import Demand, demand, series_windows, write_demand_events
 from features.orders import LINE_FEATURES, line_features, open_lines
@@ -83,7 +83,7 @@ def shift_matrix(con: duckdb.DuckDBPyConnection, request: Request, steps: np.nda
     block, _ = demand_features(data, rows)
     outside, signals = signal_features(
         con, rows, request.grid, region=("region",),
-        begin_weeks=rows["lead_weeks"].to_numpy(), length_weeks=rows["length_weeks"].to_numpy(),
+        begin_weeks=rows["lead_weeks"].to_numpy(), length_weeks=rows["length_weeks"].to_numpy(), recent=True,
     )  # fmt: skip
     features = (*SERIES_FEATURES, *WINDOW_FEATURES, *signals)
     return Matrix(rows, _frame((block, outside), features), features), data

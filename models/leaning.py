@@ -1,6 +1,6 @@
 """Lean on a naive rule where later weeks do not show the model to be better: by direction and window."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from models.baselines import SHIFT, SHIFT_RULES, Rule, fit_rules, rule_from_dict
 WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0)  # shares of the model that are tried
 DIRECTIONS = {"down": 0, "up": 2}
 ENOUGH = 10  # events of a direction below which a window is judged together with all others
+JUDGED_ONLY = ("auto_ets",)  # rules whose facts a backtest has and a release has not
 NO_EVIDENCE = (0.5, "climatology")
 
 
@@ -62,9 +63,11 @@ class Lean:
         return cls(shares, {name: rule_from_dict(rule) for name, rule in state["rules"].items()})
 
 
-def fit_shift_rules(facts: pd.DataFrame, y: np.ndarray) -> dict[str, Rule]:
+def fit_shift_rules(facts: pd.DataFrame, y: np.ndarray, *, without: Sequence[str] = ()) -> dict[str, Rule]:
     """Return every shift rule whose facts are there, fitted on windows of class `y` (0 down, 1 steady, 2 up)."""
-    there = {name: make for name, make in SHIFT_RULES.items() if set(make().needs) <= set(facts)}
+    there = {
+        name: make for name, make in SHIFT_RULES.items() if name not in without and set(make().needs) <= set(facts)
+    }
     return fit_rules(there, facts.assign(y=np.array(SHIFT)[y.astype(int)]))
 
 

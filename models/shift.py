@@ -17,7 +17,7 @@ from models.bands import Bands, kinds
 from models.baselines import Rule, predict_rules
 from models.boosting import Encoder, canonical_order, day_numbers, train
 from models.delay import medians
-from models.leaning import DIRECTIONS, NO_EVIDENCE, Lean, choose_shares, fit_shift_rules
+from models.leaning import DIRECTIONS, JUDGED_ONLY, NO_EVIDENCE, Lean, choose_shares, fit_shift_rules
 from models.splits import calibration_split
 
 LEVELS = (0.1, 0.5, 0.9)
@@ -196,7 +196,7 @@ def _predict_classes(booster: lgb.Booster, block: np.ndarray, threads: int) -> n
 def _fit_known(past: "Past") -> dict[str, Rule]:
     known = ~np.isnan(past.y)
     assert past.facts is not None
-    return fit_shift_rules(past.facts[known], past.y[known])
+    return fit_shift_rules(past.facts[known], past.y[known], without=JUDGED_ONLY)
 
 
 def _rates(y: np.ndarray) -> list[float]:
@@ -218,8 +218,10 @@ class Past:
 
     def at(self, index: np.ndarray) -> "Past":
         facts = None if self.facts is None else self.facts.iloc[index].reset_index(drop=True)
-        arrays = (self.block, self.y, self.z, self.as_of, self.matured, self.kind)
-        return Past(*(x[index] for x in arrays), facts)
+        return Past(
+            self.block[index], self.y[index], self.z[index], self.as_of[index], self.matured[index], self.kind[index],
+            facts,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, eq=False)

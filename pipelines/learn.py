@@ -11,10 +11,10 @@ import pandas as pd
 from features.demand import Demand
 from features.labels import (
     ShiftTerms,
+    chosen,
     delay_labels,
     entry_lag_days,
     late_as_known,
-    chosen,
     shift_labels,
     shift_outcomes,
     shift_thresholds,
@@ -22,7 +22,14 @@ from features.labels import (
 from features.matrix import Matrix, Request
 from models.backtest import best_rule, delay_walk, judge, record, shift_walk, stacked
 from models.delay import DelayModel
-from models.forecasters import DelayForecaster, Facts, ShiftForecaster, fit_delay_rules, fit_shift_rules, shift_rule_rows
+from models.forecasters import (
+    DelayForecaster,
+    Facts,
+    ShiftForecaster,
+    fit_delay_rules,
+    fit_shift_rules,
+    shift_rule_rows,
+)
 from models.hazard import ArrivalModel
 from models.shift import ShiftModel
 from pipelines.settings import Settings

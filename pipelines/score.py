@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -123,9 +123,10 @@ def score_shifts(world: World, champion: Champion) -> dict[str, pd.DataFrame]:
     """Return `demand_shift_risk` of the series alive as of the day, windows that can be judged later only."""
     forecaster = champion.forecaster
     assert isinstance(forecaster, ShiftForecaster)
-    asked = request(world, "shift", forecaster.facts.terms)
+    known = forecaster.facts.shift_terms
+    asked = replace(request(world, "shift", forecaster.facts.terms), windows=known.windows)
     alive, _ = shift_rows(world, asked, np.array([asked.grid.size - 1]), proofs=1)
-    down_at, up_at = shift_thresholds(alive.rows, forecaster.facts.shift_terms)
+    down_at, up_at = shift_thresholds(alive.rows, known)
     alive = alive.take(np.flatnonzero(~np.isnan(up_at)))
     rows = alive.rows.assign(down_at_units=down_at[~np.isnan(up_at)], up_at_units=up_at[~np.isnan(up_at)])
     p = forecaster.predict(alive.X, shift_rule_rows(rows))

@@ -83,7 +83,7 @@ def request(world: World, task: str, terms: Terms | None = None) -> Request:
     step_days = settings.every_days if task == "delay" else 7
     terms = terms or Terms(settings.tolerance_days, settings.short_tolerance, posting_lag_days(world.con, world.as_of))
     attributes = settings.attributes if task == "delay" else ()
-    return Request(Grid(first, world.as_of, step_days), terms, settings.country, attributes)
+    return Request(Grid(first, world.as_of, step_days), terms, settings.country, attributes, settings.windows)
 
 
 def steps_to_learn_from(asked: Request, history_weeks: int) -> np.ndarray:

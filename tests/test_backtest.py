@@ -20,15 +20,16 @@ class Spy:
 
     seen: list
 
-    def fit(self, X, y, *, as_of, matured_on, cut, deviation=None):
+    def fit(self, X, y, *, as_of, matured_on, cut, deviation=None, facts=None):
         type(self).seen.append({
-            "X": X, "y": y, "as_of": as_of, "matured_on": matured_on, "cut": cut, "deviation": deviation
+            "X": X, "y": y, "as_of": as_of, "matured_on": matured_on, "cut": cut, "deviation": deviation,
+            "facts": facts,
         })  # fmt: skip
         self.p = float(np.nanmean(y == (1 if deviation is None else 2)))
         self.shift = deviation is not None
         return self
 
-    def predict_proba(self, X):
+    def predict_proba(self, X, facts=None):  # noqa: ARG002
         if self.shift:
             return np.tile([0.1, 0.9 - self.p, self.p], (len(X), 1))
         return np.tile([1 - self.p, self.p], (len(X), 1))
@@ -73,7 +74,8 @@ def shift_facts(n=2500, seed=0):
         "as_of": as_of.astype("datetime64[s]"), "actual_units": actual, "baseline_units": 100.0, "noise_units": 20.0,
         "matured_on": (as_of + np.array([4, 8, 13])[window] * WEEK).astype("datetime64[s]"),
         "past_up": 1.0, "past_down": 1.0, "past_n": 12.0, "last_z": rng.normal(size=n),
-        "tracking_signal": rng.normal(size=n),
+        "tracking_signal": rng.normal(size=n), "naive_units": actual + rng.normal(0, 30, n), "naive_spread": 30.0,
+        "down_at_units": 75.0, "up_at_units": 125.0,
     })  # fmt: skip
     y = np.where(rng.random(n) < 0.1, nan, 1.0 + (actual > 125) - (actual < 75))
     return rows, rows[["last_z"]].astype(np.float32), y
@@ -116,6 +118,7 @@ def test_no_window_is_learnt_from_before_it_has_matured(spy):
     for taught in spy.seen:
         ready = np.flatnonzero(rows["matured_on"].to_numpy() <= taught["cut"])
         assert taught["X"].index.tolist() == ready.tolist()
+        assert taught["facts"].index.tolist() == ready.tolist()
         np.testing.assert_array_equal(taught["y"], y[ready])  # windows of unknown class still teach units
         np.testing.assert_allclose(taught["deviation"], (rows["actual_units"].to_numpy()[ready] - 100) / 20)
     assert walk["y"].notna().all()

@@ -50,7 +50,8 @@ def shift_windows(n, seed=0):
     return pd.DataFrame({
         "product_id": "p", "site_id": "s", "window": rng.integers(0, 3, n), "past_n": past * 1.0,
         "past_up": rng.binomial(past, 0.2) * 1.0, "past_down": rng.binomial(past, 0.1) * 0.5 // 1, "extra": 1,
-        "last_z": rng.normal(size=n), "tracking_signal": rng.normal(size=n),
+        "last_z": rng.normal(size=n), "tracking_signal": rng.normal(size=n), "naive_units": rng.normal(100, 20, n),
+        "naive_spread": 20.0, "down_at_units": 75.0, "up_at_units": 125.0,
     })  # fmt: skip
 
 
@@ -76,8 +77,9 @@ def shift():
     y = rng.choice([0.0, 1.0, 2.0], 700, p=[0.1, 0.7, 0.2])
     as_of = CUT - rng.integers(6, 60, 700) * np.timedelta64(7, "D")
     model = ShiftModel(rounds=5, quantile_rounds=5, threads=1)
-    model.fit(X, y, deviation=rng.normal(size=700), as_of=as_of, matured_on=as_of, cut=CUT)
-    facts = Facts("2025-06-02", shift_terms=ShiftTerms(v_min=120.0, entry_lag_days=2))
+    taught = {"deviation": rng.normal(size=700), "as_of": as_of, "matured_on": as_of, "cut": CUT}
+    model.fit(X, y, **taught, facts=shift_rule_rows(rows))
+    facts = Facts("2025-06-02", shift_terms=ShiftTerms(v_min=120.0, entry_lag_days=2, windows=((0, 2),)))
     return ShiftForecaster(model, fit_shift_rules(rows, y), facts)
 
 
@@ -110,6 +112,7 @@ def test_a_shift_forecaster_is_text_and_comes_back_the_same(shift, tmp_path):
     assert isinstance(again, ShiftForecaster)
     assert again.facts == shift.facts
     pd.testing.assert_frame_equal(again.predict(X), shift.predict(X))
+    pd.testing.assert_frame_equal(again.predict(X, rows), shift.predict(X, rows))
     for name in shift.rules:
         pd.testing.assert_frame_equal(
             with_publisher(again, name).predict(X, rows), with_publisher(shift, name).predict(X, rows)
@@ -164,6 +167,6 @@ def test_a_supplier_without_a_record_has_counts_of_nothing():
 
 
 def test_shift_labels_are_words_for_the_rules():
-    rows = shift_rule_rows(shift_windows(3), np.array([0.0, 1.0, 2.0]))
-    assert rows["y"].tolist() == ["down", "steady", "up"]
+    rows = shift_rule_rows(shift_windows(3))
     assert "extra" not in rows
+    assert "auto_ets" not in fit_shift_rules(rows, np.array([0.0, 1.0, 2.0]))  # without its facts, no rule
