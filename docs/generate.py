@@ -143,15 +143,15 @@ def feature_pages() -> str:
         _group("The line itself", "What an open purchase-order line tells by itself.", LINE_FEATURES),
         *(_group(_upper(v.of), _whose(v.keys, v.prior), v.features, v.of) for v in LEVELS),
     ]
-    shifts = [
-        _group("Product and site", "How demand of one product at one site has moved.", SERIES_FEATURES),
-        _group("Window", "What is known of the weeks that are judged.", WINDOW_FEATURES),
-        _group("Signals of late", "What signals were over recent weeks: the level holds it already.", recent, "signal"),
-    ]
     each, recent = (
         [f.at("signal_<name>", "signal") for f in features]
         for features in ((*SIGNAL_FEATURES, AHEAD), (*RECENT_FEATURES, AHEAD_CHANGE))
     )
+    shifts = [
+        _group("Product and site", "How demand of one product at one site has moved.", SERIES_FEATURES),
+        _group("Window", "What is known of the weeks that are judged.", WINDOW_FEATURES),
+        _group("Signals of late", "What the recent level of demand already holds of a signal.", recent, "signal"),
+    ]
     parts = [HEAD.format(source=source), FEATURES, "## Late deliveries", "", *delays, "## Demand shifts", "", *shifts]
     return "\n".join([*parts, "## Both", "", _group("Signals", SIGNALS, each, "signal"), ATTRIBUTES]).rstrip() + "\n"
 

@@ -188,7 +188,8 @@ def _one_window(data: Demand, base: pd.DataFrame, k: int, closed: np.ndarray) ->
         tracking_signal=ratio(total(error, 8), total(np.abs(error), 8) / np.maximum(n8, 1)),
         past_up=total((z >= 1.64) * 1.0, 52), past_down=total((z <= -1.64) * 1.0, 52), past_n=total(one, 52),
         planned_effect=data.outlook.planned[k][step, entity], recent_effect=data.outlook.recent[step, entity],
-        naive_units=naive[step, entity], naive_spread=spread[step, entity], holidays=closed_days(begin, begin + np.timedelta64(7 * length, "D"), closed),
+        naive_units=naive[step, entity], naive_spread=spread[step, entity],
+        holidays=closed_days(begin, begin + np.timedelta64(7 * length, "D"), closed),
         window_month=pd.DatetimeIndex(begin).month,
     )  # fmt: skip
 

@@ -18,6 +18,7 @@ FILTER = 13  # weeks whose mean a week is held against while effects are learnt
 REFIT = 4  # weeks between two fits
 FEW = 4  # events up to which their pairs count too
 MOST = 3.0  # logs; a week's effect beyond it is not believed
+SETTLED = 8  # weeks a signal's scopes must have been known for, on average, before it can be a price
 PRICED = 0.5  # share of weeks with a value from which a positive signal is a price, which stands until changed
 
 
@@ -40,19 +41,20 @@ class Event:
     size: int
 
     def weeks(self, ahead: int) -> Iterator[np.ndarray]:
-        """Yield [as_of, series]: the value, as known then, of the week just ended and of each of `ahead` weeks after it.
+        """Yield [as_of, series], as known then, the week just ended and each of `ahead` weeks after it.
 
         A signal is a price while its values are all positive and there for most weeks: then its logarithm, which
         stands until the next value, missing before the first. Else it is an event, 0 in weeks without one.
         """
-        priced = self._priced()[:, None]
+        priced, undecided = (x[:, None] for x in self._priced())
         standing = np.full((self.size, self.places.shape[1]), np.nan)
         for a in range(ahead + 1):
             told = self._told(a)
             before = bn.push(told, axis=0) if a == 0 else standing
             standing = np.where(np.isnan(told), before, told)
             logs = np.log(np.where(standing > 0, standing, 1.0))
-            yield np.where(priced, np.where(np.isnan(standing), np.nan, logs), np.nan_to_num(told))
+            price = np.where(np.isnan(standing) | undecided, np.nan, logs)
+            yield np.where(priced | undecided, price, np.nan_to_num(told))
 
     def _told(self, a: int) -> np.ndarray:
         """Value [as_of, series] of the a-th week from the as-of, of the most specific scope that has one."""
@@ -72,16 +74,21 @@ class Event:
             out = np.where(np.isnan(own), out, own)
         return out
 
-    def _priced(self) -> np.ndarray:
-        """Whether the signal reads as a price at each as-of: nothing but positive, in most weeks since it began."""
+    def _priced(self) -> tuple[np.ndarray, np.ndarray]:
+        """Whether the signal reads as a price at each as-of: nothing but positive, in most weeks since it began.
+
+        In its first weeks a promotion may look like one: what is positive and in most weeks is undecided until then.
+        """
         known = np.clip(np.maximum(self.step, self.week + 1), 0, self.size)
-        weeks = pd.DataFrame({"scope": self.scope, "week": self.week, "known": known, "value": self.value})
+        told = pd.DataFrame({"scope": self.scope, "week": self.week, "known": known})
         lowest = np.full(self.size + 1, np.inf)
         np.minimum.at(lowest, known, self.value)
-        filled = np.bincount(weeks.groupby(["scope", "week"])["known"].min().to_numpy(), minlength=self.size + 1)
-        begun = np.bincount(weeks.groupby("scope")["known"].min().to_numpy(), minlength=self.size + 1)
-        share = ratio(np.cumsum(filled), np.cumsum(np.cumsum(begun)))
-        return ((np.minimum.accumulate(lowest) > 0) & (share >= PRICED))[: self.size]
+        first = (told.groupby(keys)["known"].min().to_numpy() for keys in (["scope", "week"], ["scope"]))
+        filled, begun = (np.cumsum(np.bincount(row, minlength=self.size + 1)) for row in first)
+        weeks = np.cumsum(begun)  # of all scopes, since each began
+        likely = (np.minimum.accumulate(lowest) > 0) & (ratio(filled, weeks) >= PRICED)
+        settled = ratio(weeks, begun) >= SETTLED
+        return (likely & settled)[: self.size], (likely & ~settled)[: self.size]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -199,7 +199,7 @@ def _shrunk(record: np.ndarray, prior: np.ndarray, prior_rows: float) -> np.ndar
 
 
 class Predictive(Rule):
-    """A forecast with its spread, read off at the published thresholds: P(down) = Φ((down − m)/s), P(up) = Φ((m − up)/s).
+    """A forecast with its spread, read off at the thresholds: P(down) = Φ((down − m)/s), P(up) = Φ((m − up)/s).
 
     `mean` and `spread` name columns of facts known at each row's as_of. Fitting stretches the spread by one factor and
     mixes in climatology, by log loss; a row without forecast gets climatology.

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from features import baseline
-from features.baseline import WINDOWS, Groups, demand_interval, level, outlook, seasons
+from features.baseline import WINDOWS, Groups, demand_interval, level, outlook, seasonal_naive, seasons
 from features.noise import over_dispersion
 
 nan = np.nan
@@ -148,6 +148,22 @@ def test_over_dispersion_is_variance_over_mean(phi):
     shifted = drawn.copy()
     shifted[:, :40] *= 4  # shifts of some series stay in the tail
     assert over_dispersion(shifted - mean, made, np.zeros(300, int))[-1, 0] < 1.6 * phi
+
+
+def test_the_seasonal_naive_forecast_is_last_years_window_or_the_last_weeks():
+    units = series(*range(1, 81))
+    made, spread = seasonal_naive(units, 0, 4)
+    assert made[40, 0] == sum(range(38, 42))  # less than a year: the last four weeks
+    assert made[60, 0] == sum(units[9 + 0 : 13, 0])  # weeks 61 … 64, a year earlier
+    assert np.isnan(spread[5, 0])
+    assert spread[-1, 0] > 0
+    assert seasonal_naive(units[:3], 0, 4)[1].shape == (3, 1)
+
+
+def test_windows_can_be_others():
+    out = outlook(series(*[10] * 60), ONE, windows=((0, 2), (3, 1)))
+    assert [u[-1, 0] for u in out.units] == [20, 10]
+    assert len(out.noise) == len(out.z) == 2
 
 
 @pytest.mark.parametrize("weeks", [1, 2, 5, 30, 130])
