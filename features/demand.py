@@ -59,8 +59,8 @@ FROM changes c LEFT JOIN products p USING (product_id) LEFT JOIN sites s USING (
 class Demand:
     """Weekly demand of every series as known: the panel, its series and their outlook.
 
-    `panel` has dims (as_of, entity) with the measures, `net` units and `category_units`, `site_units` of the series'
-    category and site; `series` has product_id, site_id, category, region in the panel's entity order.
+    `panel` has dims (as_of, entity) with the measures, `net` units and `category_units`, `site_units`, `product_units`
+    of the series' category, site and product; `series` has product_id, site_id, category, region in the panel's order.
     """
 
     grid: Grid
@@ -93,6 +93,7 @@ def demand(
     panel["net"] = over_steps(net, grid)
     panel["category_units"] = over_steps(group_sum(net, category)[:, category], grid)
     panel["site_units"] = over_steps(group_sum(net, site)[:, site], grid)
+    panel["product_units"] = over_steps(group_sum(net, product)[:, product], grid)
     panel["on_hand"] = over_steps(_on_hand(con, grid, series), grid)
     out = outlook(
         net, Groups(category, product), _plans(con, grid, series, windows), windows=windows,

@@ -116,6 +116,8 @@ SERIES_FEATURES = (
     _momentum("category_units", "the category's weekly units", 2, 13),
     _momentum("category_units", "the category's weekly units", 4, 13),
     _momentum("category_units", "the category's weekly units", 4, 26),
+    _momentum("product_units", "the product's weekly units at all sites", 1, 13),
+    _momentum("product_units", "the product's weekly units at all sites", 4, 13),
     _momentum("site_units", "the site's weekly units", 4, 13),
     Feature(
         "slope_4w", _slope, "share", "Mean of the last 4 weeks less that of the 4 before, against the level.",
