@@ -11,7 +11,7 @@ from features.contracts import EARLIEST, TABLES, YEARS_AHEAD, Column, Table
 from features.core import Feature
 from features.orders import LINE_FEATURES
 from features.series import SERIES_FEATURES, WINDOW_FEATURES
-from features.signals import AHEAD, SIGNAL_FEATURES
+from features.signals import AHEAD, AHEAD_CHANGE, RECENT_FEATURES, SIGNAL_FEATURES
 from features.standing import FIRST_PRIOR
 from features.suppliers import LEVELS, PRIOR_LINES
 
@@ -143,11 +143,15 @@ def feature_pages() -> str:
         _group("The line itself", "What an open purchase-order line tells by itself.", LINE_FEATURES),
         *(_group(_upper(v.of), _whose(v.keys, v.prior), v.features, v.of) for v in LEVELS),
     ]
+    each, recent = (
+        [f.at("signal_<name>", "signal") for f in features]
+        for features in ((*SIGNAL_FEATURES, AHEAD), (*RECENT_FEATURES, AHEAD_CHANGE))
+    )
     shifts = [
         _group("Product and site", "How demand of one product at one site has moved.", SERIES_FEATURES),
         _group("Window", "What is known of the weeks that are judged.", WINDOW_FEATURES),
+        _group("Signals of late", "What the recent level of demand already holds of a signal.", recent, "signal"),
     ]
-    each = [f.at("signal_<name>", "signal") for f in (*SIGNAL_FEATURES, AHEAD)]
     parts = [HEAD.format(source=source), FEATURES, "## Late deliveries", "", *delays, "## Demand shifts", "", *shifts]
     return "\n".join([*parts, "## Both", "", _group("Signals", SIGNALS, each, "signal"), ATTRIBUTES]).rstrip() + "\n"
 

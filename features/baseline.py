@@ -1,14 +1,17 @@
-"""What demand would be without a shift: plan or seasonal baseline, and the noise to hold a deviation against."""
+"""What demand would be without a shift: plan or seasonal baseline with what is known ahead, and its noise."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import bottleneck as bn
 import numpy as np
 
-from features.core import group_sum, moving_sum, ratio
+from features.core import group_sum, ratio
+from features.events import Effects, Event, Holidays, learn_effects, together
+from features.noise import noise, over_dispersion
 
-WINDOWS = ((0, 4), (4, 4), (8, 5))  # (lead, length) in weeks after the as-of
+Windows = tuple[tuple[int, int], ...]
+WINDOWS: Windows = ((0, 4), (4, 4), (8, 5))  # (lead, length) in weeks after the as-of, unless the settings say so
 SEASON_WEIGHT = 0.7  # how much of last year's movement is believed; the rest is that year's own accidents
 INTERMITTENT = 1.32  # mean weeks between weeks with demand, Syntetos & Boylan (2005)
 
@@ -18,48 +21,98 @@ class Outlook:
     """Baselines of every series at every origin, and what past ones were off by; arrays [as_of, series].
 
     Per window: `units` Σb, `noise` σ, `error` the latest matured D as known at the row (baseline made lead + length
-    weeks earlier), `z` that error over the noise of its own origin. `dispersion` is φ, `interval` the mean weeks
+    weeks earlier), `z` that error over the noise of its own origin, `planned` the log of what known events add to Σb,
+    `naive` the seasonal naive forecast and the spread of its errors.
+    `recent` is the log of what events had added to the last four weeks. `dispersion` is φ, `interval` the mean weeks
     between weeks with demand.
     """
 
+    windows: Windows
     level: np.ndarray
     interval: np.ndarray
     dispersion: np.ndarray
+    recent: np.ndarray
     units: tuple[np.ndarray, ...]
     noise: tuple[np.ndarray, ...]
     error: tuple[np.ndarray, ...]
     z: tuple[np.ndarray, ...]
+    planned: tuple[np.ndarray, ...]
+    naive: tuple[tuple[np.ndarray, np.ndarray], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Groups:
+    """The numbers, from 0, of each series' category and product."""
+
+    category: np.ndarray
+    product: np.ndarray
 
 
 def outlook(
     units: np.ndarray,
-    category: np.ndarray,
-    plan: Sequence[np.ndarray | None] = (None, None, None),
+    groups: Groups,
+    plan: Sequence[np.ndarray | None] | None = None,
     *,
+    windows: Windows = WINDOWS,
+    events: Sequence[Event | Holidays] = (),
     oldest: int = 0,
 ) -> Outlook:
-    """Return the outlook of weekly `units` [as_of, series]; `category` numbers each series' category from 0.
+    """Return the outlook of weekly `units` [as_of, series].
 
-    `plan` gives, per window, the plan in force at each origin, NaN where there is none. Noise is worked out for the
-    last year before origin number `oldest` and later; what is older is missing.
+    `plan` gives, per window, the plan in force at each origin, NaN where there is none. `events` are what is known
+    ahead. Noise is worked out for the last year before origin number `oldest` and later; what is older is missing.
     """
-    oldest = max(oldest - 52 - max(map(sum, WINDOWS)), 0)
+    oldest = max(oldest - 52 - max(map(sum, windows)), 0)
     interval = demand_interval(units)
-    base = level(units, interval)
-    season = season_index(units, category)
-    parts = [_window(units, base, season[k][:, category], plan[k], k) for k in range(len(WINDOWS))]
-    phi = [over_dispersion(error, made, category) for _, error, made in parts]
-    noise = [_noise(parts[k][1], parts[k][0], phi[k], category, oldest) for k in range(len(WINDOWS))]
-    z = [parts[k][1] / np.maximum(_back(noise[k], sum(WINDOWS[k])), 1e-9) for k in range(len(WINDOWS))]
+    horizon = max(lead + length for lead, length in windows)
+    told = together(events, horizon) if events and units.size else None
+    effects = _effects(units, interval, groups, told)
+    base = level(units, interval, effects)
+    made, planned = _sums(base, seasons(_cleared(units, effects), groups.category, horizon), effects, told, windows)
+    made = [
+        m if p is None else np.where(np.isnan(p), m, p) for m, p in zip(made, plan or [None] * len(made), strict=True)
+    ]
+    then = [_back(m, lead + length) for m, (lead, length) in zip(made, windows, strict=True)]
+    error = [_total(units, length) - t for t, (_, length) in zip(then, windows, strict=True)]
+    phi = [over_dispersion(e, t, groups.category) for e, t in zip(error, then, strict=True)]
+    sigma = [
+        noise(error[k], then[k], made[k], phi[k], groups.category, oldest=oldest, length=windows[k][1])
+        for k in range(len(windows))
+    ]  # fmt: skip
+    z = [error[k] / np.maximum(_back(sigma[k], sum(windows[k])), 1e-9) for k in range(len(windows))]
+    recent = _recent(units, effects)
     return Outlook(
-        base, interval, phi[0], tuple(p[0] for p in parts), tuple(noise), tuple(p[1] for p in parts), tuple(z)
-    )
+        windows, base, interval, phi[0], recent, tuple(made), tuple(sigma), tuple(error), tuple(z), tuple(planned),
+        tuple(seasonal_naive(units, lead, length) for lead, length in windows),
+    )  # fmt: skip
 
 
 def _back(x: np.ndarray, n: int) -> np.ndarray:
     out = np.full(x.shape, np.nan)
     out[n:] = x[:-n]
     return out
+
+
+def _total(units: np.ndarray, length: int) -> np.ndarray:
+    if len(units) < length:
+        return np.full(units.shape, np.nan)
+    return np.asarray(bn.move_sum(units, window=length, axis=0))
+
+
+def seasonal_naive(units: np.ndarray, lead: int, length: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the same window a year ago, the last weeks where a year is not known, and how far off that has been.
+
+    The spread is the root mean square of its matured errors, 52 origins, at least 8.
+    """
+    total = _total(units, length)
+    seen = np.cumsum(np.maximum.accumulate(units > 0, axis=0), axis=0)
+    year_ago = _back(total, 52 - lead - length) if lead + length < 52 else total
+    made = np.where((seen >= 52) & ~np.isnan(year_ago), year_ago, total)
+    error = total - _back(made, lead + length)
+    enough = min(52, len(units))
+    if enough < 8:
+        return made, np.full(units.shape, np.nan)
+    return made, np.sqrt(np.maximum(bn.move_mean(error**2, window=enough, min_count=8, axis=0), 0))
 
 
 def demand_interval(units: np.ndarray) -> np.ndarray:
@@ -70,21 +123,52 @@ def demand_interval(units: np.ndarray) -> np.ndarray:
     return ratio(np.minimum(seen, 52), hits)
 
 
-def level(units: np.ndarray, interval: np.ndarray) -> np.ndarray:
-    """Robust recent weekly level: 13 weeks without their largest and smallest, 26 whole weeks where intermittent."""
-    n = min(13, len(units))
+def _effects(
+    units: np.ndarray, interval: np.ndarray, groups: Groups, told: Iterator[np.ndarray] | None
+) -> Effects | None:
+    """Learn what events do from the week just ended at every as-of, the first that `told` yields."""
+    if told is None:
+        return None
+    past = next(told)
+    beta = learn_effects(units, past, groups.product, groups.category, interval < INTERMITTENT)
+    return Effects(beta, past, bn.move_mean(past, window=min(52, len(past)), min_count=1, axis=0))
+
+
+def _cleared(units: np.ndarray, effects: Effects | None) -> np.ndarray:
+    """Weekly units without what events added, as learnt by the week's end."""
+    if effects is None:
+        return units
+    return np.stack([units[t] * np.exp(-effects.of_past(t, 1)[0]) for t in range(len(units))])
+
+
+def level(units: np.ndarray, interval: np.ndarray, effects: Effects | None = None) -> np.ndarray:
+    """Robust recent weekly level: 13 weeks without their largest and smallest, 26 whole weeks where intermittent.
+
+    What events added to those weeks, as learnt by the as-of, is taken off first.
+    """
     seen = np.cumsum(np.maximum.accumulate(units > 0, axis=0), axis=0)
-    since = np.where(seen > 0, units, np.nan)  # weeks before the first demand say nothing of its level
-    top, low = (move(since, window=n, min_count=1, axis=0) for move in (bn.move_max, bn.move_min))
-    short = np.minimum(seen, 13)
-    trimmed = ratio(moving_sum(units, 13) - top - low, short - 2)
-    plain = ratio(moving_sum(units, 26), np.minimum(seen, 26))
-    regular = (interval < INTERMITTENT) & (short >= 8)
-    return np.where(regular, np.maximum(trimmed, 0), plain)
+    out = np.full(units.shape, np.nan)
+    for t in range(len(units)):
+        block = units[max(t - 25, 0) : t + 1]
+        if effects is not None:
+            block = block * np.exp(-effects.of_past(t, 26))
+        out[t] = _one_level(block, seen[t], interval[t])
+    return out
 
 
-def season_index(units: np.ndarray, category: np.ndarray) -> list[np.ndarray]:
-    """Per window, the sum of weekly season factors [as_of, category].
+def _one_level(block: np.ndarray, seen: np.ndarray, interval: np.ndarray) -> np.ndarray:
+    since = np.arange(len(block) - 1, -1, -1)[:, None] < seen  # weeks before the first demand say nothing of its level
+    short = block[-13:]
+    top = short.max(axis=0)
+    low = np.where(since[-13:], short, np.inf).min(axis=0)
+    n = np.minimum(seen, 13)
+    regular = (interval < INTERMITTENT) & (n >= 8)
+    trimmed = ratio(short.sum(axis=0) - np.where(regular, top + low, 0), n - 2)
+    return np.where(regular, np.maximum(trimmed, 0), ratio(block.sum(axis=0), np.minimum(seen, 26)))
+
+
+def seasons(units: np.ndarray, category: np.ndarray, horizon: int) -> Iterator[np.ndarray]:
+    """Yield, for each of `horizon` weeks after the as-of, its season factor [as_of, series].
 
     A factor is how the category moved, one and two years ago, from the 13 weeks before the same origin to the same
     target week (five weeks' mean), its logarithm damped. It is 1 until the category is known for two years.
@@ -93,11 +177,8 @@ def season_index(units: np.ndarray, category: np.ndarray) -> list[np.ndarray]:
     begun = np.cumsum(np.maximum.accumulate(total > 0, axis=0), axis=0)
     base = bn.move_mean(total, window=min(13, len(total)), min_count=1, axis=0)
     smooth = bn.move_mean(total, window=min(5, len(total)), min_count=1, axis=0)
-    out = []
-    for lead, length in WINDOWS:
-        factors = [_season_factor(smooth, base, begun, ahead) for ahead in range(lead + 1, lead + length + 1)]
-        out.append(np.sum(factors, axis=0))
-    return out
+    for ahead in range(1, horizon + 1):
+        yield _season_factor(smooth, base, begun, ahead)[:, category]
 
 
 def _season_factor(smooth: np.ndarray, base: np.ndarray, begun: np.ndarray, ahead: int) -> np.ndarray:
@@ -111,67 +192,24 @@ def _season_factor(smooth: np.ndarray, base: np.ndarray, begun: np.ndarray, ahea
     return np.exp(SEASON_WEIGHT * np.clip(mean, np.log(0.3), np.log(3)))
 
 
-def _window(
-    units: np.ndarray, base: np.ndarray, season: np.ndarray, plan: np.ndarray | None, k: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return Σb at each origin, the latest matured D and the Σb that it was held against."""
-    lead, length = WINDOWS[k]
-    made = base * season
-    if plan is not None:
-        made = np.where(np.isnan(plan), made, plan)
-    actual = np.full(units.shape, np.nan)
-    if len(units) >= length:
-        actual = bn.move_sum(units, window=length, axis=0)
-    then = _back(made, lead + length)
-    return made, actual - then, then
+def _sums(
+    base: np.ndarray, season: Iterator[np.ndarray], effects: Effects | None, told: Iterator[np.ndarray] | None,
+    windows: Windows,
+) -> tuple[list[np.ndarray], list[np.ndarray]]:  # fmt: skip
+    """Return Σb of every window, and the log of what events add to it."""
+    made, plain = ([np.zeros(base.shape) for _ in windows] for _ in range(2))
+    for ahead, factor in enumerate(season, start=1):
+        usually, week = base * factor, base * factor
+        if effects is not None and told is not None:
+            week = usually * np.exp(effects.of(next(told)))
+        for k, (lead, length) in enumerate(windows):
+            if lead < ahead <= lead + length:
+                made[k] += week
+                plain[k] += usually
+    return made, [np.log(np.where(p > 0, m, 1) / np.where(p > 0, p, 1)) for m, p in zip(made, plain, strict=True)]
 
 
-def over_dispersion(error: np.ndarray, made: np.ndarray, category: np.ndarray) -> np.ndarray:
-    """φ: variance over mean of the category's matured errors, at least 1; robust through the median of squares.
-
-    The median of a χ²₁ variable is 0.455, so median(D²/Σb)/0.455 estimates φ while shifts stay in the tail.
-    """
-    squared = error**2 / np.maximum(made, 1)
-    per_week = np.full((len(error), category.max(initial=0) + 1), np.nan)
-    for c in np.unique(category):
-        per_week[:, c] = bn.nanmedian(squared[:, category == c], axis=1)
-    smooth = bn.move_mean(per_week, window=min(52, len(error)), min_count=1, axis=0) / 0.455
-    return np.maximum(np.nan_to_num(smooth, nan=1.0), 1.0)[:, category]
-
-
-def _noise(error: np.ndarray, made: np.ndarray, phi: np.ndarray, category: np.ndarray, oldest: int) -> np.ndarray:
-    """σ: the larger of the series' own MAD (≥ 8 matured errors of 52 origins) and √(φ·max(Σb, 1)).
-
-    Series without 8 errors borrow their category's line log σ = c0 + c1·log Σb.
-    """
-    floor = np.sqrt(phi * np.maximum(np.nan_to_num(made), 1))
-    own = 1.4826 * moving_mad(error, 52, 8, oldest)
-    sigma = np.fmax(own, floor)
-    return np.where(np.isnan(own), np.fmax(_borrowed(sigma, own, made, category), floor), sigma)
-
-
-def moving_mad(x: np.ndarray, window: int, at_least: int, oldest: int = 0) -> np.ndarray:
-    """Median absolute deviation of the last `window` rows; NaN with fewer than `at_least` values or before `oldest`."""
-    out = np.full(x.shape, np.nan)
-    for t in range(oldest, len(x)):
-        block = np.ascontiguousarray(x[max(t - window + 1, 0) : t + 1].T)
-        enough = (~np.isnan(block)).sum(axis=1) >= at_least
-        if enough.any():
-            mine = block[enough]
-            out[t, enough] = bn.nanmedian(np.abs(mine - bn.nanmedian(mine, axis=1)[:, None]), axis=1)
-    return out
-
-
-def _borrowed(sigma: np.ndarray, own: np.ndarray, made: np.ndarray, category: np.ndarray) -> np.ndarray:
-    x = np.log(np.maximum(np.nan_to_num(made), 1))
-    y = np.where(np.isnan(own), np.nan, np.log(np.maximum(sigma, 1e-9)))
-    ok = ~np.isnan(y)
-    y = np.nan_to_num(y)
-    parts = (ok * 1.0, ok * x, ok * y, ok * x * x, ok * x * y)
-    n, sx, sy, sxx, sxy = (group_sum(part, category) for part in parts)
-    spread = n * sxx - sx**2
-    slope = np.clip(
-        np.divide(n * sxy - sx * sy, spread, out=np.full(n.shape, 0.5), where=(n >= 8) & (spread > 1e-6)), 0, 1
-    )
-    start = np.divide(sy - slope * sx, n, out=np.full(n.shape, np.nan), where=n > 0)
-    return np.exp(start[:, category] + slope[:, category] * x)
+def _recent(units: np.ndarray, effects: Effects | None) -> np.ndarray:
+    if effects is None:
+        return np.zeros(units.shape)
+    return np.stack([np.log(np.exp(effects.of_past(t, 4)).mean(axis=0)) for t in range(len(units))])

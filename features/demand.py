@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from features.baseline import INTERMITTENT, WINDOWS, Outlook, outlook
+from features.baseline import INTERMITTENT, WINDOWS, Groups, Outlook, Windows, outlook
 from features.core import group_sum, moving_sum, past_sum, ratio, share
+from features.events import events
 from features.panels import counts, dense, over_steps
 from features.weeks import Grid, closed_days, holiday_dates
 
@@ -58,8 +59,8 @@ FROM changes c LEFT JOIN products p USING (product_id) LEFT JOIN sites s USING (
 class Demand:
     """Weekly demand of every series as known: the panel, its series and their outlook.
 
-    `panel` has dims (as_of, entity) with the measures, `net` units and `category_units`, `site_units` of the series'
-    category and site; `series` has product_id, site_id, category, region in the panel's entity order.
+    `panel` has dims (as_of, entity) with the measures, `net` units and `category_units`, `site_units`, `product_units`
+    of the series' category, site and product; `series` has product_id, site_id, category, region in the panel's order.
     """
 
     grid: Grid
@@ -75,23 +76,29 @@ class Demand:
         return np.nan_to_num(bn.push(recent, axis=0), nan=1.0)
 
 
-def demand(con: duckdb.DuckDBPyConnection, grid: Grid, *, oldest: int = 0) -> Demand:
+def demand(
+    con: duckdb.DuckDBPyConnection, grid: Grid, *, windows: Windows = WINDOWS, country: str = "", oldest: int = 0
+) -> Demand:
     """Return weekly demand on a grid of seven-day steps; `demand_events` is in `con`.
 
-    Rows will be asked for from as-of number `oldest` on.
+    Rows will be asked for from as-of number `oldest` on. The holidays of `country` are known ahead.
     """
     counted = counts(con, "demand_events", (*SERIES, "category", "region"), MEASURES, grid)
     keys = [*SERIES, "category", "region"]
     series = counted[keys].drop_duplicates().sort_values(list(SERIES)).reset_index(drop=True)
     cells = {m: counted[m].fillna(0).to_numpy(float) for m in MEASURES}
     panel = dense(counted["step"].to_numpy(), _place(series, counted), cells, len(series), grid)
-    category, site = (pd.factorize(series[key], sort=True)[0] for key in ("category", "site_id"))
+    category, site, product = (pd.factorize(series[key], sort=True)[0] for key in ("category", "site_id", "product_id"))
     net = np.maximum(panel.units.values - panel.cancelled_units.values, 0)
     panel["net"] = over_steps(net, grid)
     panel["category_units"] = over_steps(group_sum(net, category)[:, category], grid)
     panel["site_units"] = over_steps(group_sum(net, site)[:, site], grid)
+    panel["product_units"] = over_steps(group_sum(net, product)[:, product], grid)
     panel["on_hand"] = over_steps(_on_hand(con, grid, series), grid)
-    out = outlook(net, category, _plans(con, grid, series), oldest=oldest)
+    out = outlook(
+        net, Groups(category, product), _plans(con, grid, series, windows), windows=windows,
+        events=events(con, grid, series, country), oldest=oldest,
+    )  # fmt: skip
     panel["level"], panel["interval"] = over_steps(out.level, grid), over_steps(out.interval, grid)
     return Demand(grid, series, category, panel, out)
 
@@ -120,14 +127,16 @@ def _on_hand(con: duckdb.DuckDBPyConnection, grid: Grid, series: pd.DataFrame) -
     return bn.push(scatter(series, found, "step", "on_hand", grid.size, np.nan), axis=0)
 
 
-def _plans(con: duckdb.DuckDBPyConnection, grid: Grid, series: pd.DataFrame) -> list[np.ndarray | None]:
+def _plans(
+    con: duckdb.DuckDBPyConnection, grid: Grid, series: pd.DataFrame, windows: Windows
+) -> list[np.ndarray | None]:
     """Plan in force at each origin, summed per window; NaN unless every week of the window is planned."""
     if not con.execute("SELECT 1 FROM plan LIMIT 1").fetchall():
-        return [None] * len(WINDOWS)
+        return [None] * len(windows)
     origins = pd.DataFrame({"step": np.arange(grid.size), "day": grid.days.astype("datetime64[s]")})
     con.register("origins", origins)
     out: list[np.ndarray | None] = []
-    for lead, length in WINDOWS:
+    for lead, length in windows:
         found = con.execute(
             f"""SELECT product_id, site_id, step, sum(quantity) AS units FROM (
                   SELECT p.product_id, p.site_id, o.step, p.week, last(p.quantity ORDER BY p.known_at) AS quantity
@@ -156,11 +165,11 @@ def series_windows(data: Demand, origins: np.ndarray, country: str = "") -> pd.D
         interval=data.outlook.interval[step, entity], dispersion=data.outlook.dispersion[step, entity],
         unit_price=data.price[step, entity],
     )  # fmt: skip
-    return pd.concat([_one_window(data, base, k, closed) for k in range(len(WINDOWS))], ignore_index=True)
+    return pd.concat([_one_window(data, base, k, closed) for k in range(len(data.outlook.windows))], ignore_index=True)
 
 
 def _one_window(data: Demand, base: pd.DataFrame, k: int, closed: np.ndarray) -> pd.DataFrame:
-    lead, length = WINDOWS[k]
+    lead, length = data.outlook.windows[k]
     step, entity = base["step"].to_numpy(), base["entity"].to_numpy()
     z, error = data.outlook.z[k], data.outlook.error[k]
     known = ~np.isnan(z)
@@ -168,6 +177,7 @@ def _one_window(data: Demand, base: pd.DataFrame, k: int, closed: np.ndarray) ->
     def total(x: np.ndarray, weeks: int) -> np.ndarray:
         return moving_sum(np.where(known, x, 0.0), weeks)[step, entity]
 
+    naive, spread = data.outlook.naive[k]
     begin = base["as_of"].to_numpy().astype("datetime64[D]") + np.timedelta64(7 * lead, "D")
     clipped = np.clip(np.nan_to_num(z), -20, 20)
     one = np.ones_like(z)
@@ -178,6 +188,8 @@ def _one_window(data: Demand, base: pd.DataFrame, k: int, closed: np.ndarray) ->
         mean_z_8=ratio(total(clipped, 8), n8),
         tracking_signal=ratio(total(error, 8), total(np.abs(error), 8) / np.maximum(n8, 1)),
         past_up=total((z >= 1.64) * 1.0, 52), past_down=total((z <= -1.64) * 1.0, 52), past_n=total(one, 52),
+        planned_effect=data.outlook.planned[k][step, entity], recent_effect=data.outlook.recent[step, entity],
+        naive_units=naive[step, entity], naive_spread=spread[step, entity],
         holidays=closed_days(begin, begin + np.timedelta64(7 * length, "D"), closed),
         window_month=pd.DatetimeIndex(begin).month,
     )  # fmt: skip

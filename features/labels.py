@@ -1,13 +1,13 @@
 """The only file that may look ahead: what became of the open lines and of the demand after each as-of."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import duckdb
 import numpy as np
 import pandas as pd
 from scipy import stats
 
-from features.baseline import WINDOWS
+from features.baseline import WINDOWS, Windows
 from features.demand import Demand, is_intermittent, scatter
 from features.panels import Terms
 
@@ -75,15 +75,26 @@ def delay_outcomes(rows: pd.DataFrame, cut: np.datetime64, terms: Terms) -> pd.D
     )  # fmt: skip
 
 
+Z_STAR = 1.64
+EVENT_RATES = (0.03, 0.10)  # of windows that drop, and of those that surge: rarer teaches nothing, more is no news
+Z_RANGE = (0.8, 6.0)
+FEWEST = 200  # windows to choose z* on
+
+
 @dataclass(frozen=True, slots=True)
 class ShiftTerms:
-    """What counts as a demand shift (DEFINITIONS 2); `v_min` is money and is chosen on history with `least_value`."""
+    """What counts as a demand shift (DEFINITIONS 2); `chosen` picks `v_min`, in money, and both z* on history.
 
-    z_star: float = 1.64
+    `windows` are (lead, length) in weeks.
+    """
+
+    z_down: float = Z_STAR
+    z_up: float = Z_STAR
     share: float = 0.20
     v_min: float = 0.0
     tail: float = 0.05
     entry_lag_days: int = 0
+    windows: Windows = WINDOWS
 
 
 CLASSES = ("down", "steady", "up")
@@ -104,7 +115,7 @@ def shift_outcomes(con: duckdb.DuckDBPyConnection, data: Demand, rows: pd.DataFr
     the entry lag. A window has a stock-out when at any time in it the latest count of stock was zero or less.
     """
     lag = terms.entry_lag_days
-    longest = max(length for _, length in WINDOWS)
+    longest = max(length for _, length in data.outlook.windows)
     first = (rows["step"] + rows["lead_weeks"]).to_numpy()
     last, entity = first + rows["length_weeks"].to_numpy(), rows["entity"].to_numpy()
 
@@ -121,7 +132,8 @@ def shift_outcomes(con: duckdb.DuckDBPyConnection, data: Demand, rows: pd.DataFr
     return pd.DataFrame({"actual_units": actual, "stock_out": empty, "matured_on": ends}, index=rows.index)
 
 
-HORIZON = max(lead + length for lead, length in WINDOWS)
+def _horizon(data: Demand) -> int:
+    return max(lead + length for lead, length in data.outlook.windows)
 
 
 def _week(data: Demand, moment: str) -> str:
@@ -138,12 +150,12 @@ def _weekly_units(con: duckdb.DuckDBPyConnection, data: Demand, cancelled_within
         f"SELECT product_id, site_id, {week} AS week, sum(quantity) AS units FROM orders "
         f"WHERE {week} >= 0 {'' if cancelled_within is None else f'AND cancelled_at < {late}'} GROUP BY ALL"
     ).df()
-    return scatter(data.series, found, "week", "units", data.grid.size + HORIZON, 0.0)
+    return scatter(data.series, found, "week", "units", data.grid.size + _horizon(data), 0.0)
 
 
 def _weekly_stock_outs(con: duckdb.DuckDBPyConnection, data: Demand) -> np.ndarray:
     """1 for weeks [week, series] in which, or in a part of which, the latest count of stock was zero or less."""
-    size = data.grid.size + HORIZON
+    size = data.grid.size + _horizon(data)
     counted = f"""SELECT product_id, site_id, on_hand, {_week(data, "known_at")} AS week,
       coalesce(lead(week) OVER (PARTITION BY product_id, site_id ORDER BY known_at) + 1, {size}) AS until FROM stock"""
     out = np.zeros((size + 1, len(data.series)))
@@ -165,7 +177,8 @@ def shift_labels(rows: pd.DataFrame, terms: ShiftTerms) -> np.ndarray:
     baseline, actual = rows["baseline_units"].to_numpy(float), rows["actual_units"].to_numpy(float)
     gap = actual - baseline
     large = np.abs(gap) * rows["unit_price"].to_numpy(float) >= terms.v_min
-    regular = large & (np.abs(gap) >= terms.z_star * rows["noise_units"]) & (np.abs(gap) >= terms.share * baseline)
+    z_star = np.where(gap > 0, terms.z_up, terms.z_down)
+    regular = large & (np.abs(gap) >= z_star * rows["noise_units"]) & (np.abs(gap) >= terms.share * baseline)
     counted = is_intermittent(rows["interval"])
     low, high = tail_probabilities(actual, baseline, rows["dispersion"].to_numpy(float))
     up = np.where(counted, (high <= terms.tail) & (gap > 0), regular & (gap > 0))
@@ -193,6 +206,32 @@ def least_value(rows: pd.DataFrame, cover: float = 0.8) -> float:
     return float(money[np.searchsorted(reached, cover * reached[-1])])
 
 
+def chosen(rows: pd.DataFrame, terms: ShiftTerms) -> ShiftTerms:
+    """Return the terms with V_min and both z* as past windows ask for; `rows` must hold none that is to be judged.
+
+    z* stays 1.64 where it lets EVENT_RATES of the regular windows of the last year through; else it goes as far as it
+    must, within Z_RANGE. Too few windows choose nothing.
+    """
+    rows = rows[rows["as_of"] > rows["as_of"].max() - pd.Timedelta(weeks=52)]
+    terms = replace(terms, v_min=least_value(rows))
+    mine = rows[~is_intermittent(rows["interval"]) & ~np.isnan(rows["baseline_units"] + rows["actual_units"])]
+    if len(mine) < FEWEST:
+        return terms
+    gap = (mine["actual_units"] - mine["baseline_units"]).to_numpy(float)
+    least = np.maximum(terms.share * mine["baseline_units"], terms.v_min / np.maximum(mine["unit_price"], 1e-12))
+    z = np.where(np.abs(gap) >= least, gap / mine["noise_units"].to_numpy(float), 0.0)
+    return replace(terms, z_down=_z_star(-z), z_up=_z_star(z))
+
+
+def _z_star(z: np.ndarray) -> float:
+    rate = float((z >= Z_STAR).mean())
+    low, high = EVENT_RATES
+    if low <= rate <= high:
+        return Z_STAR
+    wanted = np.quantile(z, 1 - (high if rate > high else low))
+    return float(np.clip(np.ceil(wanted * 100) / 100 if rate > high else np.floor(wanted * 100) / 100, *Z_RANGE))
+
+
 def shift_thresholds(rows: pd.DataFrame, terms: ShiftTerms) -> tuple[np.ndarray, np.ndarray]:
     """Return the units at or below which a window is a drop, and at or above which it is a surge.
 
@@ -201,11 +240,12 @@ def shift_thresholds(rows: pd.DataFrame, terms: ShiftTerms) -> tuple[np.ndarray,
     baseline = rows["baseline_units"].to_numpy(float)
     price = np.maximum(rows["unit_price"].to_numpy(float), 1e-12)
     noise = rows["noise_units"].to_numpy(float)
-    gap = np.maximum.reduce([terms.z_star * noise, terms.share * baseline, terms.v_min / price])
+    least = np.maximum(terms.share * baseline, terms.v_min / price)
     phi = np.maximum(rows["dispersion"].to_numpy(float), 1.001)
     law = stats.nbinom(np.maximum(np.nan_to_num(baseline), 1e-6) / (phi - 1), 1 / phi)
     counted = is_intermittent(rows["interval"])
     short = counted & (rows["length_weeks"] < 2 * rows["interval"])
-    down = np.where(counted, law.ppf(terms.tail) - 1, baseline - gap)
-    up = np.where(counted, np.maximum(law.isf(terms.tail) + 1, np.floor(baseline) + 1), baseline + gap)
+    down = np.where(counted, law.ppf(terms.tail) - 1, baseline - np.maximum(terms.z_down * noise, least))
+    surge = baseline + np.maximum(terms.z_up * noise, least)
+    up = np.where(counted, np.maximum(law.isf(terms.tail) + 1, np.floor(baseline) + 1), surge)
     return np.where(short, np.nan, np.where(down >= 0, down, -1.0)), np.where(short, np.nan, up)

@@ -1,13 +1,14 @@
 """One code path from facts to model inputs, for training and scoring alike."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 
 import duckdb
 import numpy as np
 import pandas as pd
 
+from features.baseline import WINDOWS, Windows
 from features.casting import quote
 from features.core import Feature
 from features.demand import Demand, demand, series_windows, write_demand_events
@@ -26,17 +27,18 @@ HISTORY_FEATURES = tuple(f for level in LEVELS for f in level.features)
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What to build: the grid of as-of days, the terms, and what the settings say of calendar and attributes."""
+    """What to build: the grid of as-of days, the terms, and what the settings say of calendar, attributes, windows."""
 
     grid: Grid
     terms: Terms
     country: str = ""
     attributes: tuple[str, ...] = ()
+    windows: Windows = WINDOWS
 
     def until(self, step: int) -> "Request":
         """Return the same request with the grid ending at as-of number `step`."""
         day = self.grid.days[step].astype(object)
-        return Request(Grid(self.grid.start, day, self.grid.step_days), self.terms, self.country, self.attributes)
+        return replace(self, grid=Grid(self.grid.start, day, self.grid.step_days))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -74,12 +76,14 @@ def delay_matrix(con: duckdb.DuckDBPyConnection, request: Request, steps: np.nda
 def shift_matrix(con: duckdb.DuckDBPyConnection, request: Request, steps: np.ndarray) -> tuple[Matrix, Demand]:
     """Return product × site windows at the as-of days numbered `steps` of a weekly grid, and the demand behind them."""
     write_demand_events(con, request.grid)
-    data = demand(con, request.grid, oldest=int(min(steps, default=0)))
+    data = demand(
+        con, request.grid, windows=request.windows, country=request.country, oldest=int(min(steps, default=0))
+    )
     rows = series_windows(data, steps, request.country)
     block, _ = demand_features(data, rows)
     outside, signals = signal_features(
         con, rows, request.grid, region=("region",),
-        begin_weeks=rows["lead_weeks"].to_numpy(), length_weeks=rows["length_weeks"].to_numpy(),
+        begin_weeks=rows["lead_weeks"].to_numpy(), length_weeks=rows["length_weeks"].to_numpy(), recent=True,
     )  # fmt: skip
     features = (*SERIES_FEATURES, *WINDOW_FEATURES, *signals)
     return Matrix(rows, _frame((block, outside), features), features), data

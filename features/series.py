@@ -116,6 +116,8 @@ SERIES_FEATURES = (
     _momentum("category_units", "the category's weekly units", 2, 13),
     _momentum("category_units", "the category's weekly units", 4, 13),
     _momentum("category_units", "the category's weekly units", 4, 26),
+    _momentum("product_units", "the product's weekly units at all sites", 1, 13),
+    _momentum("product_units", "the product's weekly units at all sites", 4, 13),
     _momentum("site_units", "the site's weekly units", 4, 13),
     Feature(
         "slope_4w", _slope, "share", "Mean of the last 4 weeks less that of the 4 before, against the level.",
@@ -204,6 +206,20 @@ WINDOW_FEATURES = (
         "Noise σ of the window against its baseline.", "noise is {value} the baseline, usually {usual}", "volatility",
     ),
     Feature(
+        "noise_value", lambda r: r["noise_units"] * r["unit_price"], "currency", "Noise σ of the window in money.",
+        "usual misses cost {value}, usually {usual}", "volatility",
+    ),
+    Feature(
+        "naive_z", lambda r: ratio(r["naive_units"] - r["baseline_units"], r["noise_units"]), "standard deviations",
+        "Seasonal naive forecast (the window a year ago, else the last weeks) less the baseline, in σ.",
+        "the same weeks a year ago, or the last ones, are {value:z} the baseline", "naive forecast",
+    ),
+    Feature(
+        "naive_spread", lambda r: ratio(r["naive_spread"], r["noise_units"]), "ratio",
+        "Root mean square error of past seasonal naive forecasts in σ.",
+        "naive forecasts miss by {value} σ, usually {usual}", "naive forecast",
+    ),
+    Feature(
         "season", lambda r: ratio(r["baseline_units"], r["level"] * r["length_weeks"]), "ratio",
         "Baseline of the window against the level.", "plan or season put it at {value} the level", "season",
     ),
@@ -234,6 +250,21 @@ WINDOW_FEATURES = (
         "past_down", lambda r: ratio(r["past_down"], r["past_n"]), "share",
         "Share with z ≤ −1.64 of the windows that matured in the last 52 weeks.",
         "dropped in {value} of past windows, usually {usual}", "past shifts",
+    ),
+    Feature(
+        "planned_effect", lambda r: np.exp(r["planned_effect"]), "ratio",
+        "What promotions, prices and holidays known ahead make of the window's baseline, against their usual.",
+        "what is planned makes it {value} the usual", "planned events",
+    ),
+    Feature(
+        "recent_effect", lambda r: np.exp(r["recent_effect"]), "ratio",
+        "What promotions, prices and holidays known ahead have made of the last 4 weeks, against their usual.",
+        "what was planned made the last 4 weeks {value} the usual", "planned events",
+    ),
+    Feature(
+        "planned_change", lambda r: np.exp(r["planned_effect"] - r["recent_effect"]), "ratio",
+        "What known events make of the window against what they have made of the last 4 weeks.",
+        "what is planned makes it {value} the last 4 weeks", "planned events",
     ),
     Feature(
         "holidays", lambda r: r["holidays"], "days", "Public holidays in the window.",

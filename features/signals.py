@@ -42,6 +42,17 @@ SIGNAL_FEATURES = (
     Feature("age_days", lambda panel: panel.age, "days", "Days since the observed period of the level.",
             "was last observed {value} ago", "signal age"),
 )  # fmt: skip
+RECENT_FEATURES = (  # how much of a signal, say of a promotion, the recent level of demand already holds
+    Feature("mean_4w", lambda panel: past(bn.move_mean, panel.level, 4), "signal's unit",
+            "Mean of the last 4 weeks' levels.", "averaged {value} over 4 weeks, usually {usual}", "signal"),
+    Feature("mean_13w", lambda panel: past(bn.move_mean, panel.level, 13), "signal's unit",
+            "Mean of the last 13 weeks' levels.", "averaged {value} over 13 weeks, usually {usual}", "signal"),
+)  # fmt: skip
+AHEAD_CHANGE = Feature(
+    "ahead_change", lambda panel: panel.ahead - panel.before, "signal's unit",
+    "Mean of the values known ahead for the weeks looked at less that for the last 4 weeks.",
+    "moves by {value} against the last 4 weeks", "signal",
+)  # fmt: skip
 AHEAD = Feature(
     "ahead", lambda panel: panel.ahead, "signal's unit",
     "Mean, over the weeks looked at, of the values known ahead for them; 0 for weeks without one.",
@@ -81,27 +92,34 @@ def signal_features(
     region: Sequence[str],
     begin_weeks: np.ndarray | int = 0,
     length_weeks: np.ndarray | int = 4,
+    recent: bool = False,
 ) -> tuple[np.ndarray, tuple[Feature, ...]]:
     """Return float32 [row, feature] of every signal for each row, and the features.
 
     A row takes the series of the most specific scope that names it and is known at the row's as-of. `region` lists the
     columns of `rows` that a `region:` scope may name, the preferred last. Calendar and forecast rows are averaged over
-    the weeks [begin, begin + length) after the row's as-of; forecasts and observations feed the level.
+    the weeks [begin, begin + length) after the row's as-of; forecasts and observations feed the level. `recent` adds
+    what both were over recent weeks.
     """
+    formulas = (*SIGNAL_FEATURES, *(RECENT_FEATURES if recent else ()))
     columns, features = [], []
-    named = KEYS | {"region": tuple(region)}
-    keys = {kind: [c for c in of if c in rows] for kind, of in named.items()}
+    scopes = KEYS | {"region": tuple(region)}
+    keys = {kind: [c for c in of if c in rows] for kind, of in scopes.items()}
     steps = rows["step"].to_numpy()
     for (name,) in con.execute("SELECT DISTINCT signal FROM signals ORDER BY signal").fetchall():
         observed = _series(con, name, LEVEL_SQL, KNOWN_SQL, grid, keys)
         if observed.scopes:
             where, panel = match(observed, rows, keys), _panel(con, observed, grid)
-            columns += [_take(f.formula(panel).values, steps, where) for f in SIGNAL_FEATURES]
-            features += [f.at(f"signal_{name}", f"signal {name}") for f in SIGNAL_FEATURES]
+            columns += [_take(f.formula(panel).values, steps, where) for f in formulas]
+            features += [f.at(f"signal_{name}", f"signal {name}") for f in formulas]
         planned = _series(con, name, AHEAD_SQL, "known_at", grid, keys)
         if planned.scopes:
-            columns.append(_ahead(con, planned, rows, grid, match(planned, rows, keys), begin_weeks, length_weeks))
+            named = match(planned, rows, keys)
+            columns.append(_ahead(con, planned, rows, grid, named, begin_weeks, length_weeks))
             features.append(AHEAD.at(f"signal_{name}", f"signal {name}"))
+            if recent:
+                columns.append(columns[-1] - _ahead(con, planned, rows, grid, named, -4, 4))
+                features.append(AHEAD_CHANGE.at(f"signal_{name}", f"signal {name}"))
     block = np.column_stack(columns) if columns else np.empty((len(rows), 0))
     return block.astype(np.float32), tuple(features)
 

@@ -5,7 +5,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import pandas as pd
-from scipy.special import expit
+from scipy.special import expit, ndtr
 
 from features.suppliers import late_counts
 from models.calibration import class_codes, fit_logistic, logit
@@ -15,6 +15,10 @@ SHIFT = ("down", "steady", "up")
 
 PRIOR_ROWS = 20.0  # a cell with 20 rows believes itself as much as its parent
 STRENGTHS = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 2000.0)  # prior rows tried for a series' own record
+
+WINDOW_EDGES = tuple(map(float, range(1, 8)))
+SPREADS = (0.5, 0.7, 1.0, 1.4, 2.0, 3.0)  # times a predictive distribution's own spread
+SHARES = (0.25, 0.5, 0.75, 0.95)  # of it, the rest is climatology: no rule says 0 or 1
 
 DAYS_EDGES = (1.0, 2.0, 3.0, 5.0, 8.0, 11.0, 15.0, 22.0, 29.0, 43.0, 64.0, 92.0)  # narrow where the promise is near
 
@@ -194,6 +198,55 @@ def _shrunk(record: np.ndarray, prior: np.ndarray, prior_rows: float) -> np.ndar
     return (record + prior_rows * prior) / (record.sum(axis=1, keepdims=True) + prior_rows)
 
 
+class Predictive(Rule):
+    """A forecast with its spread, read off at the thresholds: P(down) = Φ((down − m)/s), P(up) = Φ((m − up)/s).
+
+    `mean` and `spread` name columns of facts known at each row's as_of. Fitting stretches the spread by one factor and
+    mixes in climatology, by log loss; a row without forecast gets climatology.
+    """
+
+    kind: ClassVar[str] = "predictive"
+
+    def __init__(self, mean: str, spread: str):
+        self.mean, self.spread = mean, spread
+        self.climatology = CellRates({"window": WINDOW_EDGES}, SHIFT)
+        self.classes = SHIFT
+        self.needs = (mean, spread, "down_at_units", "up_at_units", "window")
+
+    def _learn(self, rows: pd.DataFrame, codes: np.ndarray, weight: np.ndarray) -> None:
+        self.climatology._learn(rows, codes, weight)
+        at, losses = np.arange(len(codes)), {}
+        for self.stretch_ in SPREADS:
+            told, usual = self._told(rows), self.climatology._rates(rows)
+            for share in SHARES:
+                p = np.where(np.isnan(told), usual, share * told + (1 - share) * usual)
+                losses[self.stretch_, share] = -(weight * np.log(np.maximum(p[at, codes], 1e-9))).sum()
+        self.stretch_, self.share_ = min(losses, key=lambda k: losses[k]) if len(codes) else (1.0, SHARES[0])
+
+    def _told(self, rows: pd.DataFrame) -> np.ndarray:
+        mean, spread = _column(rows, self.mean), np.maximum(_column(rows, self.spread), 1e-6) * self.stretch_
+        down_at = _column(rows, "down_at_units")
+        down = np.where(down_at < 0, 0.0, ndtr((down_at - mean) / spread))
+        up = ndtr((mean - _column(rows, "up_at_units")) / spread)
+        return np.column_stack([down, 1 - down - up, up])
+
+    def _rates(self, rows: pd.DataFrame) -> np.ndarray:
+        told, usual = self._told(rows), self.climatology._rates(rows)
+        unknown = np.isnan(told).any(axis=1, keepdims=True)
+        return np.where(unknown, usual, self.share_ * told + (1 - self.share_) * usual)
+
+    def _state(self) -> dict[str, Any]:
+        fitted = {"stretch": self.stretch_, "share": self.share_, "climatology": self.climatology.to_dict()}
+        return {"mean": self.mean, "spread": self.spread, **fitted}
+
+    @classmethod
+    def _from_state(cls, state: Mapping[str, Any]) -> Self:
+        new = cls(state["mean"], state["spread"])
+        new.stretch_, new.share_ = state["stretch"], state["share"]
+        new.climatology = CellRates._from_state(state["climatology"])
+        return new
+
+
 class OddsProduct(Rule):
     """logit p = logit p_a + logit p_b − logit p_base: two rules combined as if independent given the outcome."""
 
@@ -286,7 +339,7 @@ def site_supplier_52w() -> RecordRates:
 
 def series_climatology() -> RecordRates:
     """Return the series' past class shares, shrunk to those of its window."""
-    return RecordRates({"down": "past_down", "up": "past_up"}, "past_n", CellRates({"window": (1, 2)}, SHIFT))
+    return RecordRates({"down": "past_down", "up": "past_up"}, "past_n", CellRates({"window": WINDOW_EDGES}, SHIFT))
 
 
 DELAY_RULES: Mapping[str, Callable[[], Rule]] = {
@@ -302,11 +355,14 @@ DELAY_RULES: Mapping[str, Callable[[], Rule]] = {
 }
 
 SHIFT_RULES: Mapping[str, Callable[[], Rule]] = {
-    "climatology": lambda: CellRates({"window": (1, 2)}, SHIFT),
+    "climatology": lambda: CellRates({"window": WINDOW_EDGES}, SHIFT),
     "series_climatology": series_climatology,
-    "tracking_signal": lambda: CellRates({"window": (1, 2), "tracking_signal": 10}, SHIFT),
-    "last_z": lambda: CellRates({"window": (1, 2), "last_z": 10}, SHIFT),
+    "tracking_signal": lambda: CellRates({"window": WINDOW_EDGES, "tracking_signal": 10}, SHIFT),
+    "last_z": lambda: CellRates({"window": WINDOW_EDGES, "last_z": 10}, SHIFT),
+    "seasonal_naive": lambda: Predictive("naive_units", "naive_spread"),
+    "auto_ets": lambda: Predictive("ets_units", "ets_spread"),
 }
+SHIFT_FACTS = tuple(dict.fromkeys(name for make in SHIFT_RULES.values() for name in make().needs))
 
 
 def fit_rules(registry: Mapping[str, Callable[[], Rule]], rows: pd.DataFrame) -> dict[str, Rule]:
@@ -321,7 +377,7 @@ def predict_rules(rules: Mapping[str, Rule], rows: pd.DataFrame) -> dict[str, np
 
 def rule_from_dict(state: Mapping[str, Any]) -> Any:
     """Return the rule whose `to_dict` gave this state."""
-    kinds: dict[str, type[Rule]] = {c.kind: c for c in (CellRates, RecordRates, OddsProduct, LogisticSix)}
+    kinds: dict[str, type[Rule]] = {c.kind: c for c in (CellRates, RecordRates, OddsProduct, LogisticSix, Predictive)}
     if state.get("kind") not in kinds:
         raise ValueError(f"unknown rule kind {state.get('kind')!r}; expected one of {sorted(kinds)}")
     return kinds[state["kind"]]._from_state(state)

@@ -1,7 +1,7 @@
 """What is trained, registered and scored: a task's models, its naive rules and which of them publishes."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,7 +12,18 @@ import pandas as pd
 from features.demand import is_intermittent
 from features.labels import ShiftTerms
 from features.panels import Terms
-from models.baselines import DELAY_RULES, SHIFT_RULES, Rule, delay_rule_rows, fit_rules, predict_rules, rule_from_dict
+from models import leaning
+from models.baselines import (
+    DELAY,
+    DELAY_RULES,
+    SHIFT_FACTS,
+    SHIFT_RULES,
+    Rule,
+    delay_rule_rows,
+    fit_rules,
+    predict_rules,
+    rule_from_dict,
+)
 from models.delay import DelayModel
 from models.shift import ShiftModel
 
@@ -93,9 +104,10 @@ class ShiftForecaster:
 
     def forecasts(self, X: pd.DataFrame, rows: pd.DataFrame | None = None) -> dict[str, pd.DataFrame]:
         """Return P(down) and P(up) by the model and by every rule; rules read `rows`, the windows' facts."""
-        given = {MODEL: self.model.predict_proba(X)}
-        if rows is not None:
-            given |= predict_rules(self.rules, shift_rule_rows(rows))
+        facts = None if rows is None else shift_rule_rows(rows)
+        given = {MODEL: self.model.predict_proba(X, facts)}
+        if facts is not None:
+            given |= predict_rules(self.rules, facts)
         return {
             event: pd.DataFrame({name: p[:, k] for name, p in given.items()}, index=X.index)
             for event, k in (("down", 0), ("up", 2))
@@ -107,6 +119,10 @@ class ShiftForecaster:
             raise ValueError("a naive rule publishes; it needs the windows' facts as `rows`")
         segment = np.full(len(X), "") if rows is None else rhythm(rows)
         out = published(self.facts, self.forecasts(X, rows), {"down": segment, "up": segment})
+        if rows is not None and self.model.lean_ is not None:
+            for event in EVENTS["shift"]:
+                by = out[f"published_by_{event}"]
+                out[f"published_by_{event}"] = by.where(by != MODEL, self.model.lean_.said_by(event, rows["window"]))
         total = np.maximum(out["p_down"] + out["p_up"], 1.0)  # two forecasters may claim more than all
         out = out.assign(p_down=out["p_down"] / total, p_up=out["p_up"] / total)
         out.insert(1, "p_steady", (1 - out["p_down"] - out["p_up"]).clip(lower=0.0))
@@ -178,26 +194,26 @@ def load(folder: Path) -> Forecaster:
     return DelayForecaster.load(folder) if task == "delay" else ShiftForecaster.load(folder)
 
 
-def shift_rule_rows(rows: pd.DataFrame, y: np.ndarray | None = None) -> pd.DataFrame:
-    """Return the facts that the shift task's naive rules read; `y` (0 down, 1 steady, 2 up) is added for fitting."""
-    facts = rows[["product_id", "site_id", "window", "past_up", "past_down", "past_n", "last_z", "tracking_signal"]]
-    return facts if y is None else facts.assign(y=np.array(["down", "steady", "up"])[y.astype(int)])
+def shift_rule_rows(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the facts that the shift task's naive rules read, those of them that are there."""
+    return rows[["product_id", "site_id", *(name for name in SHIFT_FACTS if name in rows)]]
 
 
 def fit_delay_rules(X: pd.DataFrame, y: np.ndarray, as_of: pd.Series, cut: Any) -> dict[str, Rule]:
     """Return the naive rules fitted on matured rows; climatology is that of the last year before `cut`."""
-    return _fit(DELAY_RULES, delay_rule_rows(X, y), as_of, cut)
+    return _of_last_year(fit_rules(DELAY_RULES, delay_rule_rows(X, y)), delay_rule_rows(X, y), as_of, cut)
 
 
 def fit_shift_rules(rows: pd.DataFrame, y: np.ndarray, as_of: pd.Series, cut: Any) -> dict[str, Rule]:
     """Return the naive rules fitted on matured windows; climatology is that of the last year before `cut`."""
-    return _fit(SHIFT_RULES, shift_rule_rows(rows, y), as_of, cut)
+    facts = shift_rule_rows(rows)
+    return _of_last_year(leaning.fit_shift_rules(facts, y), leaning.with_class(facts, y), as_of, cut)
 
 
-def _fit(registry: Mapping[str, Callable[[], Rule]], rows: pd.DataFrame, as_of: pd.Series, cut: Any) -> dict[str, Rule]:
-    rules = fit_rules(registry, rows)
+def _of_last_year(rules: dict[str, Rule], rows: pd.DataFrame, as_of: pd.Series, cut: Any) -> dict[str, Rule]:
     recent = (as_of >= pd.Timestamp(cut) - pd.Timedelta(weeks=CLIMATOLOGY_WEEKS)).to_numpy()
     if recent.any():
+        registry = DELAY_RULES if rules["climatology"].classes == DELAY else SHIFT_RULES
         rules["climatology"] = registry["climatology"]().fit(rows[recent])
     return rules
 
@@ -219,6 +235,10 @@ def _load_facts(folder: Path) -> tuple[Facts, dict[str, Rule]]:
             f"it is in format {state.get('format')}, this version of bullwhip reads {FORMAT}; train again"
         )
     facts = state["facts"] | {
-        "terms": Terms(**state["facts"]["terms"]), "shift_terms": ShiftTerms(**state["facts"]["shift_terms"])
+        "terms": Terms(**state["facts"]["terms"]), "shift_terms": _shift_terms(state["facts"]["shift_terms"])
     }  # fmt: skip
     return Facts(**facts), {name: rule_from_dict(rule) for name, rule in state["rules"].items()}
+
+
+def _shift_terms(state: Mapping[str, Any]) -> ShiftTerms:
+    return ShiftTerms(**{**state, "windows": tuple((lead, length) for lead, length in state["windows"])})

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from models.forecasters import EVENTS, MODEL, Facts
+from models.leaning import JUDGED_ONLY
 
 FALLBACK = {"late": "days_to_promise", "down": "climatology", "up": "climatology"}
 SEGMENT = {"late": "evidence", "down": "rhythm", "up": "rhythm"}
@@ -41,7 +42,7 @@ def decide(pairs: pd.DataFrame, task: str) -> Decision:
             publishes[event] = best[event] = FALLBACK[event]
             lost.append("too little has matured to judge it; come back with more weeks of history")
             continue
-        losses = squared_errors(mine)
+        losses = squared_errors(mine).drop(columns=list(JUDGED_ONLY), errors="ignore")  # no release could publish them
         score = losses.mean()
         best[event] = str(score.drop(MODEL).idxmin())
         rule, model = score[best[event]], score[MODEL]
@@ -59,7 +60,8 @@ def decide(pairs: pd.DataFrame, task: str) -> Decision:
 
 def squared_errors(pairs: pd.DataFrame) -> pd.DataFrame:
     """Return (p − y)² per row, a column for the model and for every rule."""
-    return pd.DataFrame({c[2:]: (pairs[c] - pairs["y"]) ** 2 for c in pairs if c.startswith("p_")})
+    names = [c for c in pairs if c.startswith("p_")]
+    return pd.DataFrame({c[2:]: (pairs[c] - pairs["y"]) ** 2 for c in names})
 
 
 def as_published(pairs: pd.DataFrame, publishes: Mapping[str, str]) -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -12,14 +13,18 @@ from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator
 
 from models import calibration
+from models.bands import Bands, kinds
+from models.baselines import Rule, predict_rules
 from models.boosting import Encoder, canonical_order, day_numbers, train
 from models.delay import medians
+from models.leaning import DIRECTIONS, JUDGED_ONLY, NO_EVIDENCE, Lean, choose_shares, fit_shift_rules
 from models.splits import calibration_split
 
 LEVELS = (0.1, 0.5, 0.9)
 # Maps that move the level of a class are left out: the kept booster has seen the calibration weeks itself, and shifts
 # come in seasons, so half a year's level corrected once more made both directions worse (skill of drops 0.13 → 0.05).
 SHAPE_MAPS = (calibration.MultiCalibrator("none"), calibration.MultiCalibrator("temperature"))
+TERMS = 2  # terms of `calibration_weeks` on which calibration looks back: one alone is one season
 MAX_Z = 15.0  # deviations beyond it are typing errors or once-in-a-life orders; quantiles need not chase them
 
 PARAMS: dict[str, Any] = {
@@ -43,6 +48,8 @@ class ShiftModel(BaseEstimator):
 
     Classes come from one multiclass booster, quantiles from one booster each, made monotone. Both are calibrated on
     the last `calibration_weeks` of matured rows by boosters that had not seen them; kept boosters learn from all rows.
+    With the windows' `facts` each direction leans on the best naive rule as far as those weeks ask for, so that where
+    the model has no skill the rule is what is said; `published_by_` tells which.
     """
 
     def __init__(
@@ -58,50 +65,75 @@ class ShiftModel(BaseEstimator):
         self.threads = threads
 
     def fit(
-        self, X: pd.DataFrame, y: ArrayLike, *, deviation: ArrayLike, as_of: ArrayLike, matured_on: ArrayLike, cut: Any
-    ) -> Self:
-        """Learn from windows matured by `cut`: y 0 down, 1 steady, 2 up, NaN unknown; `deviation` (Y − Σb)/σ."""
-        label, z = np.asarray(y, float), np.clip(np.asarray(deviation, float), -MAX_Z, MAX_Z)
-        asked, matured = np.asarray(as_of), np.asarray(matured_on)
-        self.encoder_ = Encoder().fit(X)
-        block = self.encoder_.transform(X)
-        order = canonical_order(block, label, z, day_numbers(asked), day_numbers(matured))
-        block, label, z, asked, matured = block[order], label[order], z[order], asked[order], matured[order]
-        self.usual_ = pd.Series(medians(block), self.encoder_.columns_, dtype=float)
-        self.base_rates_ = _rates(label)
-        early, late = calibration_split(asked, matured, cut=cut, weeks=self.calibration_weeks)
-        self.class_map_: Any = calibration.MultiCalibrator("none").fit(np.full((3, 3), 1 / 3), [0, 1, 2])
-        self.quantile_map_ = calibration.ConformalShift(LEVELS)
-        if len(early) >= 200 and len(late) >= 100:
-            self._calibrate(block, label, z, asked, early, late)
-        else:
-            self.quantile_map_.fit(np.zeros((0, 3)), [], [])
-        self.booster_ = self._train_classes(block, label)
-        self.quantile_boosters_ = self._train_quantiles(block, z)
+        self, X: pd.DataFrame, y: ArrayLike, *, deviation: ArrayLike, as_of: ArrayLike, matured_on: ArrayLike, cut: Any,
+        facts: pd.DataFrame | None = None,
+    ) -> Self:  # fmt: skip
+        """Learn from windows matured by `cut`: y 0 down, 1 steady, 2 up, NaN unknown; `deviation` (Y − Σb)/σ.
+
+        `facts` is what the naive rules read of the same windows; without it nothing leans on a rule.
+        """
+        past = self._past(X, y, deviation, as_of, matured_on, facts)
+        self.usual_ = pd.Series(medians(past.block), self.encoder_.columns_, dtype=float)
+        self.base_rates_ = _rates(past.y)
+        seen = self._hindsight(past, cut)
+        known = [part.known() for part in seen]
+        self.class_map_: Any = _class_map(known)
+        shares = _shares(known, self.class_map_)
+        self.bands_ = Bands(LEVELS).fit(*_of(seen, "quantiles", "z", "kind"))
+        self.lean_ = None if facts is None else Lean(shares, _fit_known(past))
+        self.booster_ = self._train_classes(past)
+        self.quantile_boosters_ = self._train_quantiles(past)
         return self
 
-    def _calibrate(
-        self, block: np.ndarray, y: np.ndarray, z: np.ndarray, as_of: np.ndarray, early: np.ndarray, late: np.ndarray
-    ) -> None:
-        known = late[~np.isnan(y[late])]
-        first = self._train_classes(block[early], y[early])
-        if len(known) >= 100:
-            raw = _predict_classes(first, block[known], self.threads)
-            weeks = as_of[known].astype("datetime64[W]")
-            self.class_map_ = calibration.choose(raw, y[known].astype(int), weeks, SHAPE_MAPS)
-        some = late[: self.max_rows]
-        quantiles = self._raw_quantiles(self._train_quantiles(block[early], z[early]), block[some])
-        self.quantile_map_.fit(quantiles, z[some], np.ones(len(some)))
+    def _past(
+        self, X: pd.DataFrame, y: ArrayLike, deviation: ArrayLike, as_of: ArrayLike, matured_on: ArrayLike,
+        facts: pd.DataFrame | None,
+    ) -> "Past":  # fmt: skip
+        label, z = np.asarray(y, float), np.clip(np.asarray(deviation, float), -MAX_Z, MAX_Z)
+        self.encoder_ = Encoder().fit(X)
+        block, asked, matured = self.encoder_.transform(X), np.asarray(as_of), np.asarray(matured_on)
+        order = canonical_order(block, label, z, day_numbers(asked), day_numbers(matured))
+        return Past(block, label, z, asked, matured, kinds(X), facts).at(order)
 
-    def _train_classes(self, block: np.ndarray, y: np.ndarray) -> lgb.Booster:
-        known = np.flatnonzero(~np.isnan(y))
-        keep = known[: self.max_rows]
-        return self._train(block[keep], y[keep], {**PARAMS, **(self.params or {})}, self.rounds)
+    def _hindsight(self, past: "Past", cut: Any) -> list["Hindsight"]:
+        """Return what models fitted only on what had matured before would have said of the TERMS last terms."""
+        weeks = self._weeks_to_calibrate(past, cut)
+        out = []
+        for term in range(TERMS):
+            end = np.datetime64(str(np.asarray(cut).astype("datetime64[D]"))) - np.timedelta64(7 * weeks * term, "D")
+            early, late = calibration_split(past.as_of, past.matured, cut=end, weeks=weeks)
+            if len(early) >= 200 and len(late) >= 100:
+                out.append(self._said(past.at(early), past.at(late[: self.max_rows])))
+        return out
 
-    def _train_quantiles(self, block: np.ndarray, z: np.ndarray) -> list[lgb.Booster]:
-        keep = np.flatnonzero(~np.isnan(z))[: self.max_rows // 2]
+    def _weeks_to_calibrate(self, past: "Past", cut: Any) -> int:
+        """A third of a short history, but longer than the longest wait for a label."""
+        if not len(past.y):
+            return self.calibration_weeks
+        asked, matured = day_numbers(past.as_of), day_numbers(past.matured)
+        history, wait = (int(day_numbers(cut)) - asked.min()) // 7, (matured - asked).max() // 7
+        return int(min(self.calibration_weeks, max(history // 3, wait + 4)))
+
+    def _said(self, early: "Past", late: "Past") -> "Hindsight":
+        P = _predict_classes(self._train_classes(early), late.block, self.threads)
+        quantiles = self._raw_quantiles(self._train_quantiles(early), late.block)
+        told = {} if late.facts is None else predict_rules(_fit_known(early), late.facts)
+        window = late.kind if late.facts is None else late.facts["window"].to_numpy(int)
+        return Hindsight(P, quantiles, told, late.y, late.z, late.as_of.astype("datetime64[W]"), late.kind, window)
+
+    @property
+    def published_by_(self) -> dict[str, str]:
+        """What publishes each direction: "model", a naive rule's name, or "blend" of both."""
+        return dict.fromkeys(DIRECTIONS, "model") if self.lean_ is None else self.lean_.published_by()
+
+    def _train_classes(self, past: "Past") -> lgb.Booster:
+        keep = np.flatnonzero(~np.isnan(past.y))[: self.max_rows]
+        return self._train(past.block[keep], past.y[keep], {**PARAMS, **(self.params or {})}, self.rounds)
+
+    def _train_quantiles(self, past: "Past") -> list[lgb.Booster]:
+        keep = np.flatnonzero(~np.isnan(past.z))[: self.max_rows // 2]
         return [
-            self._train(block[keep], z[keep], {**QUANTILE_PARAMS, "alpha": level}, self.quantile_rounds)
+            self._train(past.block[keep], past.z[keep], {**QUANTILE_PARAMS, "alpha": level}, self.quantile_rounds)
             for level in LEVELS
         ]
 
@@ -116,15 +148,16 @@ class ShiftModel(BaseEstimator):
         columns = [np.asarray(b.predict(block, num_threads=self.threads)) for b in boosters]
         return np.sort(np.column_stack(columns), axis=1)
 
-    def predict_proba(self, X: pd.DataFrame) -> np.ndarray:
-        """Return P(down), P(steady), P(up) [row, 3]; rows sum to 1."""
+    def predict_proba(self, X: pd.DataFrame, facts: pd.DataFrame | None = None) -> np.ndarray:
+        """Return P(down), P(steady), P(up) [row, 3]; rows sum to 1. Without the windows' `facts` nothing leans."""
         raw = _predict_classes(self.booster_, self.encoder_.transform(X), self.threads)
-        return np.asarray(self.class_map_.transform(raw))
+        P = np.asarray(self.class_map_.transform(raw))
+        return P if facts is None or self.lean_ is None else self.lean_.apply(P, facts)
 
     def predict_units(self, X: pd.DataFrame, baseline: ArrayLike, noise: ArrayLike) -> np.ndarray:
         """Return P10, P50, P90 of the window's units [row, 3], never negative, never crossing."""
         block = self.encoder_.transform(X)
-        z = self.quantile_map_.transform(self._raw_quantiles(self.quantile_boosters_, block), np.ones(len(block)))
+        z = self.bands_.transform(self._raw_quantiles(self.quantile_boosters_, block), kinds(X))
         units = np.asarray(baseline, float)[:, None] + np.asarray(noise, float)[:, None] * z
         return np.maximum.accumulate(np.maximum(units, 0), axis=1)
 
@@ -136,7 +169,7 @@ class ShiftModel(BaseEstimator):
             booster.save_model(folder / f"quantile_{round(level * 100)}.lgb")
         state = {
             "params": self.get_params(), "encoder": self.encoder_.to_dict(), "class_map": self.class_map_.to_dict(),
-            "quantile_map": self.quantile_map_.to_dict(),
+            "bands": self.bands_.to_dict(), "lean": self.lean_.to_dict() if self.lean_ else None,
             "usual": [None if np.isnan(v) else v for v in self.usual_], "base_rates": self.base_rates_,
         }  # fmt: skip
         (folder / "model.json").write_text(json.dumps(state))
@@ -150,7 +183,8 @@ class ShiftModel(BaseEstimator):
         new.quantile_boosters_ = [lgb.Booster(model_file=folder / f"quantile_{round(q * 100)}.lgb") for q in LEVELS]
         new.encoder_ = Encoder.from_dict(state["encoder"])
         new.class_map_ = calibration.from_dict(state["class_map"])
-        new.quantile_map_ = calibration.from_dict(state["quantile_map"])
+        new.bands_ = Bands.from_dict(state["bands"])
+        new.lean_ = Lean.from_dict(state["lean"]) if state["lean"] else None
         new.usual_ = pd.Series(state["usual"], new.encoder_.columns_, dtype=float)
         new.base_rates_ = state["base_rates"]
         return new
@@ -160,6 +194,72 @@ def _predict_classes(booster: lgb.Booster, block: np.ndarray, threads: int) -> n
     return np.asarray(booster.predict(block, num_threads=threads)).reshape(len(block), 3)
 
 
+def _fit_known(past: "Past") -> dict[str, Rule]:
+    known = ~np.isnan(past.y)
+    assert past.facts is not None
+    return fit_shift_rules(past.facts[known], past.y[known], without=JUDGED_ONLY)
+
+
 def _rates(y: np.ndarray) -> list[float]:
     counts = np.bincount(y[~np.isnan(y)].astype(int), minlength=3) + 1 / 3
     return list(map(float, counts / counts.sum()))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Past:
+    """Matured windows to learn from, all arrays by row."""
+
+    block: np.ndarray
+    y: np.ndarray
+    z: np.ndarray
+    as_of: np.ndarray
+    matured: np.ndarray
+    kind: np.ndarray
+    facts: pd.DataFrame | None
+
+    def at(self, index: np.ndarray) -> "Past":
+        facts = None if self.facts is None else self.facts.iloc[index].reset_index(drop=True)
+        return Past(
+            self.block[index], self.y[index], self.z[index], self.as_of[index], self.matured[index], self.kind[index],
+            facts,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Hindsight:
+    """What was said of windows before anything of them was known, and what became of them, all by row."""
+
+    P: np.ndarray
+    quantiles: np.ndarray
+    told: Mapping[str, np.ndarray]
+    y: np.ndarray
+    z: np.ndarray
+    weeks: np.ndarray
+    kind: np.ndarray
+    window: np.ndarray
+
+    def known(self) -> "Hindsight":
+        """Return the windows whose class is known."""
+        at = ~np.isnan(self.y)
+        told = {name: p[at] for name, p in self.told.items()}
+        arrays = (self.y, self.z, self.weeks, self.kind, self.window)
+        return Hindsight(self.P[at], self.quantiles[at], told, *(x[at] for x in arrays))
+
+
+def _of(seen: list[Hindsight], *names: str) -> list[np.ndarray]:
+    empty = {"quantiles": np.zeros((0, len(LEVELS))), "P": np.zeros((0, 3))}
+    return [np.concatenate([empty.get(n, np.zeros(0)), *(getattr(part, n) for part in seen)]) for n in names]
+
+
+def _class_map(known: list[Hindsight]) -> Any:
+    """Choose the map of class probabilities; the latest term alone tells today's shape."""
+    if not known or len(known[0].y) < 100:
+        return calibration.MultiCalibrator("none").fit(np.full((3, 3), 1 / 3), [0, 1, 2])
+    return calibration.choose(known[0].P, known[0].y.astype(int), known[0].weeks, SHAPE_MAPS)
+
+
+def _shares(known: list[Hindsight], class_map: Any) -> dict[str, dict[int, tuple[float, str]]]:
+    """Choose how far each direction leans on a rule; in older terms the model had too little to learn from to tell."""
+    if not known or len(known[0].y) < 100 or not known[0].told:
+        return {direction: {-1: NO_EVIDENCE} for direction in DIRECTIONS}
+    return choose_shares(np.asarray(class_map.transform(known[0].P)), known[0].told, known[0].y, known[0].window)

@@ -10,10 +10,11 @@ import numpy as np
 import pandas as pd
 
 from features.demand import Demand
-from features.labels import ShiftTerms, delay_labels, entry_lag_days, least_value, shift_outcomes
+from features.labels import ShiftTerms, chosen, delay_labels, entry_lag_days, shift_outcomes, shift_thresholds
 from features.matrix import Matrix, Request
 from models import lessons
 from models.backtest import binary, replay, warm_ups
+from models.ets import with_ets
 from models.forecasters import Forecaster
 from models.gate import Decision, decide
 from models.lessons import Lesson, Training
@@ -77,12 +78,19 @@ def _together(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
 
 
 def prepare(
-    world: World, name: str, asked: Request, *, judged_from: np.datetime64, at: At = "snapshot", reach_weeks: int = 0
+    world: World,
+    name: str,
+    asked: Request,
+    *,
+    judged_from: np.datetime64,
+    at: At = "snapshot",
+    reach_weeks: int = 0,
+    ets: bool = False,
 ) -> Lesson:
     """Build a task's rows over the history, prove that none saw the future, and label them with what `world` knows.
 
     The question (what counts as a shift) is fixed by what had matured at `judged_from`: never chosen on judged weeks.
-    `reach_weeks` asks for rows further back than one history.
+    `reach_weeks` asks for rows further back than one history; `ets` adds what the AutoETS rule reads.
     """
     known_until = np.datetime64(world.as_of, "D")
     steps = steps_to_learn_from(asked, world.settings.history_weeks + reach_weeks)
@@ -91,14 +99,18 @@ def prepare(
         rows = matrix.rows.assign(**delay_labels(world.con, matrix.rows, asked.terms))
         return Lesson(name, replace(matrix, rows=rows), asked.terms, ShiftTerms(), known_until)
     matrix, data = shift_rows(world, asked, steps, proofs=2)
-    return _shift_lesson(world, matrix, data, asked, judged_from)
+    lesson = _shift_lesson(world, matrix, data, asked, judged_from)
+    return replace(lesson, matrix=replace(matrix, rows=with_ets(lesson.rows, data.panel.net.values))) if ets else lesson
 
 
 def _shift_lesson(world: World, matrix: Matrix, data: Demand, asked: Request, judged_from: np.datetime64) -> Lesson:
-    terms = ShiftTerms(entry_lag_days=entry_lag_days(world.con, judged_from.astype(object)))
+    lag = entry_lag_days(world.con, judged_from.astype(object))
+    terms = ShiftTerms(entry_lag_days=lag, windows=asked.windows)
     rows = matrix.rows.assign(**shift_outcomes(world.con, data, matrix.rows, terms))
     known_until = np.datetime64(world.as_of, "D")
     seen = rows[rows["matured_on"] <= pd.Timestamp(known_until)]
     untouched = seen[seen["matured_on"] <= pd.Timestamp(judged_from)]
-    terms = replace(terms, v_min=least_value(untouched if len(untouched) else seen))
+    terms = chosen(untouched if len(untouched) else seen, terms)
+    down_at, up_at = shift_thresholds(rows, terms)
+    rows = rows.assign(down_at_units=down_at, up_at_units=up_at)
     return Lesson("shift", replace(matrix, rows=rows), asked.terms, terms, known_until)

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -133,9 +133,10 @@ def score_shifts(world: World, champion: Champion) -> dict[str, pd.DataFrame]:
     """
     forecaster = champion.forecaster
     assert isinstance(forecaster, ShiftForecaster)
-    asked = request(world, "shift", forecaster.facts.terms)
+    known = forecaster.facts.shift_terms
+    asked = replace(request(world, "shift", forecaster.facts.terms), windows=known.windows)
     alive, _ = shift_rows(world, asked, np.array([asked.grid.size - 1]), proofs=1)
-    down_at, up_at = shift_thresholds(alive.rows, forecaster.facts.shift_terms)
+    down_at, up_at = shift_thresholds(alive.rows, known)
     alive = alive.take(np.flatnonzero(~np.isnan(up_at)))
     rows = alive.rows.assign(down_at_units=down_at[~np.isnan(up_at)], up_at_units=up_at[~np.isnan(up_at)])
     p = forecaster.predict(alive.X, rows)
@@ -146,7 +147,7 @@ def score_shifts(world: World, champion: Champion) -> dict[str, pd.DataFrame]:
         forecaster,
         (p[["p_up", "p_down"]].max(axis=1) * rows["baseline_units"] * rows["unit_price"]).to_numpy(),
         up,
-    ).where(pd.Series(np.where(up, p["published_by_up"], p["published_by_down"]) == MODEL, index=p.index), "")
+    ).where(p["published_by_up"].where(up, p["published_by_down"]).str.startswith(MODEL), "")
     by = np.where(
         p["published_by_up"] == p["published_by_down"], p["published_by_up"],
         "surges: " + p["published_by_up"] + ", drops: " + p["published_by_down"],

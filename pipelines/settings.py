@@ -1,6 +1,7 @@
 """Read one frozen settings object from bullwhip.toml, the environment and flags."""
 
 import difflib
+import json
 import os
 import re
 import textwrap
@@ -102,6 +103,13 @@ class Settings(BaseModel):
     seed: int = key(7, "Start of every random choice.", "a whole number from 0", ge=0)
     threads: int = key(0, "Processor threads for training; 0 for all.", "a whole number from 0", ge=0)
     history_weeks: int = key(156, "Weeks of history to learn from.", "a whole number from 1", ge=1)
+    windows: tuple[tuple[int, int], ...] = key(
+        ((0, 4), (4, 4), (8, 5)),
+        "The windows in which demand is judged: [weeks from the day to the window, weeks in it].",
+        "one to eight different [lead, length] in weeks, together at most 26, such as [[0, 4], [4, 4], [8, 5]]",
+        min_length=1,
+        max_length=8,
+    )
     tasks: tuple[Literal["delay", "shift"], ...] = key(
         ("delay", "shift"), "What to predict.", 'a list of "delay" and "shift"', min_length=1
     )
@@ -123,6 +131,18 @@ class Settings(BaseModel):
         if isinstance(value, str):
             value = [word.strip() for word in value.split(",") if word.strip()]
         return tuple(dict.fromkeys(value)) if isinstance(value, list | tuple) else value
+
+    @field_validator("windows", mode="before")
+    @classmethod
+    def _from_words(cls, value: Any) -> Any:
+        return json.loads(value) if isinstance(value, str) else value
+
+    @field_validator("windows")
+    @classmethod
+    def _ahead(cls, value: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:
+        if len(set(value)) < len(value) or any(lead < 0 or length < 1 or lead + length > 26 for lead, length in value):
+            raise ValueError("a window before the day, empty, too far ahead or given twice")
+        return value
 
     @field_validator("capacity", mode="before")
     @classmethod

@@ -40,7 +40,9 @@ class Spy:
 
 
 class ShiftSpy(Spy):
-    def predict_proba(self, X):
+    lean_ = None
+
+    def predict_proba(self, X, facts=None):  # noqa: ARG002
         return np.tile([0.1, 0.9 - self.p, self.p], (len(X), 1))
 
     def predict_units(self, X, baseline, noise):  # noqa: ARG002

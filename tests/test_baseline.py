@@ -7,10 +7,18 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from features import baseline
-from features.baseline import WINDOWS, demand_interval, level, moving_mad, outlook, over_dispersion, season_index
+from features.baseline import WINDOWS, Groups, demand_interval, level, outlook, seasonal_naive, seasons
+from features.noise import over_dispersion
 
 nan = np.nan
-ONE = np.zeros(1, int)
+
+
+def groups(n=1, category=None):
+    category = np.zeros(n, int) if category is None else np.array(category)
+    return Groups(category, np.arange(n))
+
+
+ONE = groups()
 
 
 def series(*values):
@@ -65,7 +73,7 @@ def seasonal(weeks, swing=0.5):
 
 def test_season_is_believed_only_with_two_years_behind_it():
     units = np.column_stack([seasonal(160), seasonal(160)])
-    index = season_index(units, np.array([0, 0]))[0][:, 0]
+    index = np.sum(list(seasons(units, np.array([0, 0]), 4)), axis=0)[:, 0]
     np.testing.assert_array_equal(index[:103], 4)  # a window of four weeks at factor one
     assert np.abs(index[110:] - 4).max() > 0.5
 
@@ -111,7 +119,7 @@ def test_sigma_is_the_larger_of_mad_and_count_noise():
     t = 140
     own = out.error[0][t - 51 : t + 1, 0]
     mad = 1.4826 * np.median(np.abs(own - np.median(own)))
-    phi = over_dispersion(out.error[0], np.roll(out.units[0], 4, axis=0), ONE)[t, 0]
+    phi = over_dispersion(out.error[0], np.roll(out.units[0], 4, axis=0), ONE.category)[t, 0]
     floor = np.sqrt(max(phi, 1) * out.units[0][t, 0])
     assert out.noise[0][t, 0] == pytest.approx(max(mad, floor), rel=0.05)
     constant = outlook(series(*[100] * 80), ONE)
@@ -125,15 +133,9 @@ def test_new_series_borrow_their_noise_from_the_category():
     old = np.maximum(rng.normal(sizes, 0.3 * sizes, (120, 10)), 0)
     new = np.zeros((120, 1))
     new[116:] = 500
-    out = outlook(np.hstack([old, new]), np.zeros(11, int))
+    out = outlook(np.hstack([old, new]), groups(11))
     smaller, larger, borrowed = out.noise[0][-1, [5, 9, 10]]  # of series that sell 400, 1000 and 500 a week
     assert smaller < borrowed < larger
-
-
-def test_moving_mad_by_hand():
-    x = series(1, 2, 3, 4, 100, nan, 5, 6)
-    np.testing.assert_allclose(moving_mad(x, 4, 3)[:, 0], [nan, nan, 1, 1, 1, 1, 1, 1])
-    np.testing.assert_allclose(moving_mad(x, 4, 3, oldest=6)[:, 0], [nan] * 6 + [1, 1])
 
 
 @pytest.mark.parametrize("phi", [1.0, 3.0])
@@ -148,6 +150,22 @@ def test_over_dispersion_is_variance_over_mean(phi):
     assert over_dispersion(shifted - mean, made, np.zeros(300, int))[-1, 0] < 1.6 * phi
 
 
+def test_the_seasonal_naive_forecast_is_last_years_window_or_the_last_weeks():
+    units = series(*range(1, 81))
+    made, spread = seasonal_naive(units, 0, 4)
+    assert made[40, 0] == sum(range(38, 42))  # less than a year: the last four weeks
+    assert made[60, 0] == sum(units[9 + 0 : 13, 0])  # weeks 61 … 64, a year earlier
+    assert np.isnan(spread[5, 0])
+    assert spread[-1, 0] > 0
+    assert seasonal_naive(units[:3], 0, 4)[1].shape == (3, 1)
+
+
+def test_windows_can_be_others():
+    out = outlook(series(*[10] * 60), ONE, windows=((0, 2), (3, 1)))
+    assert [u[-1, 0] for u in out.units] == [20, 10]
+    assert len(out.noise) == len(out.z) == 2
+
+
 @pytest.mark.parametrize("weeks", [1, 2, 5, 30, 130])
 @pytest.mark.parametrize("shape", ["zero", "once", "constant", "none"])
 def test_no_series_crashes(weeks, shape):
@@ -156,7 +174,7 @@ def test_no_series_crashes(weeks, shape):
         units[0] = 5
     if shape == "constant":
         units[:] = 7
-    out = outlook(units, np.zeros(units.shape[1], int))
+    out = outlook(units, groups(units.shape[1]))
     for k in range(len(WINDOWS)):
         assert out.units[k].shape == out.noise[k].shape == out.z[k].shape == units.shape
         assert (out.noise[k] >= 1).all()
@@ -169,8 +187,8 @@ def test_no_series_crashes(weeks, shape):
 )
 def test_nothing_of_the_outlook_depends_on_later_weeks(units, cut):
     category = np.arange(units.shape[1]) % 2
-    category = np.unique(category, return_inverse=True)[1]
-    whole, part = outlook(units, category), outlook(units[: cut + 1], category)
+    mine = groups(units.shape[1], np.unique(category, return_inverse=True)[1])
+    whole, part = outlook(units, mine), outlook(units[: cut + 1], mine)
     for name in ("level", "interval", "dispersion", "units", "noise", "error", "z"):
         a, b = getattr(whole, name), getattr(part, name)
         for x, y in zip(a, b, strict=True) if isinstance(a, tuple) else [(a, b)]:
@@ -180,8 +198,8 @@ def test_nothing_of_the_outlook_depends_on_later_weeks(units, cut):
 def test_asking_for_late_rows_only_changes_nothing_in_them():
     rng = np.random.default_rng(1)
     units = rng.poisson(3, (150, 5)).astype(float)
-    category = np.array([0, 0, 1, 1, 1])
-    whole, late = outlook(units, category), outlook(units, category, oldest=149)
+    mine = groups(5, [0, 0, 1, 1, 1])
+    whole, late = outlook(units, mine), outlook(units, mine, oldest=149)
     for k in range(len(WINDOWS)):
         np.testing.assert_array_equal(whole.noise[k][-1], late.noise[k][-1])
         np.testing.assert_array_equal(whole.z[k][-52:], late.z[k][-52:])

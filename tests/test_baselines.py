@@ -48,7 +48,9 @@ def shift_rows(n, *, seed=0):
     return pd.DataFrame({
         "window": rng.integers(0, 3, n), "last_z": np.where(rng.random(n) < 0.1, np.nan, z),
         "tracking_signal": z + rng.normal(0, 2, n), "past_n": past, "past_up": up,
-        "past_down": rng.binomial(past - up, 0.1),
+        "past_down": rng.binomial(past - up, 0.1), "down_at_units": np.where(rng.random(n) < 0.1, -1.0, 80.0),
+        "up_at_units": 120.0, "naive_units": 100 + 15 * z, "naive_spread": np.where(rng.random(n) < 0.1, np.nan, 20.0),
+        "ets_units": 100 + 10 * z, "ets_spread": 15.0,
         "y": np.array(b.SHIFT)[1 + (z + rng.normal(0, 1, n) > 1.5) - (z + rng.normal(0, 1, n) < -1.5)],
     })  # fmt: skip
 

@@ -132,6 +132,8 @@ TABLES = {
                             [1, 1, 1, 1, 3 / 2.8, 4 / (20 / 6), 5 / (26 / 7), 6 / 4]),
     "lines_momentum_4w_26w": ({"lines": [1, 1, 1, 1, 3]}, [1, 1, 1, 1, 1.5 / 1.4]),
     "category_units_momentum_4w_13w": ({"category_units": [1, 1, 1, 1, 3]}, [1, 1, 1, 1, 1.5 / 1.4]),
+    "product_units_momentum_4w_13w": ({"product_units": [1, 1, 1, 1, 3]}, [1, 1, 1, 1, 1.5 / 1.4]),
+    "product_units_momentum_1w_13w": ({"product_units": [1, 3]}, [1, 1.5]),
     "site_units_momentum_4w_13w": ({"site_units": [1, 1, 1, 1, 3]}, [1, 1, 1, 1, 1.5 / 1.4]),
     "slope_4w": ({"net": [2, 2, 2, 2, 6, 6, 6, 6], "level": [4] * 8}, [nan] * 4 + [0.25, 0.5, 0.75, 1]),
     "volatility_13w": ({"net": [2, 4, 2, 4]}, [nan] * 3 + [1 / 3]),
@@ -164,7 +166,7 @@ SAME_FORMULA = {
 def test_series_feature(name):
     measures, expected = TABLES[name]
     (feature,) = (f for f in SERIES_FEATURES if f.name == name)
-    extra = {k: [0] * len(expected) for k in ("category_units", "site_units") if k not in measures}
+    extra = {k: [0] * len(expected) for k in ("category_units", "site_units", "product_units") if k not in measures}
     np.testing.assert_allclose(feature.formula(panel(**measures, **extra)).values[:, 0], expected, rtol=1e-12)
 
 

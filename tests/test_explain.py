@@ -7,14 +7,16 @@ import pytest
 from features.core import Feature
 from features.orders import LINE_FEATURES
 from features.series import SERIES_FEATURES, WINDOW_FEATURES
-from features.signals import AHEAD, SIGNAL_FEATURES
+from features.signals import AHEAD, AHEAD_CHANGE, RECENT_FEATURES, SIGNAL_FEATURES
 from features.suppliers import LEVELS
 from models.boosting import contributions
 from models.delay import DelayModel
 from models.explain import drivers, tell
 
 nan = np.nan
-SIGNALS = [f.at("signal_{odd name}", "signal {odd name}") for f in (*SIGNAL_FEATURES, AHEAD)]
+SIGNALS = [
+    f.at("signal_{odd name}", "signal {odd name}") for f in (*SIGNAL_FEATURES, AHEAD, *RECENT_FEATURES, AHEAD_CHANGE)
+]
 EVERY = {
     f.name: f
     for f in (

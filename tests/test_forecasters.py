@@ -23,6 +23,7 @@ from models.forecasters import (
     shift_rule_rows,
     usual_deviations,
 )
+from models.leaning import with_class
 from models.shift import ShiftModel
 
 nan = np.nan
@@ -53,7 +54,8 @@ def shift_windows(n, seed=0):
         "product_id": "p", "site_id": "s", "window": rng.integers(0, 3, n),
         "interval": rng.choice([1.0, 3.0], n), "past_n": past * 1.0,
         "past_up": rng.binomial(past, 0.2) * 1.0, "past_down": rng.binomial(past, 0.1) * 0.5 // 1, "extra": 1,
-        "last_z": rng.normal(size=n), "tracking_signal": rng.normal(size=n),
+        "last_z": rng.normal(size=n), "tracking_signal": rng.normal(size=n), "naive_units": rng.normal(100, 20, n),
+        "naive_spread": 20.0, "down_at_units": 75.0, "up_at_units": 125.0,
     })  # fmt: skip
 
 
@@ -86,8 +88,8 @@ def shift():
     as_of = pd.Series(CUT - rng.integers(6, 60, 700) * np.timedelta64(7, "D")).astype("datetime64[s]")
     model = ShiftModel(rounds=5, quantile_rounds=5, threads=1)
     z = pd.Series(rng.normal(size=700))
-    model.fit(X, y, deviation=z, as_of=as_of, matured_on=as_of, cut=CUT)
-    facts = Facts("2025-06-02", shift_terms=ShiftTerms(v_min=120.0, entry_lag_days=2))
+    model.fit(X, y, deviation=z, as_of=as_of, matured_on=as_of, cut=CUT, facts=shift_rule_rows(rows))
+    facts = Facts("2025-06-02", shift_terms=ShiftTerms(v_min=120.0, entry_lag_days=2, windows=((0, 2),)))
     return ShiftForecaster(model, fit_shift_rules(rows, y, as_of, CUT), facts, usual_deviations(rows["window"], z))
 
 
@@ -119,6 +121,7 @@ def test_a_shift_forecaster_is_text_and_comes_back_the_same(shift, tmp_path):
     assert isinstance(again, ShiftForecaster)
     assert again.facts == shift.facts
     pd.testing.assert_frame_equal(again.predict(X), shift.predict(X))
+    pd.testing.assert_frame_equal(again.predict(X, rows), shift.predict(X, rows))
     np.testing.assert_array_equal(again.naive_units(windows(rows)), shift.naive_units(windows(rows)))
     for name in shift.rules:
         pd.testing.assert_frame_equal(
@@ -201,7 +204,9 @@ def test_a_supplier_without_a_record_has_counts_of_nothing():
     assert (rows[["supplier_matured_52w", "supplier_late_52w"]] == 0).all().all()
 
 
-def test_shift_labels_are_words_for_the_rules():
-    rows = shift_rule_rows(shift_windows(3), np.array([0.0, 1.0, 2.0]))
-    assert rows["y"].tolist() == ["down", "steady", "up"]
+def test_rules_read_the_facts_that_are_there_and_classes_in_words():
+    rows = shift_rule_rows(shift_windows(3))
     assert "extra" not in rows
+    as_of = pd.Series([pd.Timestamp(CUT)] * 3)
+    assert "auto_ets" not in fit_shift_rules(shift_windows(3), np.array([0.0, 1.0, 2.0]), as_of, CUT)
+    assert with_class(rows, np.array([0.0, 1.0, 2.0]))["y"].tolist() == ["down", "steady", "up"]

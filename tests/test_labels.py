@@ -5,12 +5,13 @@ from datetime import date
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from features.demand import demand, series_windows, write_demand_events
 from features.labels import (
     ShiftTerms,
+    chosen,
     delay_labels,
     entry_lag_days,
     least_value,
@@ -263,11 +264,20 @@ def test_shift_label(baseline, actual, terms, more, label):
     np.testing.assert_array_equal(shift_labels(rows, ShiftTerms(**terms)), [label])
 
 
-@given(st.floats(0, 200), st.floats(0.5, 30), st.floats(1, 3), st.floats(1, 2.5), st.floats(0, 50), st.floats(0, 300))
-def test_thresholds_and_labels_say_the_same(baseline, noise, phi, interval, v_min, actual):
+@settings(deadline=None)
+@given(
+    st.floats(0, 200),
+    st.floats(0.5, 30),
+    st.floats(1, 3),
+    st.floats(1, 2.5),
+    st.floats(0, 50),
+    st.floats(0, 300),
+    st.tuples(st.floats(0.8, 4), st.floats(0.8, 4)),
+)
+def test_thresholds_and_labels_say_the_same(baseline, noise, phi, interval, v_min, actual, z):
     rows = pd.DataFrame([REGULAR | {"baseline_units": baseline, "noise_units": noise, "dispersion": phi}])
     rows = rows.assign(interval=interval, actual_units=round(actual))
-    terms = ShiftTerms(v_min=v_min)
+    terms = ShiftTerms(v_min=v_min, z_down=z[0], z_up=z[1])
     down, up = (float(x[0]) for x in shift_thresholds(rows, terms))
     label = shift_labels(rows, terms)[0]
     if np.isnan(label):
@@ -292,6 +302,42 @@ def test_the_least_value_covers_its_share_and_no_smaller_set_does(gaps, cover):
     assert money[money >= least].sum() >= cover * money.sum() * (1 - 1e-9)
     if money.sum() > 0:
         assert money[money > least].sum() < cover * money.sum() * (1 + 1e-9)
+
+
+def history(z, n=4000, weeks=60):
+    rng = np.random.default_rng(0)
+    rows = pd.DataFrame([REGULAR | {"baseline_units": 100.0}] * n).assign(noise_units=20.0)
+    as_of = pd.Timestamp("2025-06-02") - pd.to_timedelta(7 * rng.integers(0, weeks, n), unit="D")
+    return rows.assign(actual_units=100 + 20 * z(rng, n), as_of=as_of)
+
+
+@pytest.mark.parametrize(
+    ("z", "down", "up"),
+    [
+        (lambda rng, n: rng.normal(0, 1, n), 1.64, 1.64),  # five in a hundred on either side
+        (lambda rng, n: rng.normal(0, 2, n), 2.56, 2.56),
+        (lambda rng, n: np.abs(rng.normal(0, 2, n)), 0.8, 3.29),
+        (lambda _, n: np.zeros(n), 0.8, 0.8),
+    ],
+)
+def test_z_star_is_chosen_so_that_events_are_neither_rare_nor_all_over(z, down, up):
+    rows = history(z)
+    terms = chosen(rows, ShiftTerms(share=0.0))
+    assert (terms.z_down, terms.z_up) == (pytest.approx(down, abs=0.15), pytest.approx(up, abs=0.15))
+    y = shift_labels(rows, terms)
+    for k, z_star in ((0, terms.z_down), (2, terms.z_up)):
+        assert (y == k).mean() <= 0.105
+        assert z_star == 0.8 or (y == k).mean() >= 0.025
+
+
+def test_z_star_needs_windows_to_choose_from_and_looks_at_the_last_year_only():
+    few = history(lambda rng, n: rng.normal(0, 3, n), n=150)
+    assert chosen(few, ShiftTerms()).z_up == 1.64
+    rows = history(lambda rng, n: rng.normal(0, 1, n), weeks=104)
+    old = rows["as_of"] <= rows["as_of"].max() - pd.Timedelta(weeks=52)
+    wild = rows.assign(actual_units=np.where(old, 100 + 20 * 3 * (rows["actual_units"] - 100), rows["actual_units"]))
+    assert chosen(wild, ShiftTerms()) == chosen(rows[~old], ShiftTerms())
+    assert chosen(rows.iloc[:0], ShiftTerms()) == ShiftTerms()
 
 
 @pytest.mark.parametrize("rows", [[], [nan, nan], [0.0, 0.0]])

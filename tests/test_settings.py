@@ -52,6 +52,12 @@ def test_settings_are_frozen(tmp_path):
         ("tasks = []", "{file}: tasks is '[]', expected a list of"),
         ("[capacity]\nsales = -1", "{file}: capacity is"),
         ("[capacity]\nsale = 1", "expected a whole number from 0 for any of procurement"),
+        ("windows = [[0, 4], [0, 4]]", "{file}: windows is '[[0, 4], [0, 4]]', expected one to eight different"),
+        ("windows = [[-1, 4]]", "{file}: windows is '[[-1, 4]]', expected one to eight different [lead, length]"),
+        ("windows = [[20, 8]]", "{file}: windows is"),
+        ("windows = [4]", "{file}: windows is"),
+        ("windows = []", "{file}: windows is"),
+        ("windows = 'soon'", "{file}: windows is"),
         ("currency = 'euro'\nseed = 'x'", "(also wrong: seed)"),
         ("currency = ", "{file} cannot be read: Invalid value"),
     ],
@@ -75,6 +81,11 @@ def test_wrong_environment_and_flags_are_named(tmp_path):
 
 def test_variables_that_others_put_into_the_environment_pass(tmp_path):
     load(tmp_path, environ={"BULLWHIP_SERVICE_HOST": "10.0.0.1", "BULLWHIP_DEBUG": "1", "BULLWHIP_WORKSPACE": "x"})
+
+
+def test_windows_come_from_file_and_environment(tmp_path):
+    assert load(written(tmp_path, "windows = [[0, 2]]"), environ={}).windows == ((0, 2),)
+    assert load(tmp_path, environ={"BULLWHIP_WINDOWS": "[[0, 4], [4, 4]]"}).windows == ((0, 4), (4, 4))
 
 
 def test_lists_can_be_written_with_commas(tmp_path):

@@ -1,0 +1,112 @@
+"""Lean on a naive rule where later weeks do not show the model to be better: by direction and window."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from models.baselines import SHIFT, SHIFT_RULES, Rule, fit_rules, rule_from_dict
+
+WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0)  # shares of the model that are tried
+DIRECTIONS = {"down": 0, "up": 2}
+ENOUGH = 10  # events of a direction below which a window is judged together with all others
+JUDGED_ONLY = ("auto_ets",)  # rules whose facts a backtest has and a release has not
+NO_EVIDENCE = (0.5, "climatology")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Lean:
+    """p = w·model + (1 − w)·rule for each direction and window; `shares` holds (w, rule), window −1 all others."""
+
+    shares: Mapping[str, Mapping[int, tuple[float, str]]]
+    rules: Mapping[str, Rule]
+
+    def published_by(self) -> dict[str, str]:
+        """Say per direction what publishes: "model", the name of a rule, or "blend"."""
+        out = {}
+        for direction, shares in self.shares.items():
+            weights = {weight for weight, _ in shares.values()}
+            names = {rule for _, rule in shares.values()}
+            alone = "model" if weights == {1.0} else next(iter(names)) if weights == {0.0} and len(names) == 1 else ""
+            out[direction] = alone or "blend"
+        return out
+
+    def apply(self, P: np.ndarray, facts: pd.DataFrame) -> np.ndarray:
+        """Return probabilities [row, 3] after leaning; rows sum to 1."""
+        window = facts["window"].to_numpy(int)
+        told = {name: rule.predict(facts) for name, rule in self.rules.items() if self._reads(name)}
+        out = np.array(P, float)
+        for direction, k in DIRECTIONS.items():
+            shares = self.shares[direction]
+            for w in np.unique(window):
+                weight, name = shares.get(int(w), shares[-1])
+                if weight < 1:
+                    mine = window == w
+                    out[mine, k] = weight * P[mine, k] + (1 - weight) * told[name][mine, k]
+        both = np.maximum(out[:, 0] + out[:, 2], 1.0)
+        out[:, [0, 2]] /= both[:, None]
+        out[:, 1] = 1 - out[:, 0] - out[:, 2]
+        return out
+
+    def said_by(self, direction: str, window: pd.Series) -> np.ndarray:
+        """Return per row who says a direction of its window: "model", a rule, or "model and" the rule it leans on."""
+        shares = self.shares[direction]
+        words = {}
+        for w in window.unique():
+            weight, rule = shares.get(int(w), shares[-1])
+            words[w] = "model" if weight == 1 else rule if weight == 0 else f"model and {rule}"
+        return window.map(words).to_numpy(str)
+
+    def _reads(self, name: str) -> bool:
+        return any(name == rule and weight < 1 for of in self.shares.values() for weight, rule in of.values())
+
+    def to_dict(self) -> dict[str, Any]:
+        shares = {d: [[w, *share] for w, share in of.items()] for d, of in self.shares.items()}
+        return {"shares": shares, "rules": {n: rule.to_dict() for n, rule in self.rules.items() if self._reads(n)}}
+
+    @classmethod
+    def from_dict(cls, state: Mapping[str, Any]) -> "Lean":
+        shares = {d: {int(w): (weight, rule) for w, weight, rule in of} for d, of in state["shares"].items()}
+        return cls(shares, {name: rule_from_dict(rule) for name, rule in state["rules"].items()})
+
+
+def fit_shift_rules(facts: pd.DataFrame, y: np.ndarray, *, without: Sequence[str] = ()) -> dict[str, Rule]:
+    """Return every shift rule whose facts are there, fitted on windows of class `y` (0 down, 1 steady, 2 up)."""
+    there = {
+        name: make for name, make in SHIFT_RULES.items() if name not in without and set(make().needs) <= set(facts)
+    }
+    return fit_rules(there, with_class(facts, y))
+
+
+def with_class(facts: pd.DataFrame, y: np.ndarray) -> pd.DataFrame:
+    """Return the facts with `y` (0 down, 1 steady, 2 up) in words, as the rules learn it."""
+    return facts.assign(y=np.array(SHIFT)[y.astype(int)])
+
+
+def choose_shares(
+    P: np.ndarray, told: Mapping[str, np.ndarray], y: np.ndarray, window: np.ndarray
+) -> dict[str, dict[int, tuple[float, str]]]:
+    """Return, per direction and window, the share of the model and the rule with the lowest Brier score on later weeks.
+
+    `P` and `told` are what the model and the rules said of windows of class `y` that neither had seen. The rule is
+    the best one by itself; windows with few events take what is best for all together.
+    """
+    out = {}
+    for direction, k in DIRECTIONS.items():
+        hit = (y == k) * 1.0
+        columns = {name: p[:, k] for name, p in told.items()}
+        shares = {-1: _best(P[:, k], columns, hit)}
+        for w in np.unique(window):
+            mine = window == w
+            if hit[mine].sum() >= ENOUGH:
+                shares[int(w)] = _best(P[mine, k], {name: p[mine] for name, p in columns.items()}, hit[mine])
+        out[direction] = shares
+    return out
+
+
+def _best(p: np.ndarray, told: Mapping[str, np.ndarray], hit: np.ndarray) -> tuple[float, str]:
+    rule = min(told, key=lambda name: float(((told[name] - hit) ** 2).mean()))
+    losses = [float(((weight * p + (1 - weight) * told[rule] - hit) ** 2).mean()) for weight in WEIGHTS]
+    return WEIGHTS[int(np.argmin(losses))], rule
