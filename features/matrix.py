@@ -1,6 +1,6 @@
 """One code path from facts to model inputs, for training and scoring alike."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date
 
@@ -11,7 +11,7 @@ import pandas as pd
 from features.casting import quote
 from features.core import Feature
 from features.demand import Demand, demand, series_windows, write_demand_events
-from features.orders import LINE_FEATURES, line_features, open_lines
+from features.orders import LINE_FEATURES, line_features, new_lines, open_lines
 from features.panels import Terms, write_line_events, write_line_history
 from features.series import SERIES_FEATURES, WINDOW_FEATURES, demand_features
 from features.signals import signal_features
@@ -58,10 +58,24 @@ class Matrix:
 
 def delay_matrix(con: duckdb.DuckDBPyConnection, request: Request, steps: np.ndarray) -> Matrix:
     """Return open purchase lines at the as-of days numbered `steps`, one row per line and as-of."""
+    return _lines_matrix(con, request, steps, open_lines)
+
+
+def order_matrix(con: duckdb.DuckDBPyConnection, request: Request, steps: np.ndarray) -> Matrix:
+    """Return purchase lines as they were ordered on the days numbered `steps`, one row per line; the grid is daily.
+
+    Only the line's own first record is of its day: everything else was known before that day began.
+    """
+    return _lines_matrix(con, request, steps, new_lines)
+
+
+def _lines_matrix(
+    con: duckdb.DuckDBPyConnection, request: Request, steps: np.ndarray, rows_of: Callable[..., pd.DataFrame]
+) -> Matrix:
     grid, terms = request.grid, request.terms
     write_line_history(con, terms, request.attributes)
     write_line_events(con, grid, terms)
-    rows = open_lines(con, grid, terms, steps=steps, country=request.country)
+    rows = rows_of(con, grid, terms, steps=steps, country=request.country)
     block, columns = history(con, rows, grid)
     known = pd.DataFrame(block, columns=columns)
     own = line_features(pd.concat([rows, known], axis=1))

@@ -11,6 +11,9 @@ from features.panels import Terms
 from features.weeks import Grid, closed_days, holiday_dates, working_days
 
 
+ENDS = ["complete_on", "complete_known_at", "closed_at", "buyer_cancelled", "cancelled_at"]  # nobody knew them then
+
+
 def open_lines(
     con: duckdb.DuckDBPyConnection, grid: Grid, terms: Terms, *, steps: np.ndarray, country: str = ""
 ) -> pd.DataFrame:
@@ -21,11 +24,7 @@ def open_lines(
     already_late or no_promise.
     """
     steps = np.unique(steps)
-    opens, closes = grid.sql_index("known_at"), grid.sql_index("closed_at")
-    lines = con.execute(
-        f"SELECT *, {opens} AS opens, coalesce({closes}, {grid.size}) AS closes "
-        f"FROM line_history WHERE known_at < DATE '{grid.as_of}' ORDER BY line"
-    ).df()
+    lines = _lines(con, grid, "known_at < DATE '{}'")
     wanted = np.zeros(grid.size + 1, np.int64)  # how many of the steps come before each
     wanted[1:] = np.cumsum(np.isin(np.arange(grid.size), steps))
     begin, end = (wanted[lines[edge].to_numpy(np.int64).clip(0, grid.size)] for edge in ("opens", "closes"))
@@ -33,12 +32,42 @@ def open_lines(
     line = np.repeat(np.arange(len(lines)), stays)
     nth = np.arange(len(line)) - np.repeat(np.cumsum(stays) - stays, stays)
     step = steps[begin[line] + nth]
-    hidden = ["opens", "closes", "complete_on", "complete_known_at", "closed_at", "buyer_cancelled", "cancelled_at"]
-    rows = lines.drop(columns=[*hidden, "promised_on"]).take(line).reset_index(drop=True)
+    rows = lines.drop(columns=["opens", "closes", "promised_on", *ENDS]).take(line).reset_index(drop=True)
     rows["step"], rows["as_of"] = step, grid.days[step].astype("datetime64[s]")
     rows["ordered_step"] = np.minimum(lines["opens"].to_numpy(np.int64)[line], step)
     rows["first_promised_on"] = lines["promised_on"].to_numpy()[line]
     return _add_state(_add_receipts(con, _add_promises(con, rows, grid), grid), terms, country)
+
+
+def new_lines(
+    con: duckdb.DuckDBPyConnection, grid: Grid, terms: Terms, *, steps: np.ndarray, country: str = ""
+) -> pd.DataFrame:
+    """Return one row per line as it was ordered, with the columns of `open_lines`; the grid's steps are days.
+
+    The as-of is the day on which the line became known. The line's own facts are those of its first record; all else
+    was known before that day, and so were the receipts of lines that are left out because they had come by then.
+    """
+    if grid.step_days != 1:
+        raise ValueError(f"lines are seen at their order on a grid of days; this one has steps of {grid.step_days}")
+    lines = _lines(con, grid, "known_at < DATE '{}' + 1")
+    step = lines["opens"].to_numpy(np.int64) - 1
+    asked = np.isin(step, steps) & (lines["closes"].to_numpy() > step)
+    lines, step = lines[asked], step[asked]
+    rows = lines.drop(columns=["opens", "closes", *ENDS]).reset_index(drop=True)
+    rows["step"], rows["as_of"] = step, grid.days[step].astype("datetime64[s]")
+    rows["ordered_step"], rows["first_promised_on"] = step, rows["promised_on"]
+    told = rows["as_of"].where(rows["promised_on"].notna())
+    rows = rows.assign(pushes=0.0, promise_known_on=told, received_units=0.0)
+    return _add_state(rows, terms, country)
+
+
+def _lines(con: duckdb.DuckDBPyConnection, grid: Grid, known: str) -> pd.DataFrame:
+    """Return the lines that are known, with the steps at which they enter and leave the risk set."""
+    opens, closes = grid.sql_index("known_at"), grid.sql_index("closed_at")
+    return con.execute(
+        f"SELECT *, {opens} AS opens, coalesce({closes}, {grid.size}) AS closes "
+        f"FROM line_history WHERE {known.format(grid.as_of)} ORDER BY line"
+    ).df()
 
 
 def _as_of_rows(events: pd.DataFrame, rows: pd.DataFrame, grid: Grid) -> np.ndarray:
