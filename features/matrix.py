@@ -13,6 +13,7 @@ from features.core import Feature
 from features.demand import Demand, demand, series_windows, write_demand_events
 from features.orders import LINE_FEATURES, line_features, new_lines, open_lines
 from features.panels import Terms, write_line_events, write_line_history
+from features.recent import RECENT_FEATURES, recent_features
 from features.series import SERIES_FEATURES, WINDOW_FEATURES, demand_features
 from features.signals import signal_features
 from features.standing import history
@@ -21,7 +22,7 @@ from features.weeks import Grid
 
 DELAY_KEY = ("po_line_id", "as_of")
 SHIFT_KEY = ("product_id", "site_id", "window", "as_of")
-HISTORY_FEATURES = tuple(f for level in LEVELS for f in level.features)
+HISTORY_FEATURES = (*(f for level in LEVELS for f in level.features), *RECENT_FEATURES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +77,14 @@ def _lines_matrix(
     write_line_history(con, terms, request.attributes)
     write_line_events(con, grid, terms)
     rows = rows_of(con, grid, terms, steps=steps, country=request.country)
-    block, columns = history(con, rows, grid)
-    known = pd.DataFrame(block, columns=columns)
+    standing, columns = history(con, rows, grid)
+    known = pd.DataFrame(standing, columns=columns)
+    prior = known["chain_late_share_52w"].to_numpy(float)
+    recent = recent_features(con, rows, grid, country=request.country, prior=prior)
     own = line_features(pd.concat([rows, known], axis=1))
     outside, signals = signal_features(con, rows, grid, region=("site_region", "region"))
     features = (*LINE_FEATURES, *HISTORY_FEATURES, *signals)
-    X = _with_attributes(con, _frame((own, block, outside), features), rows, request)
+    X = _with_attributes(con, _frame((own, standing, recent, outside), features), rows, request)
     return Matrix(rows, X, (*features, *map(_attribute, request.attributes)))
 
 

@@ -113,7 +113,7 @@ def _add_state(rows: pd.DataFrame, terms: Terms, country: str) -> pd.DataFrame:
     due = rows["promised_on"] + pd.to_timedelta(terms.tolerance_days, unit="D")
     state = np.select([rows["promised_on"].isna(), due >= rows["as_of"]], ["no_promise", "due_future"], "already_late")
     closed = holiday_dates(country)
-    begin = rows["as_of"].to_numpy().astype("datetime64[D]")
+    begin, ordered = (rows[c].to_numpy().astype("datetime64[D]") for c in ("as_of", "ordered_on"))
     end = due.fillna(rows["as_of"]).to_numpy().astype("datetime64[D]")
     known = rows["promised_on"].notna().to_numpy()
     return rows.assign(
@@ -121,6 +121,8 @@ def _add_state(rows: pd.DataFrame, terms: Terms, country: str) -> pd.DataFrame:
         due_on=due,
         open_units=rows["quantity"] - rows["received_units"],
         working_days_left=np.where(known, working_days(begin, end, closed), np.nan),
+        promised_work=np.where(known, working_days(ordered, end, closed), np.nan),
+        age_work=working_days(ordered, begin, closed).astype(float),
         holidays_left=np.where(known, np.maximum(closed_days(begin, end, closed), 0), np.nan),
     )
 
@@ -152,6 +154,11 @@ LINE_FEATURES = (
     Feature(
         "holidays_left", lambda r: r["holidays_left"], "days", "Public holidays before the promise in force.",
         "{value:holidays} before the promise", "time left",
+    ),
+    Feature(
+        "promised_working_days", lambda r: r["promised_work"], "days",
+        "Working days from order to the promise in force, the calendar's holidays left out.",
+        "{value:working} from order to promise, usually {usual:working}", "promise",
     ),
     Feature(
         "age_share", lambda r: ratio(days(r, "as_of", "ordered_on"), days(r, "due_on", "ordered_on")), "share",
@@ -221,6 +228,14 @@ LINE_FEATURES = (
     Feature(
         "promised_vs_requested_days", lambda r: days(r, "first_promised_on", "requested_on"), "days",
         "First promise less the day the buyer asked for.", "promised {value:after} the day asked for", "need",
+    ),
+    Feature(
+        "as_of_day", lambda r: r["as_of"].to_numpy().astype("datetime64[D]").astype(float), "day number",
+        "The as-of itself, in days since 1970: it tells which weekdays and holidays lie ahead.", "", "calendar",
+    ),
+    Feature(
+        "order_hour", lambda r: np.floor(r["ordered_hour"].to_numpy(float)), "hour",
+        "Hour of the day at which the line was ordered, as its timestamp says.", "ordered at {value:hour}", "calendar",
     ),
     Feature(
         "order_weekday", lambda r: r["ordered_on"].dt.day_of_week, "weekday", "Weekday of the order, Monday is 0.",

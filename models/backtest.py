@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from features.labels import late_as_known
+from features.labels import delay_outcomes
+from features.panels import Terms
 from models import metrics
 from models.baselines import delay_rule_rows, predict_rules
 from models.delay import DelayModel
@@ -33,6 +34,7 @@ def delay_walk(
     *,
     end: Any,
     make: Callable[[], DelayModel],
+    terms: Terms,
     folds: int = 3,
     fold_weeks: int = 8,
 ) -> pd.DataFrame:
@@ -43,12 +45,12 @@ def delay_walk(
 
     def one(fold: Fold) -> pd.DataFrame:
         learn, test = fold.train_idx, fold.test_idx
-        y, known = rows["y_late"].to_numpy(), late_as_known(rows.iloc[learn], fold.cut)
-        model = make().fit(
-            X.iloc[learn], known, as_of=rows["as_of"].to_numpy()[learn],
-            matured_on=rows["matured_on"].to_numpy()[learn], cut=fold.cut,
-        )  # fmt: skip
-        rules = predict_rules(fit_delay_rules(X.iloc[learn], known), delay_rule_rows(X.iloc[test]))
+        y, known = rows["y_late"].to_numpy(), delay_outcomes(rows, fold.cut, terms)
+        asked = np.flatnonzero(rows["as_of"].to_numpy().astype("datetime64[D]") < fold.cut)
+        model = make().fit(X.iloc[asked], known.iloc[asked], cut=fold.cut)
+        rules = predict_rules(
+            fit_delay_rules(X.iloc[learn], known["y"].to_numpy()[learn]), delay_rule_rows(X.iloc[test])
+        )
         out = rows.iloc[test][["po_line_id", "as_of", "supplier_id", "matured_on"]].reset_index(drop=True)
         return out.assign(
             fold=str(fold.cut), y=y[test], p=model.predict_proba(X.iloc[test])[:, 1],

@@ -106,8 +106,11 @@ def day_numbers(days: ArrayLike) -> np.ndarray:
 
 
 def gain_shares(booster: lgb.Booster, columns: Sequence[str]) -> pd.Series:
-    """Return each column's share of the total gain, largest first."""
-    gain = pd.Series(booster.feature_importance("gain"), list(columns), dtype=float)
+    """Return each column's share of the total gain, largest first; inputs beyond the columns are one, "time"."""
+    found = np.asarray(booster.feature_importance("gain"), float)
+    gain = pd.Series(found[: len(columns)], list(columns), dtype=float)
+    if len(found) > len(columns):
+        gain["time"] = found[len(columns) :].sum()
     return (gain / max(gain.sum(), 1e-12)).sort_values(ascending=False)
 
 

@@ -13,11 +13,10 @@ from features.labels import ShiftTerms
 from features.panels import Terms
 from models.baselines import DELAY_RULES, SHIFT_RULES, Rule, delay_rule_rows, fit_rules, rule_from_dict
 from models.delay import DelayModel
-from models.hazard import ArrivalModel
 from models.shift import ShiftModel
 
 MODEL = "model"
-FORMAT = 1  # of a saved forecaster; goes up when a folder written before can no longer be read
+FORMAT = 2  # of a saved forecaster; goes up when a folder written before can no longer be read
 
 
 class OtherFormat(Exception):
@@ -37,11 +36,10 @@ class Facts:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DelayForecaster:
-    """P(late) from the model or the rule that publishes, and the arrival curve."""
+    """P(late) from the model or the rule that publishes, and the arrival curve that agrees with it."""
 
     task: ClassVar[str] = "delay"
     model: DelayModel
-    arrival: ArrivalModel
     rules: Mapping[str, Rule]
     facts: Facts
 
@@ -52,17 +50,20 @@ class DelayForecaster:
         p = self.rules[self.facts.publishes].predict(delay_rule_rows(X))
         return pd.DataFrame({"p_late": p}, index=X.index)
 
+    def survival(self, X: pd.DataFrame, p_late: np.ndarray) -> np.ndarray:
+        """Return P(C > s + d) [row, day], equal to `p_late` at the promise where that is known."""
+        return self.model.survival(X, p_late)
+
     def save(self, folder: Path) -> None:
         """Write text and JSON below `folder`."""
         self.model.save(folder / "model")
-        self.arrival.save(folder / "arrival")
         _save_facts(folder, self.task, self.facts, self.rules)
 
     @classmethod
     def load(cls, folder: Path) -> "DelayForecaster":
         """Read what `save` wrote."""
         facts, rules = _load_facts(folder)
-        return cls(DelayModel.load(folder / "model"), ArrivalModel.load(folder / "arrival"), rules, facts)
+        return cls(DelayModel.load(folder / "model"), rules, facts)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -12,6 +12,7 @@ from features.demand import Demand
 from features.labels import (
     ShiftTerms,
     delay_labels,
+    delay_outcomes,
     entry_lag_days,
     late_as_known,
     least_value,
@@ -22,7 +23,6 @@ from features.matrix import Matrix, Request
 from models.backtest import best_rule, delay_walk, judge, record, shift_walk, stacked
 from models.delay import DelayModel
 from models.forecasters import DelayForecaster, Facts, ShiftForecaster, fit_delay_rules, fit_shift_rules
-from models.hazard import ArrivalModel
 from models.shift import ShiftModel
 from pipelines.settings import Settings
 from pipelines.world import World, delay_rows, request, shift_rows, steps_to_learn_from
@@ -107,7 +107,7 @@ def _shift_lesson(world: World, matrix: Matrix, data: Demand, asked: Request) ->
 
 
 def make_delay(settings: Settings) -> DelayModel:
-    return DelayModel(seed=settings.seed, threads=settings.threads)
+    return DelayModel(country=settings.country, seed=settings.seed, threads=settings.threads)
 
 
 def make_shift(settings: Settings) -> ShiftModel:
@@ -119,8 +119,8 @@ def walk_forward(settings: Settings, lesson: Lesson) -> pd.DataFrame:
     end = np.datetime64(lesson.asked.grid.as_of)
     if lesson.task == "delay":
         return delay_walk(
-            lesson.rows, lesson.matrix.X, end=end, make=lambda: make_delay(settings), folds=DELAY_FOLDS,
-            fold_weeks=DELAY_FOLD_WEEKS,
+            lesson.rows, lesson.matrix.X, end=end, make=lambda: make_delay(settings),
+            terms=lesson.asked.terms, folds=DELAY_FOLDS, fold_weeks=DELAY_FOLD_WEEKS,
         )  # fmt: skip
     return shift_walk(
         lesson.rows, lesson.matrix.X, lesson.y, end=end, make=lambda: make_shift(settings), folds=SHIFT_FOLDS,
@@ -153,22 +153,9 @@ def fit(settings: Settings, lesson: Lesson, track: list[dict[str, Any]]) -> Dela
 def _fit_delay(
     settings: Settings, lesson: Lesson, facts: Facts, learn: np.ndarray, cut: np.datetime64
 ) -> DelayForecaster:
-    rows, X = lesson.rows, lesson.matrix.X
-    model = make_delay(settings).fit(
-        X.iloc[learn], lesson.y[learn], as_of=rows["as_of"].to_numpy()[learn],
-        matured_on=rows["matured_on"].to_numpy()[learn], cut=cut,
-    )  # fmt: skip
-    day = pd.Timedelta(days=1)
-    known = rows["completed_known_at"] < pd.Timestamp(cut)
-    arrival = ArrivalModel(seed=settings.seed, threads=settings.threads).fit(
-        X, due_in=(rows["due_on"] - rows["as_of"]) / day,
-        completed_in=((rows["completed_on"] - rows["as_of"]) / day).where(known),
-        watched=np.fmin(
-            (pd.Timestamp(cut) - rows["as_of"]) / day - lesson.asked.terms.posting_lag_days,
-            (rows["cancelled_on"] - rows["as_of"]) / day,
-        ),
-    )  # fmt: skip
-    return DelayForecaster(model, arrival, fit_delay_rules(X.iloc[learn], lesson.y[learn]), facts)
+    X = lesson.matrix.X
+    model = make_delay(settings).fit(X, delay_outcomes(lesson.rows, cut, lesson.asked.terms), cut=cut)
+    return DelayForecaster(model, fit_delay_rules(X.iloc[learn], lesson.y[learn]), facts)
 
 
 def _record(walk: pd.DataFrame, judged: pd.DataFrame | None, name: str) -> list[dict[str, Any]]:

@@ -16,9 +16,10 @@ from features.ladder import on_time_lines
 from features.matrix import Matrix
 from models import risk
 from models.boosting import contributions
+from models.delay import DelayModel
 from models.explain import DRIVERS, drivers
 from models.forecasters import MODEL, DelayForecaster, OtherFormat, ShiftForecaster, load, shift_rule_rows
-from models.hazard import arrival_days, tied_to
+from models.hazard import arrival_days
 from models.record import published_record
 from pipelines import publish, tracking
 from pipelines.settings import GateRefused, Settings
@@ -105,11 +106,8 @@ def score_delays(world: World, champion: Champion) -> dict[str, pd.DataFrame]:
     open_now = delay_rows(world, asked, np.array([asked.grid.size - 1]), proofs=1)
     rows, X = open_now.rows, open_now.X
     p = forecaster.predict(X)["p_late"]
-    due_in = ((rows["due_on"] - rows["as_of"]) / risk.DAY).to_numpy(float)
     known = np.where(rows["state"] == "due_future", p, np.nan)
-    days = (
-        arrival_days(tied_to(forecaster.arrival.survival(X, due_in), due_in, known)) if len(rows) else np.empty((0, 4))
-    )
+    days = arrival_days(forecaster.survival(X, known))
     told = _told(open_now, forecaster, (p * rows["open_units"] * rows["unit_cost"].fillna(0)).to_numpy(), None)
     table = risk.delay_risk(
         rows, p, days, told, X["supplier_matured_lines_52w"], base_rate=forecaster.model.base_rate_,
@@ -156,7 +154,10 @@ def _told(
         return told
     top = np.sort(np.argsort(-np.nan_to_num(stake), kind="stable")[:EXPLAINED])
     model = forecaster.model
-    shap = contributions(model.booster_, model.encoder_.transform(matrix.X.iloc[top]))
+    if isinstance(model, DelayModel):
+        shap = model.contributions(matrix.X.iloc[top])
+    else:
+        shap = contributions(model.booster_, model.encoder_.transform(matrix.X.iloc[top]))
     if up is not None:
         down_part, steady, up_part = np.split(shap, 3, axis=1)
         shap = np.where(up[top][:, None], up_part, down_part) - steady
