@@ -22,7 +22,7 @@ from features.weeks import Grid
 
 DELAY_KEY = ("po_line_id", "as_of")
 SHIFT_KEY = ("product_id", "site_id", "window", "as_of")
-HISTORY_FEATURES = (*(f for level in LEVELS for f in level.features), *RECENT_FEATURES)
+HISTORY_FEATURES = tuple(f for level in LEVELS for f in level.features)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ def _lines_matrix(
     recent = recent_features(con, rows, grid, country=request.country, prior=prior)
     own = line_features(pd.concat([rows, known], axis=1))
     outside, signals = signal_features(con, rows, grid, region=("site_region", "region"))
-    features = (*LINE_FEATURES, *HISTORY_FEATURES, *signals)
+    features = (*LINE_FEATURES, *HISTORY_FEATURES, *RECENT_FEATURES, *signals)
     X = _with_attributes(con, _frame((own, standing, recent, outside), features), rows, request)
     return Matrix(rows, X, (*features, *map(_attribute, request.attributes)))
 

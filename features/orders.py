@@ -39,6 +39,11 @@ def open_lines(
     return _add_state(_add_receipts(con, _add_promises(con, rows, grid), grid), terms, country)
 
 
+# Lines that were complete when they became known, by receipts known before that day.
+HAD_COME = """SELECT line FROM line_history h JOIN receipts r USING (po_line_id) WHERE complete_known_at <= h.known_at
+GROUP BY line, h.known_at HAVING max(r.known_at) < date_trunc('day', h.known_at)"""
+
+
 def new_lines(
     con: duckdb.DuckDBPyConnection, grid: Grid, terms: Terms, *, steps: np.ndarray, country: str = ""
 ) -> pd.DataFrame:
@@ -49,9 +54,9 @@ def new_lines(
     """
     if grid.step_days != 1:
         raise ValueError(f"lines are seen at their order on a grid of days; this one has steps of {grid.step_days}")
-    lines = _lines(con, grid, "known_at < DATE '{}' + 1")
+    lines = _lines(con, grid, f"known_at < DATE '{{}}' + 1 AND line NOT IN ({HAD_COME})")
     step = lines["opens"].to_numpy(np.int64) - 1
-    asked = np.isin(step, steps) & (lines["closes"].to_numpy() > step)
+    asked = np.isin(step, steps)
     lines, step = lines[asked], step[asked]
     rows = lines.drop(columns=["opens", "closes", *ENDS]).reset_index(drop=True)
     rows["step"], rows["as_of"] = step, grid.days[step].astype("datetime64[s]")

@@ -6,6 +6,7 @@ import pytest
 
 from features.labels import late_as_known
 from models import backtest
+from features.panels import Terms
 from models.backtest import best_rule, delay_walk, judge, quantile_scores, record, shift_walk, stacked
 from models.metrics import binary_report
 from models.shift import ShiftModel
@@ -20,9 +21,11 @@ class Spy:
 
     seen: list
 
-    def fit(self, X, y, *, as_of, matured_on, cut, deviation=None):
+    def fit(self, X, y, *, cut, as_of=None, matured_on=None, deviation=None):
+        outcomes, y = (None, y) if deviation is not None else (y, y["y"].to_numpy())
         type(self).seen.append({
-            "X": X, "y": y, "as_of": as_of, "matured_on": matured_on, "cut": cut, "deviation": deviation
+            "X": X, "y": y, "as_of": as_of, "matured_on": matured_on, "cut": cut, "deviation": deviation,
+            "outcomes": outcomes,
         })  # fmt: skip
         self.p = float(np.nanmean(y == (1 if deviation is None else 2)))
         self.shift = deviation is not None
@@ -50,7 +53,8 @@ def delay_facts(n=2500, seed=0):
     told = due + rng.integers(-5, 60, n) * np.timedelta64(1, "D")
     rows = pd.DataFrame({
         "po_line_id": [f"l{k}" for k in range(n)], "supplier_id": rng.choice(list("abc"), n),
-        "as_of": as_of.astype("datetime64[s]"), "y_late": np.where(rng.random(n) < 0.05, nan, y),
+        "as_of": as_of.astype("datetime64[s]"), "due_on": due.astype("datetime64[s]"), "left_on": np.datetime64("NaT", "s"),
+        "completed_on": np.where(y == 0, due, np.datetime64("NaT")).astype("datetime64[s]"), "y_late": np.where(rng.random(n) < 0.05, nan, y),
         "matured_on": (due + 2 * np.timedelta64(1, "D")).astype("datetime64[s]"),
         "completed_known_at": np.where(y == 0, told, np.datetime64("NaT")).astype("datetime64[us]"),
     })  # fmt: skip
@@ -81,12 +85,16 @@ def shift_facts(n=2500, seed=0):
 
 def test_no_line_is_learnt_from_before_its_label_has_matured(spy):
     rows, X = delay_facts()
-    walk = delay_walk(rows, X, end=END, make=spy, folds=3, fold_weeks=8)
+    walk = delay_walk(rows, X, end=END, make=spy, terms=Terms(), folds=3, fold_weeks=8)
     assert [t["cut"] for t in spy.seen] == [END - 24 * WEEK, END - 16 * WEEK, END - 8 * WEEK]
     for taught in spy.seen:
         cut = taught["cut"]
         ready = (rows["matured_on"].to_numpy() <= cut) & rows["y_late"].notna().to_numpy()
-        assert taught["X"].index.tolist() == np.flatnonzero(ready).tolist()  # all of it, whatever the outcome
+        told = taught["outcomes"].index[taught["outcomes"]["y"].notna()]
+        assert told.tolist() == np.flatnonzero(ready).tolist()  # all of it, whatever the outcome
+        asked = np.flatnonzero(rows["as_of"].to_numpy() < cut)
+        assert taught["X"].index.tolist() == taught["outcomes"].index.tolist() == asked.tolist()
+        assert (taught["outcomes"]["watched"] <= (pd.Timestamp(cut) - rows["as_of"].iloc[asked]).dt.days - 1).all()
         judged = walk[walk["fold"] == str(cut)]
         assert (judged["as_of"] >= pd.Timestamp(cut)).all()
         assert (judged["as_of"] < pd.Timestamp(cut + 8 * WEEK)).all()
@@ -97,14 +105,15 @@ def test_no_line_is_learnt_from_before_its_label_has_matured(spy):
 
 def test_labels_are_those_known_at_the_cut_but_outcomes_judge(spy):
     rows, X = delay_facts()
-    walk = delay_walk(rows, X, end=END, make=spy, folds=2, fold_weeks=10)
+    walk = delay_walk(rows, X, end=END, make=spy, terms=Terms(), folds=2, fold_weeks=10)
     changed = 0
     for taught in spy.seen:
-        mine = rows.loc[taught["X"].index]
+        known = taught["outcomes"]["y"].dropna()
+        mine = rows.loc[known.index]
         told = mine["completed_known_at"].to_numpy() < taught["cut"].astype("datetime64[us]")
         expected = np.where((mine["y_late"] == 0) & told, 0, 1)
-        np.testing.assert_array_equal(taught["y"], expected)
-        np.testing.assert_array_equal(taught["y"], late_as_known(mine, taught["cut"]))
+        np.testing.assert_array_equal(known, expected)
+        np.testing.assert_array_equal(known, late_as_known(mine, taught["cut"]))
         changed += (expected != mine["y_late"]).sum()
     assert changed > 0
     np.testing.assert_array_equal(walk["y"], rows.set_index("po_line_id").loc[walk["po_line_id"], "y_late"])
@@ -127,7 +136,7 @@ def test_no_window_is_learnt_from_before_it_has_matured(spy):
 def test_where_nothing_has_matured_the_walk_is_empty(spy, weeks):
     rows, X = delay_facts(300)
     rows["matured_on"] = pd.Timestamp(END) + weeks * pd.Timedelta(weeks=1) + pd.Timedelta(days=1)
-    assert len(delay_walk(rows, X, end=END, make=spy)) == 0
+    assert len(delay_walk(rows, X, end=END, make=spy, terms=Terms())) == 0
     windows, inputs, y = shift_facts(300)
     windows["matured_on"] = rows["matured_on"]
     assert len(shift_walk(windows, inputs, y, end=END, make=spy)) == 0

@@ -11,7 +11,6 @@ import pandas as pd
 import pytest
 
 from models.delay import DelayModel
-from models.hazard import ArrivalModel
 from models.shift import ShiftModel
 from pipelines import cli, learn
 
@@ -265,7 +264,6 @@ def _few_trees(monkeypatch):
     n = 3
     monkeypatch.setattr(learn, "make_delay", lambda _: DelayModel(rounds=n, threads=1))
     monkeypatch.setattr(learn, "make_shift", lambda _: ShiftModel(rounds=n, quantile_rounds=n, threads=1))
-    monkeypatch.setattr(learn, "ArrivalModel", partial(ArrivalModel, rounds=n))
     monkeypatch.setattr(learn, "judge", partial(learn.judge, n=5))
 
 

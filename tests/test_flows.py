@@ -23,7 +23,6 @@ from features.contracts import TABLES
 from features.core import Feature
 from models.delay import DelayModel
 from models.forecasters import load as load_forecaster
-from models.hazard import ArrivalModel
 from models.shift import ShiftModel
 from pipelines import cli, learn, publish, tracking
 from pipelines import train as training
@@ -96,7 +95,6 @@ def quick(monkeypatch):
     n = 4
     monkeypatch.setattr(learn, "make_delay", lambda s: DelayModel(rounds=n, seed=s.seed, threads=1))
     monkeypatch.setattr(learn, "make_shift", lambda s: ShiftModel(rounds=n, quantile_rounds=n, seed=s.seed, threads=1))
-    monkeypatch.setattr(learn, "ArrivalModel", partial(ArrivalModel, rounds=n))
     monkeypatch.setattr(learn, "judge", partial(learn.judge, n=20))
     return n
 

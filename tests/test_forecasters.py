@@ -20,7 +20,6 @@ from models.forecasters import (
     load,
     shift_rule_rows,
 )
-from models.hazard import ArrivalModel
 from models.shift import ShiftModel
 
 nan = np.nan
@@ -60,12 +59,13 @@ def delay():
     X, *_ = delay_inputs(700)
     y = (rng.random(700) < 0.3) * 1.0
     as_of = CUT - rng.integers(6, 60, 700) * np.timedelta64(7, "D")
-    model = DelayModel(rounds=5, threads=1).fit(X, y, as_of=as_of, matured_on=as_of, cut=CUT)
-    done = np.where(y > 0, nan, 5.0)
-    arrival = ArrivalModel(rounds=5, threads=1).fit(X, due_in=X["days_to_promise"], completed_in=done, watched=y + 40)
+    outcomes = pd.DataFrame(
+        {"as_of": as_of, "matured_on": as_of, "y": y, "completed_in": np.where(y > 0, nan, 5.0), "watched": y + 40}
+    )
+    model = DelayModel(kind="blend", rounds=5, threads=1).fit(X, outcomes, cut=CUT)
     record = [{"task": "delay", "p_from": 0.1, "skill_over_rule": None}]
     facts = Facts("2025-06-02", terms=Terms(1, 0.05, 3), record=record)
-    return DelayForecaster(model, arrival, fit_delay_rules(X, y), facts)
+    return DelayForecaster(model, fit_delay_rules(X, y), facts)
 
 
 @pytest.fixture(scope="module")
@@ -95,8 +95,8 @@ def test_a_delay_forecaster_is_text_and_comes_back_the_same(delay, tmp_path):
     assert isinstance(again, DelayForecaster)
     assert again.facts == delay.facts
     pd.testing.assert_frame_equal(again.predict(X), delay.predict(X))
-    due = X["days_to_promise"]
-    np.testing.assert_array_equal(again.arrival.survival(X, due), delay.arrival.survival(X, due))
+    p = delay.predict(X)["p_late"].to_numpy()
+    np.testing.assert_array_equal(again.survival(X, p), delay.survival(X, p))
     for name in delay.rules:
         pd.testing.assert_frame_equal(with_publisher(again, name).predict(X), with_publisher(delay, name).predict(X))
 
