@@ -70,7 +70,7 @@ class Encoder:
 
 def train(
     block: np.ndarray, y: np.ndarray, params: Mapping[str, Any], *, rounds: int, seed: int, threads: int = 0,
-    categorical: Sequence[int] = (),
+    categorical: Sequence[int] = (), weight: np.ndarray | None = None,
 ) -> lgb.Booster:  # fmt: skip
     """Return a booster; rows are expected in `canonical_order`, since sums and samples of rows depend on theirs.
 
@@ -82,7 +82,7 @@ def train(
     params = {**STEADY, **params, "seed": seed, "num_threads": threads}
     if len(y) < 20:
         params["bagging_freq"] = 0  # a sample of so few may be empty
-    data = lgb.Dataset(block, y, categorical_feature=list(categorical), free_raw_data=True)
+    data = lgb.Dataset(block, y, weight=weight, categorical_feature=list(categorical), free_raw_data=True)
     return lgb.train(params, data, num_boost_round=rounds)
 
 

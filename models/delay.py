@@ -153,8 +153,8 @@ class DelayModel(ClassifierMixin, BaseEstimator):
     def _learn(self, rows: _Rows, judged: _Rows) -> _Parts:
         """Learn from all `rows` when each came, and from `judged` ones whether it was late."""
         hazard = Hazard(
-            country=self.country, params=self.params, rounds=self.rounds, max_periods=self.max_periods, seed=self.seed,
-            threads=self.threads,
+            country=self.country, params=self.params, rounds=self.rounds, max_rows=self.max_rows,
+            max_periods=self.max_periods, seed=self.seed, threads=self.threads,
         )  # fmt: skip
         hazard.fit(rows.block, rows.times, rows.completed_in, rows.watched, self.encoder_.categorical)
         trees = None if self.kind == "hazard" else self._direct(judged)

@@ -99,29 +99,33 @@ class Hazard:
 
     def __init__(
         self, *, country: str = "", params: Mapping[str, Any] | None = None, rounds: int = 250,
-        max_periods: int = 300_000, seed: int = 7, threads: int = 0,
+        max_rows: int = 60_000, max_periods: int = 300_000, seed: int = 7, threads: int = 0,
     ):  # fmt: skip
         self.calendar = Calendar(country)
-        self.params, self.rounds, self.max_periods, self.seed, self.threads = params, rounds, max_periods, seed, threads
+        self.params, self.rounds, self.seed, self.threads = params, rounds, seed, threads
+        self.max_rows, self.max_periods = max_rows, max_periods
 
     def fit(
         self, block: np.ndarray, times: Times, completed_in: np.ndarray, watched: np.ndarray,
         categorical: Sequence[int] = (),
     ) -> Self:  # fmt: skip
-        """Learn from rows in canonical order, of which the first that make `max_periods` person-periods are used.
+        """Learn from the first `max_rows` rows, which are in canonical order; more than `max_periods` are thinned.
 
         `completed_in`: days from the as-of to completion, NaN where unknown. `watched`: days after the as-of for which
         it is known whether the line was complete.
         """
         self.grid_ = choose_grid(completed_in)
-        row, begin, end, hit = person_periods(times.due, completed_in, watched, self.grid_, self.max_periods)
+        few = slice(0, self.max_rows)
+        row, begin, end, hit = person_periods(times.due[few], completed_in[few], watched[few], self.grid_)
+        kept, weight = thinned(hit, self.max_periods, self.seed)
+        row, begin, end, hit = (a[kept] for a in (row, begin, end, hit))
         inputs = self._inputs(block, times, row, begin, end)
         if not len(row):  # nothing was ever watched for a day: nothing is known to arrive
-            inputs, hit = np.full((1, inputs.shape[1]), np.nan, np.float32), np.zeros(1)
+            inputs, hit, weight = np.full((1, inputs.shape[1]), np.nan, np.float32), np.zeros(1), np.ones(1)
         small = max(min(PARAMS["min_data_in_leaf"], len(row) // 40), 2)
         self.booster_ = train(
             inputs, hit.astype(float), {**PARAMS, "min_data_in_leaf": small, **(self.params or {})},
-            rounds=self.rounds, seed=self.seed, threads=self.threads, categorical=categorical,
+            rounds=self.rounds, seed=self.seed, threads=self.threads, categorical=categorical, weight=weight,
         )  # fmt: skip
         return self
 
@@ -209,30 +213,36 @@ def _parts(n: int) -> list[slice]:
 
 
 def person_periods(
-    due: np.ndarray, completed_in: np.ndarray, watched: np.ndarray, grid: np.ndarray, most: int = 10**9
+    due: np.ndarray, completed_in: np.ndarray, watched: np.ndarray, grid: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return row, first day, day after the last, completed in it, for every bucket that was watched whole, up to that
-    of the completion; of as many of the first rows as have together at most `most` buckets.
+    """Return row, first day, day after the last, completed in it, of every bucket that was watched whole, up to that
+    of the completion.
 
     A bucket watched in part is left out whatever came of it: to keep it for the lines that completed and drop it for
     those that did not would make arrivals look likelier than they are. A completion found to lie before the as-of,
     because its receipt was posted late, falls into the first bucket.
     """
     done = np.where(np.isnan(completed_in), np.inf, np.maximum(completed_in, 0))
-    found, left = [], most
+    found = [(np.zeros(0, np.int64), np.zeros(0), np.zeros(0))]
     for part in _parts(len(due)):
         row, begin, end = buckets(due[part], grid)
         row = row + part.start
         kept = (done[row] >= begin) & (watched[row] >= end)
-        row, begin, end = row[kept], begin[kept], end[kept]
-        if len(row) > left:
-            whole = row < row[left]
-            found.append((row[whole], begin[whole], end[whole]))
-            break
-        found.append((row, begin, end))
-        left -= len(row)
-    row, begin, end = (np.concatenate(a) for a in zip(*found, strict=True)) if found else (np.zeros(0, int),) * 3
+        found.append((row[kept], begin[kept], end[kept]))
+    row, begin, end = (np.concatenate(a) for a in zip(*found, strict=True))
     return row, begin, end, done[row] < end
+
+
+def thinned(hit: np.ndarray, most: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the places of at most about `most` person-periods and their weights, which make up for those left out.
+
+    All in which a line came are kept, and a random share of the many in which it did not, at least one in ten: what a
+    line's waiting tells is told by few of its days.
+    """
+    hits = int(hit.sum())
+    share = min(max((most - hits) / max(len(hit) - hits, 1), 0.1), 1.0)
+    kept = np.flatnonzero(hit | (np.random.default_rng(seed).random(len(hit)) < share))
+    return kept, np.where(hit[kept], 1.0, 1 / share)
 
 
 def tied_to(survival: np.ndarray, due_in: np.ndarray, p_late: np.ndarray) -> np.ndarray:

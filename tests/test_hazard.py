@@ -17,6 +17,7 @@ from models.hazard import (
     buckets,
     choose_grid,
     person_periods,
+    thinned,
     tied_to,
 )
 
@@ -174,14 +175,15 @@ def test_person_periods_are_those_of_a_loop(lines):
     assert list(zip(*found, strict=True)) == by_loop(due, done, watched)
 
 
-def test_no_more_periods_than_asked_for_and_only_whole_lines():
-    _, times, done, watched = snapshots(400)
-    every = person_periods(times.due, done, watched, GRID)
-    some = person_periods(times.due, done, watched, GRID, 500)
-    assert 450 < len(some[0]) <= 500
-    for a, b in zip(some, every, strict=True):
-        np.testing.assert_array_equal(a, b[: len(a)])
-    assert every[0][len(some[0])] != some[0][-1]
+@pytest.mark.parametrize(("most", "left_out"), [(10**6, False), (4000, True)])
+def test_thinned_periods_keep_every_arrival_and_weigh_as_much_as_all(most, left_out):
+    hit = np.random.default_rng(0).random(10_000) < 0.1
+    kept, weight = thinned(hit, most, seed=7)
+    assert hit[kept].sum() == hit.sum()
+    assert (len(kept) < len(hit)) == left_out
+    assert len(kept) <= most * 1.05
+    assert weight.sum() == pytest.approx(len(hit), rel=0.05)
+    assert thinned(np.zeros(0, bool), 10, 7)[0].shape == (0,)
 
 
 def test_a_line_teaches_until_it_completes_or_is_out_of_sight():
