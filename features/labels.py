@@ -65,7 +65,7 @@ def delay_outcomes(rows: pd.DataFrame, cut: np.datetime64, terms: Terms) -> pd.D
     was not known. For `watched` days after the as-of it is known whether the line was complete; what came by then was
     posted by the cut. It ends when a buyer cancels, and is negative for rows asked too late to tell anything.
     """
-    as_of, day = rows["as_of"].to_numpy().astype("datetime64[D]"), np.datetime64(cut, "D")
+    as_of, day = rows["as_of"].to_numpy().astype("datetime64[D]"), cut.astype("datetime64[D]")
 
     def since(moment: np.ndarray) -> np.ndarray:
         moment = moment.astype("datetime64[D]")

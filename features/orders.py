@@ -10,7 +10,6 @@ from features.core import Feature, ratio
 from features.panels import Terms
 from features.weeks import Grid, closed_days, holiday_dates, working_days
 
-
 ENDS = ["complete_on", "complete_known_at", "closed_at", "buyer_cancelled", "cancelled_at"]  # nobody knew them then
 
 

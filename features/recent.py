@@ -242,9 +242,13 @@ class RecentLevel:
     keys: tuple[str, ...]
     formulas: tuple[Feature, ...]
 
+    @property
+    def features(self) -> tuple[Feature, ...]:
+        return tuple(f.at(self.name, self.of) for f in self.formulas)
+
 
 RECENT_LEVELS = (
     RecentLevel("supplier", "supplier", ("supplier_id",), RECENT),
     RecentLevel("supplier_product", "this item at this supplier", ("supplier_id", "product_id"), (WORK, OVER)),
 )
-RECENT_FEATURES = tuple(f.at(level.name, level.of) for level in RECENT_LEVELS for f in level.formulas)
+RECENT_FEATURES = tuple(f for level in RECENT_LEVELS for f in level.features)

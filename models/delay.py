@@ -61,8 +61,7 @@ class _Rows:
     def at(self, start: np.datetime64, cut: np.datetime64) -> "_Rows":
         """Return the rows asked before `start` as they stood then: less was watched, less had completed."""
         mine = self.take(np.flatnonzero(self.as_of < start))
-        begun = (start - mine.as_of) / np.timedelta64(1, "D")
-        whole = (cut - mine.as_of) / np.timedelta64(1, "D")
+        begun, whole = ((day_numbers(day) - day_numbers(mine.as_of)).astype(float) for day in (start, cut))
         lag = np.min(whole - mine.watched, initial=np.inf)  # of lines that nobody cancelled: the posting lag
         watched = np.minimum(mine.watched, begun - (lag if np.isfinite(lag) else 0.0))
         known = mine.completed_in < watched
@@ -83,7 +82,7 @@ class _Parts:
             guess.append(self.hazard.late(rows.block, rows.times))
         if self.trees is not None:
             guess.append(np.asarray(self.trees.predict(rows.block, num_threads=self.threads)))
-        return guess[0] if len(guess) == 1 else blend(*guess, 0.5)
+        return guess[0] if len(guess) == 1 else blend(guess[0], guess[1], 0.5)
 
 
 class DelayModel(ClassifierMixin, BaseEstimator):
@@ -143,12 +142,12 @@ class DelayModel(ClassifierMixin, BaseEstimator):
         """Return the rows in an order that depends on their content alone."""
         block, times = self.encoder_.transform(X), Times.of(X)
         asked, matured = (outcomes[c].to_numpy().astype("datetime64[D]") for c in ("as_of", "matured_on"))
-        known = [outcomes[c].to_numpy(float) for c in ("y", "completed_in", "watched")]
+        late, done, watched = (outcomes[c].to_numpy(float) for c in ("y", "completed_in", "watched"))
         order = canonical_order(
-            block, times.as_of, times.age, times.due, *known, day_numbers(asked), day_numbers(matured)
+            block, times.as_of, times.age, times.due, late, done, watched, day_numbers(asked), day_numbers(matured)
         )
         facts = delay_rule_rows(X) if set(X) >= RULE_INPUTS else None
-        return _Rows(block, times, facts, *known, asked, matured).take(order)
+        return _Rows(block, times, facts, late, done, watched, asked, matured).take(order)
 
     def _learn(self, rows: _Rows, judged: _Rows) -> _Parts:
         """Learn from all `rows` when each came, and from `judged` ones whether it was late."""
@@ -198,8 +197,8 @@ class DelayModel(ClassifierMixin, BaseEstimator):
 
     def _asked(self, X: pd.DataFrame) -> _Rows:
         facts = None if self.steady_ is None else delay_rule_rows(X)
-        nothing = np.empty(0)
-        return _Rows(self.encoder_.transform(X), Times.of(X), facts, *(nothing,) * 5)
+        none = np.empty(0)
+        return _Rows(self.encoder_.transform(X), Times.of(X), facts, none, none, none, none, none)
 
     def predict_proba(self, X: pd.DataFrame) -> np.ndarray:
         """Return P(on time), P(late) [row, 2]; the base rate where a line has no promise to miss."""

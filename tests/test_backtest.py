@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 
 from features.labels import late_as_known
-from models import backtest
 from features.panels import Terms
+from models import backtest
 from models.backtest import best_rule, delay_walk, judge, quantile_scores, record, shift_walk, stacked
 from models.metrics import binary_report
 from models.shift import ShiftModel
@@ -53,8 +53,10 @@ def delay_facts(n=2500, seed=0):
     told = due + rng.integers(-5, 60, n) * np.timedelta64(1, "D")
     rows = pd.DataFrame({
         "po_line_id": [f"l{k}" for k in range(n)], "supplier_id": rng.choice(list("abc"), n),
-        "as_of": as_of.astype("datetime64[s]"), "due_on": due.astype("datetime64[s]"), "left_on": np.datetime64("NaT", "s"),
-        "completed_on": np.where(y == 0, due, np.datetime64("NaT")).astype("datetime64[s]"), "y_late": np.where(rng.random(n) < 0.05, nan, y),
+        "as_of": as_of.astype("datetime64[s]"), "due_on": due.astype("datetime64[s]"),
+        "left_on": np.datetime64("NaT", "s"),
+        "completed_on": np.where(y == 0, due, np.datetime64("NaT")).astype("datetime64[s]"),
+        "y_late": np.where(rng.random(n) < 0.05, nan, y),
         "matured_on": (due + 2 * np.timedelta64(1, "D")).astype("datetime64[s]"),
         "completed_known_at": np.where(y == 0, told, np.datetime64("NaT")).astype("datetime64[us]"),
     })  # fmt: skip

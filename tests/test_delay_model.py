@@ -28,7 +28,13 @@ def lines(n, seed=0, late=0.3):
     record = rng.normal(size=n)
     y = (rng.random(n) < expit(logit(late) + record + (mode == "sea"))).astype(float)
     X = pd.DataFrame(
-        {"late_share": record, "days_to_promise": due_in * 1.0, "as_of_day": as_of.astype(float), "noise": rng.normal(size=n)}, dtype=np.float32
+        {
+            "late_share": record,
+            "days_to_promise": due_in * 1.0,
+            "as_of_day": as_of.astype(float),
+            "noise": rng.normal(size=n),
+        },
+        dtype=np.float32,
     )
     X.loc[rng.random(n) < 0.1, "late_share"] = nan
     X["attribute_mode"] = mode.astype(object)

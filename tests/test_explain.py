@@ -19,7 +19,8 @@ SIGNALS = [f.at("signal_{odd name}", "signal {odd name}") for f in (*SIGNAL_FEAT
 EVERY = {
     f.name: f
     for f in (
-        *LINE_FEATURES, *(f for level in LEVELS for f in level.features), *SERIES_FEATURES, *RECENT_FEATURES, *WINDOW_FEATURES, *SIGNALS
+        *LINE_FEATURES, *(f for level in LEVELS for f in level.features), *SERIES_FEATURES, *RECENT_FEATURES,
+        *WINDOW_FEATURES, *SIGNALS
     )
 }  # fmt: skip
 

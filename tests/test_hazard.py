@@ -1,7 +1,8 @@
 """When a line arrives: curves only fall, quantiles never cross, and a known hazard is found again."""
 
+from itertools import pairwise
+
 import numpy as np
-import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -151,7 +152,7 @@ def by_loop(due, done, watched):
     for i, (p, c, w) in enumerate(zip(due, done, watched, strict=True)):
         c = np.inf if np.isnan(c) else max(c, 0)
         edges = sorted({*GRID.tolist(), *([p + 1] if 0 <= p < LONGEST else [])})
-        for begin, end in zip(edges[:-1], edges[1:], strict=True):
+        for begin, end in pairwise(edges):
             if c < begin or w < end:
                 break
             out.append((i, begin, end, c < end))

@@ -163,7 +163,8 @@ def test_outcomes_are_those_known_at_the_cut(facts, cut, received, cancelled, by
     l1          acme         soap        north    2024-01-03  2024-01-17   10        {cancelled}   {by}
     """
     receipts = "-" if received == "-" else f"po_line_id received_on\nl1 {received}"
-    found = delay_outcomes(labelled(facts(purchases=purchases, receipts=receipts), Terms()), np.datetime64(cut), Terms())
+    rows = labelled(facts(purchases=purchases, receipts=receipts), Terms())
+    found = delay_outcomes(rows, np.datetime64(cut), Terms())
     row = found.iloc[0]
     assert row["due_in"] == 9
     np.testing.assert_array_equal(row[["y", "completed_in", "watched"]].astype(float), [y, completed_in, watched])

@@ -102,9 +102,7 @@ def test_only_the_last_lines_are_looked_at(facts):
         receipts.append(f"l{k:02} {day + pd.Timedelta(days=1 if k >= 10 else 0):%Y-%m-%d}")
     head = "po_line_id supplier_id product_id site_id ordered_at promised_on quantity\n"
     mine = "mine acme soap north 2024-01-12T12:00 2024-01-18 1"
-    con = facts(
-        purchases=head + "\n".join([*lines, mine]), receipts="po_line_id received_on\n" + "\n".join(receipts)
-    )
+    con = facts(purchases=head + "\n".join([*lines, mine]), receipts="po_line_id received_on\n" + "\n".join(receipts))
     assert told(con, "2024-01-15")["supplier_recent_lead_days"] == pytest.approx(1.0)
 
 
