@@ -14,10 +14,13 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 
 from models import boosting, calibration
 from models.baselines import RULE_INPUTS, LogisticSix, delay_rule_rows, rule_from_dict
-from models.blend import at_level, blend, choose_weight, level_shift
+from models.blend import at_level, blend, choose_weight, level_loss, level_shift
 from models.boosting import Encoder, canonical_order, day_numbers, train
 from models.hazard import PERIOD_INPUTS, Hazard, Times, tied_to
 from models.splits import calibration_split
+
+# How far the hazard learns: noisy chains are learnt by heart after a third of the trees, regular ones use them all.
+ROUND_SHARES = (1.0, 0.7, 0.5, 0.35)
 
 KINDS = ("hazard", "direct", "blend")
 DIRECT: dict[str, Any] = {
@@ -76,10 +79,11 @@ class _Parts:
     trees: lgb.Booster | None
     threads: int
 
-    def predict(self, rows: _Rows) -> np.ndarray:
+    def predict(self, rows: _Rows, rounds: int | None = None) -> np.ndarray:
+        """Return P(late), by all of the hazard's trees or the first `rounds`."""
         guess = []
         if self.hazard is not None:
-            guess.append(self.hazard.late(rows.block, rows.times))
+            guess.append(self.hazard.late(rows.block, rows.times, rounds))
         if self.trees is not None:
             guess.append(np.asarray(self.trees.predict(rows.block, num_threads=self.threads)))
         return guess[0] if len(guess) == 1 else blend(guess[0], guess[1], 0.5)
@@ -102,7 +106,7 @@ class DelayModel(ClassifierMixin, BaseEstimator):
     """
 
     def __init__(
-        self, *, kind: str = "hazard", country: str = "", params: Mapping[str, Any] | None = None, rounds: int = 250,
+        self, *, kind: str = "blend", country: str = "", params: Mapping[str, Any] | None = None, rounds: int = 250,
         calibration_weeks: int = 13, max_rows: int = 60_000, max_periods: int = 300_000, seed: int = 7,
         threads: int = 0,
     ):  # fmt: skip
@@ -127,7 +131,7 @@ class DelayModel(ClassifierMixin, BaseEstimator):
         n = len(judged.late)
         self.base_rate_, self.edge_ = float(judged.late.mean()) if n else 0.5, 1 / (n + 2)
         self.usual_ = pd.Series(medians(rows.block), self.encoder_.columns_, dtype=float)
-        self.weight_, self.steady_, self.offset_ = 1.0, None, 0.0
+        self.weight_, self.steady_, self.offset_, self.rounds_ = 1.0, None, 0.0, self.rounds
         self.calibrator_: Any = calibration.Identity().fit([0.5], [0])
         since = self._calibrate(rows, judged, np.datetime64(cut, "D"))
         self.parts_ = self._learn(rows, judged)
@@ -152,7 +156,7 @@ class DelayModel(ClassifierMixin, BaseEstimator):
     def _learn(self, rows: _Rows, judged: _Rows) -> _Parts:
         """Learn from all `rows` when each came, and from `judged` ones whether it was late."""
         hazard = Hazard(
-            country=self.country, params=self.params, rounds=self.rounds, max_rows=self.max_rows,
+            country=self.country, params=self.params, rounds=self.rounds_, max_rows=self.max_rows,
             max_periods=self.max_periods, seed=self.seed, threads=self.threads,
         )  # fmt: skip
         hazard.fit(rows.block, rows.times, rows.completed_in, rows.watched, self.encoder_.categorical)
@@ -179,7 +183,7 @@ class DelayModel(ClassifierMixin, BaseEstimator):
         if len(before) < 200 or len(since) < 100 or not 0 < past.late.sum() < len(before):
             return later
         first = self._learn(rows.at(cut - np.timedelta64(7 * self.calibration_weeks, "D"), cut), past)
-        guess = self._published(first).predict(later)
+        guess = self._choose_rounds(self._published(first), later)
         if judged.facts is not None:
             steady = LogisticSix().fit(past.facts.assign(y=past.late.astype(int)))  # type: ignore[union-attr]
             other = steady.predict(later.facts)
@@ -190,6 +194,16 @@ class DelayModel(ClassifierMixin, BaseEstimator):
         weeks = later.as_of.astype("datetime64[W]")
         self.calibrator_ = calibration.choose(level, later.late, weeks, SHAPE_MAPS if enough else None)
         return later
+
+    def _choose_rounds(self, first: _Parts, later: _Rows) -> np.ndarray:
+        """Choose how many trees the hazard grows by the log loss on later weeks; return the forecasts of the best."""
+        if first.hazard is None:
+            return first.predict(later)
+        counts = sorted({max(round(self.rounds * share), 1) for share in ROUND_SHARES})
+        tried = [first.predict(later, n) for n in counts]
+        best = int(np.argmin([level_loss(p, later.late) for p in tried]))
+        self.rounds_ = counts[best]
+        return tried[best]
 
     def _raw(self, rows: _Rows) -> np.ndarray:
         guess = self._published(self.parts_).predict(rows)
