@@ -10,8 +10,9 @@ from pathlib import Path
 from features.contracts import EARLIEST, TABLES, YEARS_AHEAD, Column, Table
 from features.core import Feature
 from features.orders import LINE_FEATURES
+from features.recent import RECENT_LEVELS
 from features.series import SERIES_FEATURES, WINDOW_FEATURES
-from features.signals import AHEAD, AHEAD_CHANGE, RECENT_FEATURES, SIGNAL_FEATURES
+from features.signals import AHEAD, AHEAD_CHANGE, LATELY_FEATURES, SIGNAL_FEATURES
 from features.standing import FIRST_PRIOR
 from features.suppliers import LEVELS, PRIOR_LINES
 
@@ -138,14 +139,15 @@ def _by_comparison(table: Table) -> list[str]:
 
 def feature_pages() -> str:
     """Return docs/features.md: every input of the models, its unit and its meaning."""
-    source = "features/orders.py, suppliers.py, series.py and signals.py"
+    source = "features/orders.py, suppliers.py, recent.py, series.py and signals.py"
     delays = [
         _group("The line itself", "What an open purchase-order line tells by itself.", LINE_FEATURES),
         *(_group(_upper(v.of), _whose(v.keys, v.prior), v.features, v.of) for v in LEVELS),
+        *(_group(f"{_upper(v.of)}: last lines", LAST_LINES, v.features, v.of) for v in RECENT_LEVELS),
     ]
     each, recent = (
         [f.at("signal_<name>", "signal") for f in features]
-        for features in ((*SIGNAL_FEATURES, AHEAD), (*RECENT_FEATURES, AHEAD_CHANGE))
+        for features in ((*SIGNAL_FEATURES, AHEAD), (*LATELY_FEATURES, AHEAD_CHANGE))
     )
     shifts = [
         _group("Product and site", "How demand of one product at one site has moved.", SERIES_FEATURES),
@@ -168,6 +170,8 @@ Missing means missing: a supplier with nothing received has no lead time, not on
 shrunk: they begin at the rate of the level above, which weighs as much as {PRIOR_LINES:g} promises of one's own. In the
 reasons that a planner reads they are turned round into shares on time.
 """
+
+LAST_LINES = "What its last lines took, as far as it was known before the day."
 
 SIGNALS = """For each signal of the table [`signals`](data.md#signals): its latest vintage known, of the most specific
 scope that names the row. Forecasts and observations make the level, forecasts and calendar rows what is ahead: for a

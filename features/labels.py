@@ -15,12 +15,14 @@ NEVER = np.datetime64("NaT", "D")
 
 
 def delay_labels(con: duckdb.DuckDBPyConnection, rows: pd.DataFrame, terms: Terms) -> pd.DataFrame:
-    """Return y_late, matured_on and completed_on of snapshot rows (DEFINITIONS 1), aligned with `rows`.
+    """Return y_late, matured_on, completed_on and left_on of snapshot rows (DEFINITIONS 1), aligned with `rows`.
 
     `y_late` is 1 when the line was not complete by the promise in force at the row's as-of, with tolerance; NaN for
     rows that are not due_future and for lines that the buyer cancelled before that promise. `matured_on` is promise +
     tolerance + posting lag, whatever the outcome: the label may be used at a cut T if and only if matured_on ≤ T.
     Outcomes are read from every receipt in `con`; `completed_known_at` tells which were known at an earlier cut.
+    `left_on` is when the line left the risk set otherwise: its buyer cancelled it. One that its supplier cancelled
+    stays, since it never comes.
     """
     outcome = con.execute(
         "SELECT complete_on, complete_known_at, cancelled_at, buyer_cancelled FROM line_history ORDER BY line"
@@ -30,7 +32,10 @@ def delay_labels(con: duckdb.DuckDBPyConnection, rows: pd.DataFrame, terms: Term
     matured = due + np.timedelta64(terms.posting_lag_days, "D")
     complete = mine["complete_on"].to_numpy().astype("datetime64[D]")
     cancelled = mine["cancelled_at"].to_numpy().astype("datetime64[D]")
-    gone = mine["buyer_cancelled"].to_numpy() & (cancelled <= due) & ~(complete <= due)
+    left = np.where(mine["buyer_cancelled"].to_numpy(), cancelled, NEVER)
+    had = (mine["complete_known_at"] <= rows["known_at"].reset_index(drop=True)).to_numpy()  # in before it was ordered
+    gone = had | ((left <= due) & ~(complete <= due))
+    left = np.where(had, rows["as_of"].to_numpy().astype("datetime64[D]"), left)
     late = np.where(complete <= due, 0.0, 1.0)
     judged = (rows["state"] == "due_future").to_numpy() & ~gone
     return pd.DataFrame(
@@ -39,7 +44,7 @@ def delay_labels(con: duckdb.DuckDBPyConnection, rows: pd.DataFrame, terms: Term
             "matured_on": np.where(judged, matured, NEVER).astype("datetime64[D]").astype("datetime64[s]"),
             "completed_on": complete.astype("datetime64[s]"),
             "completed_known_at": mine["complete_known_at"].to_numpy(),
-            "cancelled_on": cancelled.astype("datetime64[s]"),
+            "left_on": left.astype("datetime64[D]").astype("datetime64[s]"),
         },
         index=rows.index,
     )
@@ -53,26 +58,34 @@ def late_as_known(rows: pd.DataFrame, cut: np.datetime64) -> np.ndarray:
 
 
 def delay_outcomes(rows: pd.DataFrame, cut: np.datetime64, terms: Terms) -> pd.DataFrame:
-    """Return what was known at `cut` of labelled rows: y, as_of, matured_on, due_in, completed_in, watched.
+    """Return what was known at `cut` of labelled rows (`delay_labels`), aligned with them.
 
-    `y` is NaN where not judged or not matured by the cut. `due_in` and `completed_in` are days from the as-of, NaN
-    where there is no promise or no completion was known. `watched` is for how many days after the as-of it was known
-    whether the line was complete; cancellation ends it.
+    `y` is 1 late, 0 not, NaN for rows that are not judged or have not matured by the cut. `due_in` and `completed_in`
+    are days from the as-of to the promise in force, with tolerance, and to completion, NaN where there is none or it
+    was not known. For `watched` days after the as-of it is known whether the line was complete; what came by then was
+    posted by the cut. It ends when a buyer cancels, and is negative for rows asked too late to tell anything.
     """
-    day, moment = pd.Timedelta(days=1), pd.Timestamp(cut)
-    matured = (rows["matured_on"] <= moment).to_numpy()
-    told = rows["completed_known_at"] < moment
-    left = (rows["cancelled_on"] - rows["as_of"]).where(rows["cancelled_on"] < moment) / day
+    as_of, day = rows["as_of"].to_numpy().astype("datetime64[D]"), cut.astype("datetime64[D]")
+
+    def since(moment: np.ndarray) -> np.ndarray:
+        moment = moment.astype("datetime64[D]")
+        return np.where(np.isnat(moment), np.nan, (moment - as_of) / np.timedelta64(1, "D"))
+
+    told = rows["completed_known_at"].to_numpy().astype("datetime64[us]") < day.astype("datetime64[us]")
+    matured = rows["matured_on"].to_numpy().astype("datetime64[D]") <= day
+    left = rows["left_on"].to_numpy().astype("datetime64[D]")
+    watched = since(np.full(len(rows), day)) - terms.posting_lag_days
     return pd.DataFrame(
         {
-            "y": np.where(matured, late_as_known(rows, cut), np.nan),
-            "as_of": rows["as_of"], "matured_on": rows["matured_on"],
-            "due_in": (rows["due_on"] - rows["as_of"]) / day,
-            "completed_in": ((rows["completed_on"] - rows["as_of"]) / day).where(told),
-            "watched": np.fmin((moment - rows["as_of"]) / day - terms.posting_lag_days, left),
+            "as_of": rows["as_of"],
+            "matured_on": rows["matured_on"],
+            "y": np.where(matured, late_as_known(rows, day), np.nan),
+            "due_in": since(rows["due_on"].to_numpy()),
+            "completed_in": np.where(told, since(rows["completed_on"].to_numpy()), np.nan),
+            "watched": np.fmin(watched, since(np.where(left < day, left, NEVER))),
         },
         index=rows.index,
-    )  # fmt: skip
+    )
 
 
 Z_STAR = 1.64

@@ -1,6 +1,6 @@
 """One code path from facts to model inputs, for training and scoring alike."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 
@@ -12,8 +12,9 @@ from features.baseline import WINDOWS, Windows
 from features.casting import quote
 from features.core import Feature
 from features.demand import Demand, demand, series_windows, write_demand_events
-from features.orders import LINE_FEATURES, line_features, open_lines
+from features.orders import LINE_FEATURES, line_features, new_lines, open_lines
 from features.panels import Terms, write_line_events, write_line_history
+from features.recent import RECENT_FEATURES, recent_features
 from features.series import SERIES_FEATURES, WINDOW_FEATURES, demand_features
 from features.signals import signal_features
 from features.standing import history
@@ -60,16 +61,32 @@ class Matrix:
 
 def delay_matrix(con: duckdb.DuckDBPyConnection, request: Request, steps: np.ndarray) -> Matrix:
     """Return open purchase lines at the as-of days numbered `steps`, one row per line and as-of."""
+    return _lines_matrix(con, request, steps, open_lines)
+
+
+def order_matrix(con: duckdb.DuckDBPyConnection, request: Request, steps: np.ndarray) -> Matrix:
+    """Return purchase lines as they were ordered on the days numbered `steps`, one row per line; the grid is daily.
+
+    Only the line's own first record is of its day: everything else was known before that day began.
+    """
+    return _lines_matrix(con, request, steps, new_lines)
+
+
+def _lines_matrix(
+    con: duckdb.DuckDBPyConnection, request: Request, steps: np.ndarray, rows_of: Callable[..., pd.DataFrame]
+) -> Matrix:
     grid, terms = request.grid, request.terms
     write_line_history(con, terms, request.attributes)
     write_line_events(con, grid, terms)
-    rows = open_lines(con, grid, terms, steps=steps, country=request.country)
-    block, columns = history(con, rows, grid)
-    known = pd.DataFrame(block, columns=columns)
+    rows = rows_of(con, grid, terms, steps=steps, country=request.country)
+    standing, columns = history(con, rows, grid)
+    known = pd.DataFrame(standing, columns=columns)
+    prior = known["chain_late_share_52w"].to_numpy(float)
+    recent = recent_features(con, rows, grid, country=request.country, prior=prior)
     own = line_features(pd.concat([rows, known], axis=1))
     outside, signals = signal_features(con, rows, grid, region=("site_region", "region"))
-    features = (*LINE_FEATURES, *HISTORY_FEATURES, *signals)
-    X = _with_attributes(con, _frame((own, block, outside), features), rows, request)
+    features = (*LINE_FEATURES, *HISTORY_FEATURES, *RECENT_FEATURES, *signals)
+    X = _with_attributes(con, _frame((own, standing, recent, outside), features), rows, request)
     return Matrix(rows, X, (*features, *map(_attribute, request.attributes)))
 
 

@@ -10,6 +10,8 @@ from features.core import Feature, ratio
 from features.panels import Terms
 from features.weeks import Grid, closed_days, holiday_dates, working_days
 
+ENDS = ["complete_on", "complete_known_at", "closed_at", "buyer_cancelled", "cancelled_at"]  # nobody knew them then
+
 
 def open_lines(
     con: duckdb.DuckDBPyConnection, grid: Grid, terms: Terms, *, steps: np.ndarray, country: str = ""
@@ -21,11 +23,7 @@ def open_lines(
     already_late or no_promise.
     """
     steps = np.unique(steps)
-    opens, closes = grid.sql_index("known_at"), grid.sql_index("closed_at")
-    lines = con.execute(
-        f"SELECT *, {opens} AS opens, coalesce({closes}, {grid.size}) AS closes "
-        f"FROM line_history WHERE known_at < DATE '{grid.as_of}' ORDER BY line"
-    ).df()
+    lines = _lines(con, grid, "known_at < DATE '{}'")
     wanted = np.zeros(grid.size + 1, np.int64)  # how many of the steps come before each
     wanted[1:] = np.cumsum(np.isin(np.arange(grid.size), steps))
     begin, end = (wanted[lines[edge].to_numpy(np.int64).clip(0, grid.size)] for edge in ("opens", "closes"))
@@ -33,12 +31,47 @@ def open_lines(
     line = np.repeat(np.arange(len(lines)), stays)
     nth = np.arange(len(line)) - np.repeat(np.cumsum(stays) - stays, stays)
     step = steps[begin[line] + nth]
-    hidden = ["opens", "closes", "complete_on", "complete_known_at", "closed_at", "buyer_cancelled", "cancelled_at"]
-    rows = lines.drop(columns=[*hidden, "promised_on"]).take(line).reset_index(drop=True)
+    rows = lines.drop(columns=["opens", "closes", "promised_on", *ENDS]).take(line).reset_index(drop=True)
     rows["step"], rows["as_of"] = step, grid.days[step].astype("datetime64[s]")
     rows["ordered_step"] = np.minimum(lines["opens"].to_numpy(np.int64)[line], step)
     rows["first_promised_on"] = lines["promised_on"].to_numpy()[line]
     return _add_state(_add_receipts(con, _add_promises(con, rows, grid), grid), terms, country)
+
+
+# Lines that were complete when they became known, by receipts known before that day.
+HAD_COME = """SELECT line FROM line_history h JOIN receipts r USING (po_line_id) WHERE complete_known_at <= h.known_at
+GROUP BY line, h.known_at HAVING max(r.known_at) < date_trunc('day', h.known_at)"""
+
+
+def new_lines(
+    con: duckdb.DuckDBPyConnection, grid: Grid, terms: Terms, *, steps: np.ndarray, country: str = ""
+) -> pd.DataFrame:
+    """Return one row per line as it was ordered, with the columns of `open_lines`; the grid's steps are days.
+
+    The as-of is the day on which the line became known. The line's own facts are those of its first record; all else
+    was known before that day, and so were the receipts of lines that are left out because they had come by then.
+    """
+    if grid.step_days != 1:
+        raise ValueError(f"lines are seen at their order on a grid of days; this one has steps of {grid.step_days}")
+    lines = _lines(con, grid, f"known_at < DATE '{{}}' + 1 AND line NOT IN ({HAD_COME})")
+    step = lines["opens"].to_numpy(np.int64) - 1
+    asked = np.isin(step, steps)
+    lines, step = lines[asked], step[asked]
+    rows = lines.drop(columns=["opens", "closes", *ENDS]).reset_index(drop=True)
+    rows["step"], rows["as_of"] = step, grid.days[step].astype("datetime64[s]")
+    rows["ordered_step"], rows["first_promised_on"] = step, rows["promised_on"]
+    told = rows["as_of"].where(rows["promised_on"].notna())
+    rows = rows.assign(pushes=0.0, promise_known_on=told, received_units=0.0)
+    return _add_state(rows, terms, country)
+
+
+def _lines(con: duckdb.DuckDBPyConnection, grid: Grid, known: str) -> pd.DataFrame:
+    """Return the lines that are known, with the steps at which they enter and leave the risk set."""
+    opens, closes = grid.sql_index("known_at"), grid.sql_index("closed_at")
+    return con.execute(
+        f"SELECT *, {opens} AS opens, coalesce({closes}, {grid.size}) AS closes "
+        f"FROM line_history WHERE {known.format(grid.as_of)} ORDER BY line"
+    ).df()
 
 
 def _as_of_rows(events: pd.DataFrame, rows: pd.DataFrame, grid: Grid) -> np.ndarray:
@@ -84,7 +117,7 @@ def _add_state(rows: pd.DataFrame, terms: Terms, country: str) -> pd.DataFrame:
     due = rows["promised_on"] + pd.to_timedelta(terms.tolerance_days, unit="D")
     state = np.select([rows["promised_on"].isna(), due >= rows["as_of"]], ["no_promise", "due_future"], "already_late")
     closed = holiday_dates(country)
-    begin = rows["as_of"].to_numpy().astype("datetime64[D]")
+    begin, ordered = (rows[c].to_numpy().astype("datetime64[D]") for c in ("as_of", "ordered_on"))
     end = due.fillna(rows["as_of"]).to_numpy().astype("datetime64[D]")
     known = rows["promised_on"].notna().to_numpy()
     return rows.assign(
@@ -92,6 +125,8 @@ def _add_state(rows: pd.DataFrame, terms: Terms, country: str) -> pd.DataFrame:
         due_on=due,
         open_units=rows["quantity"] - rows["received_units"],
         working_days_left=np.where(known, working_days(begin, end, closed), np.nan),
+        promised_work=np.where(known, working_days(ordered, end, closed), np.nan),
+        age_work=working_days(ordered, begin, closed).astype(float),
         holidays_left=np.where(known, np.maximum(closed_days(begin, end, closed), 0), np.nan),
     )
 
@@ -123,6 +158,11 @@ LINE_FEATURES = (
     Feature(
         "holidays_left", lambda r: r["holidays_left"], "days", "Public holidays before the promise in force.",
         "{value:holidays} before the promise", "time left",
+    ),
+    Feature(
+        "promised_working_days", lambda r: r["promised_work"], "days",
+        "Working days from order to the promise in force, the calendar's holidays left out.",
+        "{value:working} from order to promise, usually {usual:working}", "promise",
     ),
     Feature(
         "age_share", lambda r: ratio(days(r, "as_of", "ordered_on"), days(r, "due_on", "ordered_on")), "share",
@@ -192,6 +232,14 @@ LINE_FEATURES = (
     Feature(
         "promised_vs_requested_days", lambda r: days(r, "first_promised_on", "requested_on"), "days",
         "First promise less the day the buyer asked for.", "promised {value:after} the day asked for", "need",
+    ),
+    Feature(
+        "as_of_day", lambda r: r["as_of"].to_numpy().astype("datetime64[D]").astype(float), "day number",
+        "The as-of itself, in days since 1970: it tells which weekdays and holidays lie ahead.", "", "calendar",
+    ),
+    Feature(
+        "order_hour", lambda r: np.floor(r["ordered_hour"].to_numpy(float)), "hour",
+        "Hour of the day at which the line was ordered, as its timestamp says.", "ordered at {value:hour}", "calendar",
     ),
     Feature(
         "order_weekday", lambda r: r["ordered_on"].dt.day_of_week, "weekday", "Weekday of the order, Monday is 0.",

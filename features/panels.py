@@ -62,7 +62,8 @@ done AS (
   SELECT po_line_id, complete_known_at, min(received_on) AS complete_on FROM covered WHERE total >= needed GROUP BY ALL)
 SELECT CAST(row_number() OVER (ORDER BY p.po_line_id) - 1 AS INTEGER) AS line, p.po_line_id,
        p.supplier_id, p.product_id, p.site_id, coalesce(i.category, '') AS category, coalesce(s.region, '') AS region,
-       coalesce(l.region, '') AS site_region, p.known_at, CAST(p.ordered_at AS DATE) AS ordered_on, p.promised_on,
+       coalesce(l.region, '') AS site_region, p.known_at, CAST(p.ordered_at AS DATE) AS ordered_on,
+       date_part('epoch', p.ordered_at) % 86400 / 3600 AS ordered_hour, p.promised_on,
        p.quantity, p.unit_cost, p.requested_on, p.need_on, p.cancelled_at, d.complete_on, d.complete_known_at,
        greatest(least(d.complete_known_at, p.cancelled_at), CASE WHEN p.cancelled_at IS NOT NULL THEN p.known_at END)
          AS closed_at,

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import date
+from datetime import date, timedelta
 from typing import Any
 
 import duckdb
@@ -39,19 +39,22 @@ def prove_no_leak(
     whole: Matrix,
     key: Sequence[str],
     steps: Sequence[int],
+    *,
+    own_day: Sequence[str] = (),
 ) -> dict[str, int]:
     """Rebuild the rows at the as-of days numbered `steps` and hold every input against `whole`.
 
     Twice per as-of: with every fact of known_at ≥ as_of deleted, and with those facts scrambled. Columns of `rows` are
     held against `whole` too, since baselines and values rest on them. Raises LeakError naming the first feature or
-    column that differs, or the rows that came or went. Returns how much was compared.
+    column that differs, or the rows that came or went. Of the tables `own_day` the facts of the as-of day itself are
+    kept: lines seen as they are ordered are told by their own record. Returns how much was compared.
     """
     compared = {"as_of_days": 0, "rows": 0, "cells": 0}
     for step in steps:
         past = request.until(step)
         expected = whole.take(np.flatnonzero(whole.rows["step"].to_numpy() == step))
         for how in ("deleted", "scrambled"):
-            with _world(con, request.grid.days[step].astype(object), how) as proof:
+            with _world(con, request.grid.days[step].astype(object), how, own_day) as proof:
                 _compare(expected, build(proof, past, np.array([past.grid.size - 1])), key, how)
             compared["cells"] += expected.X.size
         compared["as_of_days"] += 1
@@ -121,7 +124,9 @@ def _differs(a: pd.Series, b: pd.Series) -> np.ndarray:
 
 
 @contextmanager
-def _world(con: duckdb.DuckDBPyConnection, as_of: date, how: str) -> Iterator[duckdb.DuckDBPyConnection]:
+def _world(
+    con: duckdb.DuckDBPyConnection, as_of: date, how: str, own_day: Sequence[str] = ()
+) -> Iterator[duckdb.DuckDBPyConnection]:
     """Yield a connection in which every contract table shows the facts known before `as_of`, others as `how` says."""
     home = con.execute("SELECT current_schema()").fetchall()[0][0]
     proof = con.cursor()
@@ -129,7 +134,8 @@ def _world(con: duckdb.DuckDBPyConnection, as_of: date, how: str) -> Iterator[du
     proof.execute(f"CREATE SCHEMA {schema}")
     try:
         for table in TABLES:
-            proof.execute(f"CREATE VIEW {schema}.{table.name} AS {_view(con, table, home, as_of, how)}")
+            day = as_of + timedelta(days=int(table.name in own_day))
+            proof.execute(f"CREATE VIEW {schema}.{table.name} AS {_view(con, table, home, day, how)}")
         proof.execute(f"SET schema = '{schema}'")
         yield proof
     finally:

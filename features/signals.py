@@ -42,7 +42,7 @@ SIGNAL_FEATURES = (
     Feature("age_days", lambda panel: panel.age, "days", "Days since the observed period of the level.",
             "was last observed {value} ago", "signal age"),
 )  # fmt: skip
-RECENT_FEATURES = (  # how much of a signal, say of a promotion, the recent level of demand already holds
+LATELY_FEATURES = (  # how much of a signal, say of a promotion, the recent level of demand already holds
     Feature("mean_4w", lambda panel: past(bn.move_mean, panel.level, 4), "signal's unit",
             "Mean of the last 4 weeks' levels.", "averaged {value} over 4 weeks, usually {usual}", "signal"),
     Feature("mean_13w", lambda panel: past(bn.move_mean, panel.level, 13), "signal's unit",
@@ -60,7 +60,9 @@ AHEAD = Feature(
 )  # fmt: skip
 
 
-ENDINGS = tuple(f"_{feature.name}" for feature in (*SIGNAL_FEATURES, AHEAD))
+ENDINGS = sorted(
+    (f"_{feature.name}" for feature in (*SIGNAL_FEATURES, *LATELY_FEATURES, AHEAD, AHEAD_CHANGE)), key=len, reverse=True
+)  # the longest first: one may end another
 
 
 def signal_of(column: str) -> str | None:
@@ -101,7 +103,7 @@ def signal_features(
     the weeks [begin, begin + length) after the row's as-of; forecasts and observations feed the level. `recent` adds
     what both were over recent weeks.
     """
-    formulas = (*SIGNAL_FEATURES, *(RECENT_FEATURES if recent else ()))
+    formulas = (*SIGNAL_FEATURES, *(LATELY_FEATURES if recent else ()))
     columns, features = [], []
     scopes = KEYS | {"region": tuple(region)}
     keys = {kind: [c for c in of if c in rows] for kind, of in scopes.items()}

@@ -13,6 +13,7 @@ from models.hazard import QUANTILES, arrival_days
 from models.lessons import DAY, Lesson, Training, happened
 
 WARM_UPS = {"delay": (2, 12), "shift": (2, 13)}  # retrainings before the first that is judged, and weeks between them
+AT_ONCE = 20_000  # rows whose arrival curves are drawn at the same time
 RECORD_DAYS = 39 * 7  # what the gate looks back on: three quarters, the longest window inside
 
 
@@ -90,21 +91,20 @@ def predictions(forecaster: Forecaster, lesson: Lesson, places: np.ndarray) -> p
     for event, each in forecaster.forecasts(X, rows).items():
         stem = "p" if event == "late" else f"p_{event}"
         out = out.assign(**{f"{stem}_{name}": each[name].to_numpy() for name in each})
-    more = _arrivals(forecaster, X, rows) if lesson.task == "delay" else _units(forecaster, X, rows)
+    more = _arrivals(forecaster, X, rows, out["p"]) if lesson.task == "delay" else _units(forecaster, X, rows)
     return pd.concat([out, more], axis=1)
 
 
-def _arrivals(forecaster: Forecaster, X: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
+def _arrivals(forecaster: Forecaster, X: pd.DataFrame, rows: pd.DataFrame, p: pd.Series) -> pd.DataFrame:
     """Arrival quantiles in days after the as-of, the days it took, what was at stake, and the row's segments."""
     assert isinstance(forecaster, DelayForecaster)
-    days = np.concatenate(
-        [np.empty((0, len(QUANTILES)))]
-        + [arrival_days(forecaster.model.survival(X.iloc[k : k + 20_000])) for k in range(0, len(X), 20_000)]
-    )
+    parts = [slice(k, k + AT_ONCE) for k in range(0, len(X), AT_ONCE)]
+    days = [arrival_days(forecaster.survival(X.iloc[part], p.to_numpy()[part])) for part in parts]
+    quantiles = np.concatenate(days) if days else np.empty((0, len(QUANTILES)))
     day = pd.Timedelta(days=1)
     due_in = ((rows["due_on"] - rows["as_of"]) / day).to_numpy()
     return pd.DataFrame(
-        {f"arrival_in_p{round(100 * q)}": days[:, k] for k, q in enumerate(QUANTILES)}
+        {f"arrival_in_p{round(100 * q)}": quantiles[:, k] for k, q in enumerate(QUANTILES)}
         | {
             "arrived_in": ((rows["completed_on"] - rows["as_of"]) / day).to_numpy(),
             "days_to_promise": due_in,

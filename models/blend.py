@@ -18,11 +18,13 @@ def choose_weight(trees: np.ndarray, steady: np.ndarray, y: np.ndarray) -> float
     """Return the share of the trees with the lowest log loss on later weeks, both forecasts moved to their level."""
     level = float(y.mean())
     parts = at_level(trees, level), at_level(steady, level)
-    losses = []
-    for weight in WEIGHTS:
-        p = np.clip(at_level(blend(*parts, weight), level), 1e-6, 1 - 1e-6)
-        losses.append(-np.mean(y * np.log(p) + (1 - y) * np.log1p(-p)))
-    return WEIGHTS[int(np.argmin(losses))]
+    return WEIGHTS[int(np.argmin([level_loss(blend(*parts, weight), y) for weight in WEIGHTS]))]
+
+
+def level_loss(p: np.ndarray, y: np.ndarray) -> float:
+    """Return the mean log loss of p moved to the level of y: what is compared is the order, not the level."""
+    p = np.clip(at_level(p, float(y.mean())), 1e-6, 1 - 1e-6)
+    return float(-np.mean(y * np.log(p) + (1 - y) * np.log1p(-p)))
 
 
 def at_level(p: np.ndarray, mean: float) -> np.ndarray:

@@ -70,7 +70,7 @@ class Encoder:
 
 def train(
     block: np.ndarray, y: np.ndarray, params: Mapping[str, Any], *, rounds: int, seed: int, threads: int = 0,
-    categorical: Sequence[int] = (), start: np.ndarray | None = None,
+    categorical: Sequence[int] = (), weight: np.ndarray | None = None, start: np.ndarray | None = None,
 ) -> lgb.Booster:  # fmt: skip
     """Return a booster; rows are expected in `canonical_order`, since sums and samples of rows depend on theirs.
 
@@ -83,7 +83,9 @@ def train(
     params = {**STEADY, **params, "seed": seed, "num_threads": threads}
     if len(y) < 20:
         params["bagging_freq"] = 0  # a sample of so few may be empty
-    data = lgb.Dataset(block, y, categorical_feature=list(categorical), init_score=start, free_raw_data=True)
+    data = lgb.Dataset(
+        block, y, weight=weight, categorical_feature=list(categorical), init_score=start, free_raw_data=True
+    )
     return lgb.train(params, data, num_boost_round=rounds)
 
 
@@ -107,8 +109,11 @@ def day_numbers(days: ArrayLike) -> np.ndarray:
 
 
 def gain_shares(booster: lgb.Booster, columns: Sequence[str]) -> pd.Series:
-    """Return each column's share of the total gain, largest first."""
-    gain = pd.Series(booster.feature_importance("gain"), list(columns), dtype=float)
+    """Return each column's share of the total gain, largest first; inputs beyond the columns are one, "time"."""
+    found = np.asarray(booster.feature_importance("gain"), float)
+    gain = pd.Series(found[: len(columns)], list(columns), dtype=float)
+    if len(found) > len(columns):
+        gain["time"] = found[len(columns) :].sum()
     return (gain / max(gain.sum(), 1e-12)).sort_values(ascending=False)
 
 

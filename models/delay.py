@@ -1,7 +1,8 @@
-"""Will an open purchase line miss the promise in force? P(late), calibrated on later matured weeks."""
+"""Will an open purchase line miss the promise in force, and when will it come? Calibrated on later matured weeks."""
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -11,14 +12,18 @@ import pandas as pd
 from scipy.special import expit
 from sklearn.base import BaseEstimator, ClassifierMixin
 
-from models import calibration
+from models import boosting, calibration
 from models.baselines import RULE_INPUTS, LogisticSix, delay_rule_rows, rule_from_dict
-from models.blend import at_level, blend, choose_weight, level_shift
+from models.blend import at_level, blend, choose_weight, level_loss, level_shift
 from models.boosting import Encoder, canonical_order, day_numbers, train
-from models.hazard import ArrivalModel, tied_to
+from models.hazard import PERIOD_INPUTS, ROUNDS, Hazard, Times, tied_to
 from models.splits import calibration_split
 
-PARAMS: dict[str, Any] = {
+# How far the hazard learns: noisy chains are learnt by heart after a third of the trees, regular ones use them all.
+ROUND_SHARES = (1.0, 0.7, 0.5, 0.35)
+
+KINDS = ("hazard", "direct", "blend")
+DIRECT: dict[str, Any] = {
     "objective": "binary",
     "learning_rate": 0.05,
     "num_leaves": 16,
@@ -28,147 +33,263 @@ PARAMS: dict[str, Any] = {
     "bagging_freq": 1,
     "lambda_l2": 8.0,
 }
-ROUNDS = 220
 # Inputs the trees do not hear. They are the same for very many rows of a day, so trees learn days by heart with them:
 # without them the Brier score fell from 0.1316 to 0.1284 on two later quarters of a marketplace, and on a simulated
 # chain from 0.1884 to 0.1824. What they say of a row reaches it through the priors of its supplier's shares.
-UNHEARD = ("chain_", "category_", "region_", "order_month", "promise_month")
+UNHEARD = ("chain_", "category_", "region_", "order_month", "promise_month", "as_of_day")
 
 # "Change nothing" is not among the maps: Platt's begins there, pulled by its prior. It moved the slope on later
 # quarters of three simulated chains from 0.96–1.25 to 0.96–1.10 at a lower Brier score, a marketplace's hardly.
 SHAPE_MAPS = (calibration.Platt(), calibration.Beta(), calibration.Isotonic())
 
 
-class DelayModel(ClassifierMixin, BaseEstimator):
-    """P(C > P(s) + L | line open and due at s): LightGBM on open-line snapshots, then a calibration map.
+@dataclass(frozen=True, slots=True, eq=False)
+class _Rows:
+    """Encoded rows with their outcomes, aligned."""
 
-    `fit` needs each row's as_of and matured_on. A first booster learns from rows matured before the last
-    `calibration_weeks`, its calibration map from the rows of those weeks; the booster that is kept is trained on all
-    rows and inherits the map. More than `max_rows` rows are thinned at random: they are snapshots of the same lines,
-    and 60,000 taught as much as 180,000. The map corrects the shape of the forecasts, not their level: the first
-    booster is moved to the level of its calibration weeks beforehand, and what the map then moves the kept booster's
-    mean over those weeks by is taken back, since it has seen them and a level corrected twice is wrong once. With too
-    few rows to calibrate the map is the identity. The same weeks decide how far the trees lean on a six-input logistic
-    regression, which drifts less (`models.blend`). n rows without one late line do not prove "never": P is held inside
-    [1/(n + 2), 1 − 1/(n + 2)]; learnt from no row at all it is ½.
+    block: np.ndarray
+    times: Times
+    facts: pd.DataFrame | None
+    late: np.ndarray
+    completed_in: np.ndarray
+    watched: np.ndarray
+    as_of: np.ndarray
+    matured_on: np.ndarray
+
+    def take(self, index: np.ndarray) -> "_Rows":
+        facts = None if self.facts is None else self.facts.iloc[index]
+        others = (self.late, self.completed_in, self.watched, self.as_of, self.matured_on)
+        return _Rows(self.block[index], self.times.take(index), facts, *(a[index] for a in others))
+
+    def at(self, start: np.datetime64, cut: np.datetime64) -> "_Rows":
+        """Return the rows asked before `start` as they stood then: less was watched, less had completed."""
+        mine = self.take(np.flatnonzero(self.as_of < start))
+        begun, whole = ((day_numbers(day) - day_numbers(mine.as_of)).astype(float) for day in (start, cut))
+        lag = np.min(whole - mine.watched, initial=np.inf)  # of lines that nobody cancelled: the posting lag
+        watched = np.minimum(mine.watched, begun - (lag if np.isfinite(lag) else 0.0))
+        known = mine.completed_in < watched
+        return replace(mine, watched=watched, completed_in=np.where(known, mine.completed_in, np.nan))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Parts:
+    """What was learnt from one set of rows: the hazard, the direct trees, or both."""
+
+    hazard: Hazard | None
+    trees: lgb.Booster | None
+    threads: int
+
+    def predict(self, rows: _Rows, rounds: int | None = None) -> np.ndarray:
+        """Return P(late), by all of the hazard's trees or the first `rounds`."""
+        guess = []
+        if self.hazard is not None:
+            guess.append(self.hazard.late(rows.block, rows.times, rounds))
+        if self.trees is not None:
+            guess.append(np.asarray(self.trees.predict(rows.block, num_threads=self.threads)))
+        return guess[0] if len(guess) == 1 else blend(guess[0], guess[1], 0.5)
+
+
+class DelayModel(ClassifierMixin, BaseEstimator):
+    """P(C > P(s) + L | line open and due at s), and the curve P(C > s + d) that agrees with it.
+
+    `kind` says how: "hazard", the discrete-time hazard of completion read off at the promise, which learns from every
+    line, received or not; "direct", trees that learn who was late; "blend", the mean of both on the logit scale.
+    Whatever the kind, the curve is the hazard's, bent to meet P(late) at the promise.
+
+    A first model learns what was known before the last `calibration_weeks`, its calibration map from the rows that
+    matured in those weeks; the model that is kept learns from all rows and inherits the map. The map corrects the shape
+    of the forecasts, not their level: the first model is moved to the level of its calibration weeks beforehand, and
+    what the map then moves the kept model's mean over those weeks by is taken back, since it has seen them and a level
+    corrected twice is wrong once. With too few rows to calibrate the map is the identity. The same weeks decide how far
+    the model leans on a six-input logistic regression, which drifts less (`models.blend`). n rows without one late line
+    do not prove "never": P is held inside [1/(n + 2), 1 − 1/(n + 2)]; learnt from no judged row at all it is ½.
     """
 
     def __init__(
-        self, *, params: Mapping[str, Any] | None = None, rounds: int = ROUNDS, calibration_weeks: int = 13,
-        max_rows: int = 60_000, seed: int = 7, threads: int = 0,
+        self, *, kind: str = "blend", country: str = "", params: Mapping[str, Any] | None = None, rounds: int = ROUNDS,
+        calibration_weeks: int = 13, max_rows: int = 60_000, max_periods: int = 300_000, seed: int = 7,
+        threads: int = 0,
     ):  # fmt: skip
+        self.kind = kind
+        self.country = country
         self.params = params
         self.rounds = rounds
         self.calibration_weeks = calibration_weeks
         self.max_rows = max_rows
+        self.max_periods = max_periods
         self.seed = seed
         self.threads = threads
 
     def fit(self, X: pd.DataFrame, outcomes: pd.DataFrame, *, cut: Any) -> Self:
-        """Learn from rows matured by `cut`; X [row, feature], outcomes as `delay_outcomes` gives them."""
-        self.arrival_ = ArrivalModel(seed=self.seed, threads=self.threads).fit(
-            X, due_in=outcomes["due_in"], completed_in=outcomes["completed_in"], watched=outcomes["watched"]
-        )
-        known = np.flatnonzero(outcomes["y"].notna())
-        X, outcomes = X.iloc[known], outcomes.iloc[known]
-        outcome = outcomes["y"].to_numpy(np.float64)
-        asked, matured = outcomes["as_of"].to_numpy(), outcomes["matured_on"].to_numpy()
+        """Learn from rows X and what was known of them at `cut`: `features.labels.delay_outcomes`, aligned."""
+        if self.kind not in KINDS:
+            raise ValueError(f"kind is {self.kind!r}; expected one of {KINDS}")
         self.classes_ = np.array([0, 1])
         self.encoder_ = Encoder().fit(X[[name for name in X if not name.startswith(UNHEARD)]])
-        block = self.encoder_.transform(X)
-        order = canonical_order(block, outcome, day_numbers(asked), day_numbers(matured))
-        block, late, asked, matured = block[order], outcome[order], asked[order], matured[order]
-        self.base_rate_ = float(late.mean()) if len(late) else 0.5
-        self.edge_ = 1 / (len(late) + 2)
-        self.usual_ = pd.Series(medians(block), self.encoder_.columns_, dtype=float)
-        facts = delay_rule_rows(X.iloc[order]) if set(X) >= RULE_INPUTS else None
-        self.weight_, self.steady_, self.offset_ = 1.0, None, 0.0
-        before, since = calibration_split(asked, matured, cut=cut, weeks=self.calibration_weeks)
+        rows = self._rows(X, outcomes)
+        judged = rows.take(np.flatnonzero(~np.isnan(rows.late)))
+        n = len(judged.late)
+        self.base_rate_, self.edge_ = float(judged.late.mean()) if n else 0.5, 1 / (n + 2)
+        self.usual_ = pd.Series(medians(rows.block), self.encoder_.columns_, dtype=float)
+        self.weight_, self.steady_, self.offset_, self.rounds_ = 1.0, None, 0.0, self.rounds
         self.calibrator_: Any = calibration.Identity().fit([0.5], [0])
-        if len(before) >= 200 and len(since) >= 100 and 0 < late[before].sum() < len(before):
-            self._calibrate(block, facts, late, asked.astype("datetime64[W]"), before, since)
-        self.booster_ = self._train(block, late)
-        if self.weight_ < 1 and facts is not None:
-            self.steady_ = LogisticSix().fit(facts.assign(y=late.astype(int)))
+        since = self._calibrate(rows, judged, np.datetime64(cut, "D"))
+        self.parts_ = self._learn(rows, judged)
+        if self.weight_ < 1 and judged.facts is not None:
+            self.steady_ = LogisticSix().fit(judged.facts.assign(y=judged.late.astype(int)))
         if self.calibrator_.kind != "identity":
-            raw = self._raw(block[since], None if facts is None else facts.iloc[since])
+            raw = self._raw(since)
             self.offset_ = level_shift(self.calibrator_.transform(raw), float(raw.mean()))
         return self
 
-    def _raw(self, block: np.ndarray, facts: pd.DataFrame | None) -> np.ndarray:
-        trees = np.asarray(self.booster_.predict(block, num_threads=self.threads))
-        return trees if self.steady_ is None else blend(trees, self.steady_.predict(facts), self.weight_)
+    def _rows(self, X: pd.DataFrame, outcomes: pd.DataFrame) -> _Rows:
+        """Return the rows in an order that depends on their content alone."""
+        block, times = self.encoder_.transform(X), Times.of(X)
+        asked, matured = (outcomes[c].to_numpy().astype("datetime64[D]") for c in ("as_of", "matured_on"))
+        late, done, watched = (outcomes[c].to_numpy(float) for c in ("y", "completed_in", "watched"))
+        order = canonical_order(
+            block, times.as_of, times.age, times.due, late, done, watched, day_numbers(asked), day_numbers(matured)
+        )
+        facts = delay_rule_rows(X) if set(X) >= RULE_INPUTS else None
+        return _Rows(block, times, facts, late, done, watched, asked, matured).take(order)
 
-    def _calibrate(
-        self, block: np.ndarray, facts: pd.DataFrame | None, late: np.ndarray, weeks: np.ndarray, before: np.ndarray,
-        since: np.ndarray,
-    ) -> None:  # fmt: skip
-        """Choose the map and the weight of the regression on the weeks `since`, by models of the rows `before`."""
-        first = self._train(block[before], late[before])
-        guess = np.asarray(first.predict(block[since], num_threads=self.threads))
-        if facts is not None:
-            steady = LogisticSix().fit(facts.iloc[before].assign(y=late[before].astype(int)))
-            other = steady.predict(facts.iloc[since])
-            self.weight_ = choose_weight(guess, other, late[since])
-            guess = blend(guess, other, self.weight_)
-        enough = np.bincount(late[since].astype(int), minlength=2).min() >= calibration.MIN_EACH_CLASS
-        level = at_level(guess, late[since].mean())
-        self.calibrator_ = calibration.choose(level, late[since], weeks[since], SHAPE_MAPS if enough else None)
+    def _learn(self, rows: _Rows, judged: _Rows) -> _Parts:
+        """Learn from all `rows` when each came, and from `judged` ones whether it was late."""
+        hazard = Hazard(
+            country=self.country, params=self.params, rounds=self.rounds_, max_rows=self.max_rows,
+            max_periods=self.max_periods, seed=self.seed, threads=self.threads,
+        )  # fmt: skip
+        hazard.fit(rows.block, rows.times, rows.completed_in, rows.watched, self.encoder_.categorical)
+        trees = None if self.kind == "hazard" else self._direct(judged)
+        return _Parts(hazard, trees, self.threads)
 
-    def _train(self, block: np.ndarray, y: np.ndarray) -> lgb.Booster:
-        block, y = block[: self.max_rows], y[: self.max_rows]
-        small = max(min(PARAMS["min_data_in_leaf"], len(y) // 40), 2)
-        params = {**PARAMS, "min_data_in_leaf": small, **(self.params or {})}
+    def _direct(self, judged: _Rows) -> lgb.Booster:
+        block, late = judged.block[: self.max_rows], judged.late[: self.max_rows]
+        small = max(min(DIRECT["min_data_in_leaf"], len(late) // 40), 2)
+        params = {**DIRECT, "min_data_in_leaf": small, **(self.params or {})}
         return train(
-            block, y, params, rounds=self.rounds, seed=self.seed, threads=self.threads,
+            block, late, params, rounds=self.rounds, seed=self.seed, threads=self.threads,
             categorical=self.encoder_.categorical,
         )  # fmt: skip
 
+    def _published(self, parts: _Parts) -> _Parts:
+        """Return the parts whose probability is published; the hazard's curve is drawn whatever the kind."""
+        return replace(parts, hazard=None) if self.kind == "direct" else parts
+
+    def _calibrate(self, rows: _Rows, judged: _Rows, cut: np.datetime64) -> _Rows:
+        """Choose the map and the weight of the regression on the latest weeks, by models of what was known before."""
+        before, since = calibration_split(judged.as_of, judged.matured_on, cut=cut, weeks=self.calibration_weeks)
+        past, later = judged.take(before), judged.take(since)
+        if len(before) < 200 or len(since) < 100 or not 0 < past.late.sum() < len(before):
+            return later
+        first = self._learn(rows.at(cut - np.timedelta64(7 * self.calibration_weeks, "D"), cut), past)
+        guess = self._choose_rounds(self._published(first), later)
+        if judged.facts is not None:
+            steady = LogisticSix().fit(past.facts.assign(y=past.late.astype(int)))  # type: ignore[union-attr]
+            other = steady.predict(later.facts)
+            self.weight_ = choose_weight(guess, other, later.late)
+            guess = blend(guess, other, self.weight_)
+        enough = np.bincount(later.late.astype(int), minlength=2).min() >= calibration.MIN_EACH_CLASS
+        level = at_level(guess, later.late.mean())
+        weeks = later.as_of.astype("datetime64[W]")
+        self.calibrator_ = calibration.choose(level, later.late, weeks, SHAPE_MAPS if enough else None)
+        return later
+
+    def _choose_rounds(self, first: _Parts, later: _Rows) -> np.ndarray:
+        """Choose how many trees the hazard grows by the log loss on later weeks; return the forecasts of the best."""
+        if first.hazard is None:
+            return first.predict(later)
+        counts = sorted({max(round(self.rounds * share), 1) for share in ROUND_SHARES})
+        tried = [first.predict(later, n) for n in counts]
+        best = int(np.argmin([level_loss(p, later.late) for p in tried]))
+        self.rounds_ = counts[best]
+        return tried[best]
+
+    def _raw(self, rows: _Rows) -> np.ndarray:
+        guess = self._published(self.parts_).predict(rows)
+        return guess if self.steady_ is None else blend(guess, self.steady_.predict(rows.facts), self.weight_)
+
+    def _asked(self, X: pd.DataFrame) -> _Rows:
+        facts = None if self.steady_ is None else delay_rule_rows(X)
+        none = np.empty(0)
+        return _Rows(self.encoder_.transform(X), Times.of(X), facts, none, none, none, none, none)
+
     def predict_proba(self, X: pd.DataFrame) -> np.ndarray:
-        """Return P(on time), P(late) [row, 2]."""
-        raw = self._raw(self.encoder_.transform(X), None if self.steady_ is None else delay_rule_rows(X))
-        late = self.calibrator_.transform(raw)
+        """Return P(on time), P(late) [row, 2]; the base rate where a line has no promise to miss."""
+        raw = self._raw(self._asked(X))
+        late = self.calibrator_.transform(np.nan_to_num(raw, nan=self.base_rate_))
         if self.offset_:
             late = expit(calibration.logit(late) + self.offset_)
+        late = np.where(np.isnan(raw), self.base_rate_, late)
         late = np.clip(late, self.edge_, 1 - self.edge_)
         return np.column_stack([1 - late, late])
-
-    def survival(self, X: pd.DataFrame, p_late: np.ndarray | None = None) -> np.ndarray:
-        """Return S at the end of days 0 … LONGEST − 1 [row, day], with S(due) = p_late for lines not yet due."""
-        due_in = X["days_to_promise"].to_numpy(float)
-        p = self.predict_proba(X)[:, 1] if p_late is None else p_late
-        return tied_to(self.arrival_.survival(X, due_in), due_in, np.where(due_in >= 0, p, np.nan))
 
     def predict(self, X: pd.DataFrame) -> np.ndarray:
         """Return 1 where late is likelier than on time."""
         return (self.predict_proba(X)[:, 1] > 0.5).astype(int)
 
+    def survival(self, X: pd.DataFrame, p_late: np.ndarray | None = None) -> np.ndarray:
+        """Return P(C > s + d) for d = 0 … LONGEST − 1 [row, day], never rising.
+
+        At the promise it is P(late): the model's, or the `p_late` that is published instead, NaN for rows whose curve
+        is left as it is. P(miss the need date) is the value at its day.
+        """
+        times = Times.of(X)
+        p = self.predict_proba(X)[:, 1] if p_late is None else np.asarray(p_late, float)
+        return tied_to(self.parts_.hazard.survival(self.encoder_.transform(X), times), times.due, p)  # type: ignore[union-attr]
+
+    @property
+    def booster_(self) -> lgb.Booster:
+        """The trees that are explained: the direct ones if there are any, whose inputs are the rows' alone."""
+        trees = self.parts_.trees
+        return self.parts_.hazard.booster_ if trees is None else trees  # type: ignore[union-attr]
+
+    def contributions(self, X: pd.DataFrame) -> np.ndarray:
+        """Return SHAP values [row, encoder's column] of the log-odds of being late.
+
+        A hazard is explained in the bucket in which the line is likeliest to come: what raises the chance there lowers
+        that of being late. What the bucket's place in time adds is the time that is left.
+        """
+        block = self.encoder_.transform(X)
+        if self.parts_.trees is not None:
+            return boosting.contributions(self.parts_.trees, block)[:, :-1]
+        hazard = self.parts_.hazard
+        assert hazard is not None
+        shap = -boosting.contributions(hazard.booster_, hazard.busiest(block, Times.of(X)))[:, :-1]
+        own, place = np.split(shap, [block.shape[1]], axis=1)
+        if "days_to_promise" in self.encoder_.columns_ and place.shape[1] == len(PERIOD_INPUTS):
+            own[:, self.encoder_.columns_.index("days_to_promise")] += place.sum(axis=1)
+        return own
+
     def save(self, folder: Path) -> None:
         """Write the model as text and JSON into `folder`."""
         folder.mkdir(parents=True, exist_ok=True)
-        self.booster_.save_model(folder / "model.lgb")
-        self.arrival_.save(folder / "arrival")
+        assert self.parts_.hazard is not None
+        self.parts_.hazard.save(folder / "hazard.lgb")
+        if self.parts_.trees is not None:
+            self.parts_.trees.save_model(folder / "direct.lgb")
         state = {
             "params": self.get_params(), "encoder": self.encoder_.to_dict(), "calibrator": self.calibrator_.to_dict(),
-            "base_rate": self.base_rate_, "edge": self.edge_, "offset": self.offset_,
-            "weight": self.weight_, "steady": None if self.steady_ is None else self.steady_.to_dict(),
-            "usual": [None if np.isnan(v) else v for v in self.usual_],
+            "base_rate": self.base_rate_, "edge": self.edge_, "offset": self.offset_, "weight": self.weight_,
+            "steady": self.steady_ and self.steady_.to_dict(), "hazard": self.parts_.hazard.to_dict(),
+            "usual": [None if np.isnan(v) else v for v in self.usual_.tolist()],
         }  # fmt: skip
         (folder / "model.json").write_text(json.dumps(state))
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Read what `save` wrote; scores are identical."""
+        """Read what `save` wrote; predictions are identical."""
         state = json.loads((folder / "model.json").read_text())
         new = cls(**state["params"])
         new.classes_ = np.array([0, 1])
-        new.booster_ = lgb.Booster(model_file=folder / "model.lgb")
-        new.arrival_ = ArrivalModel.load(folder / "arrival")
         new.encoder_ = Encoder.from_dict(state["encoder"])
         new.calibrator_ = calibration.from_dict(state["calibrator"])
         new.weight_, new.steady_ = state["weight"], state["steady"] and rule_from_dict(state["steady"])
         new.base_rate_, new.edge_, new.offset_ = state["base_rate"], state["edge"], state["offset"]
         new.usual_ = pd.Series(state["usual"], new.encoder_.columns_, dtype=float)
+        hazard = Hazard(country=new.country, threads=new.threads).load(folder / "hazard.lgb", state["hazard"])
+        trees = None if new.kind == "hazard" else lgb.Booster(model_file=folder / "direct.lgb")
+        new.parts_ = _Parts(hazard, trees, new.threads)
         return new
 
 

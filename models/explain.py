@@ -55,6 +55,7 @@ FORMS: Mapping[str, Callable[[float], str]] = {
     "slack": lambda v: signed(v, "of slack", "too little"),
     "times": lambda v: "once" if round(v) == 1 else f"{v:.0f} times",
     "weekday": lambda v: calendar.day_name[int(v) % 7],
+    "hour": lambda v: f"{int(v) % 24}:00",
     "month": lambda v: calendar.month_name[int(v) if 1 <= v <= 12 else 1],
     "working": lambda v: counted(v, "working day"),
     "holidays": lambda v: counted(v, "public holiday"),

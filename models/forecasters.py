@@ -61,7 +61,7 @@ class Facts:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DelayForecaster:
-    """P(late) from the model or the rule that publishes, and the arrival curve."""
+    """P(late) from the model or the rule that publishes, and the arrival curve that agrees with it."""
 
     task: ClassVar[str] = "delay"
     model: DelayModel
@@ -76,6 +76,10 @@ class DelayForecaster:
     def predict(self, X: pd.DataFrame, rows: pd.DataFrame | None = None) -> pd.DataFrame:  # noqa: ARG002
         """Return p_late and published_by per row of inputs."""
         return published(self.facts, self.forecasts(X), {"late": evidence(X)})
+
+    def survival(self, X: pd.DataFrame, p_late: np.ndarray) -> np.ndarray:
+        """Return P(C > s + d) [row, day], equal to `p_late` at the promise where that is known."""
+        return self.model.survival(X, p_late)
 
     def save(self, folder: Path) -> None:
         """Write text and JSON below `folder`."""

@@ -1,119 +1,251 @@
 """When will an open line arrive? A discrete-time hazard of completion, learnt from every line, received or not."""
 
-import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 import lightgbm as lgb
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike
-from sklearn.base import BaseEstimator
 
-from models.boosting import Encoder, canonical_order, train
+from features.weeks import holiday_dates
+from models.boosting import train
 
-# First day of each bucket after the as-of, and the day after its last. Buckets beyond 65 days are wide, but a promise
-# that far ahead still has its own: one hazard from there on would spread such a line evenly over the year.
-BEGIN = np.array([0, 1, 2, 3, 4, 5, 8, 11, 16, 21, 31, 46, 66, 91, 131, 181, 261])
-END = np.append(BEGIN[1:], 366)
-LONGEST = int(END[-1])  # days ahead that the curve is drawn; a line not expected by then has this as its day
+LONGEST = 366  # days ahead that the curve is drawn; a line not expected by then has this as its day
+TAIL = np.array([1, 2, 4, 8, 14, 21, 35, 60, 90, 130, 180, 260, 366])  # buckets where the quantiles leave wide gaps
+BUCKETS = 24  # quantiles of the waits that were seen: narrow buckets where lines arrive
 LEAST_LOG = -600.0  # S stays a number that can be divided by
 QUANTILES = (0.1, 0.5, 0.8, 0.9)
+AT_ONCE = 10_000  # rows whose buckets are laid out at the same time
 
 PARAMS: dict[str, Any] = {
     "objective": "binary",
-    "learning_rate": 0.08,
-    "num_leaves": 24,
-    "min_data_in_leaf": 200,
-    "feature_fraction": 0.5,
-    "bagging_fraction": 0.8,
+    "learning_rate": 0.06,
+    "num_leaves": 16,
+    "min_data_in_leaf": 300,  # the buckets of one line share its inputs: 300 are some 60 lines
+    "feature_fraction": 0.3,
+    "bagging_fraction": 0.6,
     "bagging_freq": 1,
-    "lambda_l2": 10.0,
+    "lambda_l2": 30.0,
 }
+ROUNDS = 250
 
 
-class ArrivalModel(BaseEstimator):
+@dataclass(frozen=True, slots=True, eq=False)
+class Times:
+    """Where each row stands in time: its as-of as a day number, its age and the days to its promise; NaN unknown."""
+
+    as_of: np.ndarray
+    age: np.ndarray
+    due: np.ndarray
+
+    @classmethod
+    def of(cls, X: pd.DataFrame) -> "Times":
+        """Read the inputs of the same meaning; an input that X lacks is missing."""
+        names = ("as_of_day", "age_days", "days_to_promise")
+        return cls(*(X[n].to_numpy(float) if n in X else np.full(len(X), np.nan) for n in names))
+
+    def take(self, index: Any) -> "Times":
+        return Times(self.as_of[index], self.age[index], self.due[index])
+
+
+class Calendar:
+    """Count working days between day numbers, NaN where either is unknown."""
+
+    def __init__(self, country: str):
+        self.first = np.datetime64("1990-01-01", "D")
+        days = np.arange(self.first, np.datetime64("2061-01-01", "D"))
+        self.total = np.r_[0, np.cumsum(np.is_busday(days, holidays=holiday_dates(country)))].astype(np.float32)
+
+    def before(self, day: np.ndarray) -> np.ndarray:
+        """Working days from the calendar's first day up to, not including, each day."""
+        place = np.nan_to_num(day - self.first.astype(float)).clip(0, len(self.total) - 1).astype(np.int64)
+        return np.where(np.isnan(day), np.nan, self.total[place])
+
+
+# What a bucket of days tells, next to the row's own inputs: its place among the days ahead, after the order, and
+# before the promise, each in days and in working days, and its weekday where it is one day.
+PERIOD_INPUTS = (
+    "ahead", "length", "before_due", "before_due_end", "age", "weekday", "working", "working_ahead",
+    "working_before_due", "working_age",
+)  # fmt: skip
+
+
+def buckets(due: np.ndarray, grid: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return row, first day and day after the last of every bucket, ahead of each as-of.
+
+    Buckets are those of the grid, cut in two after the promise, so that S at the promise needs no interpolation.
+    """
+    after = np.clip(np.where(np.isnan(due), 0, due + 1), 0, grid[-1])
+    edges = np.sort(np.column_stack([np.broadcast_to(grid, (len(due), len(grid))), after]), axis=1)
+    row, k = np.nonzero(edges[:, 1:] > edges[:, :-1])
+    return row, edges[row, k], edges[row, k + 1]
+
+
+def choose_grid(completed_in: np.ndarray) -> np.ndarray:
+    """Return bucket edges 0 … LONGEST, narrow where lines were seen to arrive."""
+    seen = np.clip(completed_in[~np.isnan(completed_in)], 0, LONGEST - 1)
+    cuts = np.quantile(seen, np.linspace(0, 0.995, BUCKETS)) + 1 if len(seen) else np.empty(0)
+    return np.unique(np.r_[0, np.round(cuts), TAIL])
+
+
+class Hazard:
     """S(d) = P(C > s + d | line open at s) = Π over buckets up to d of 1 − h_b(x).
 
     h_b is one LightGBM on person-period rows: for each snapshot one row per bucket until completion, cancellation or
-    the cut (right-censored, so immature lines teach too), with the bucket and its place relative to the promise as
-    inputs (Singer & Willett 1993; Suresh et al. 2022). Inside a bucket its hazard is the same every day.
+    the cut (right-censored, so immature lines teach too), with the bucket's place in time as further inputs (Singer &
+    Willett 1993; Suresh et al. 2022). Inside a bucket of days the hazard is the same on each of them.
     """
 
     def __init__(
-        self, *, params: Mapping[str, Any] | None = None, rounds: int = 90, max_rows: int = 8_000, seed: int = 7,
-        threads: int = 0,
+        self, *, country: str = "", params: Mapping[str, Any] | None = None, rounds: int = ROUNDS,
+        max_rows: int = 60_000, max_periods: int = 300_000, seed: int = 7, threads: int = 0,
     ):  # fmt: skip
-        self.params = params
-        self.rounds = rounds
-        self.max_rows = max_rows
-        self.seed = seed
-        self.threads = threads
+        self.calendar = Calendar(country)
+        self.params, self.rounds, self.seed, self.threads = params, rounds, seed, threads
+        self.max_rows, self.max_periods = max_rows, max_periods
 
-    def fit(self, X: pd.DataFrame, *, due_in: ArrayLike, completed_in: ArrayLike, watched: ArrayLike) -> Self:
-        """Learn from snapshots.
+    def fit(
+        self, block: np.ndarray, times: Times, completed_in: np.ndarray, watched: np.ndarray,
+        categorical: Sequence[int] = (),
+    ) -> Self:  # fmt: skip
+        """Learn from the first `max_rows` rows, which are in canonical order; more than `max_periods` are thinned.
 
-        `due_in`, `completed_in`: days from the as-of to the promise in force and to completion, NaN for none.
-        `watched`: days after the as-of up to which it is known whether the line was complete; cancellation ends it.
+        `completed_in`: days from the as-of to completion, NaN where unknown. `watched`: days after the as-of for which
+        it is known whether the line was complete.
         """
-        self.encoder_ = Encoder().fit(X)
-        block = self.encoder_.transform(X)
-        days = [np.asarray(a, float) for a in (due_in, completed_in, watched)]
-        keep = canonical_order(block, *days)[: self.max_rows]
-        block, (due, done, seen) = block[keep], (a[keep] for a in days)
-        row, bucket, hit = person_periods(done, seen)
-        inputs = np.column_stack([block[row], self._place(bucket, due[row])]).astype(np.float32)
+        self.grid_ = choose_grid(completed_in)
+        few = slice(0, self.max_rows)
+        row, begin, end, hit = person_periods(times.due[few], completed_in[few], watched[few], self.grid_)
+        kept, weight = thinned(hit, self.max_periods, self.seed)
+        row, begin, end, hit = (a[kept] for a in (row, begin, end, hit))
+        inputs = self._inputs(block, times, row, begin, end)
         if not len(row):  # nothing was ever watched for a day: nothing is known to arrive
-            inputs, hit = np.full((1, inputs.shape[1]), np.nan, np.float32), np.zeros(1)
+            inputs, hit, weight = np.full((1, inputs.shape[1]), np.nan, np.float32), np.zeros(1), np.ones(1)
         small = max(min(PARAMS["min_data_in_leaf"], len(row) // 40), 2)
         self.booster_ = train(
             inputs, hit.astype(float), {**PARAMS, "min_data_in_leaf": small, **(self.params or {})},
-            rounds=self.rounds, seed=self.seed, threads=self.threads, categorical=self.encoder_.categorical,
+            rounds=self.rounds, seed=self.seed, threads=self.threads, categorical=categorical, weight=weight,
         )  # fmt: skip
         return self
 
-    @staticmethod
-    def _place(bucket: np.ndarray, due: np.ndarray) -> np.ndarray:
-        return np.column_stack([bucket, BEGIN[bucket] - due, END[bucket] - due])
+    def _inputs(
+        self, block: np.ndarray, times: Times, row: np.ndarray, begin: np.ndarray, end: np.ndarray
+    ) -> np.ndarray:
+        out = np.empty((len(row), block.shape[1] + len(PERIOD_INPUTS)), np.float32)
+        out[:, : block.shape[1]] = block[row]
+        as_of, age, due = times.as_of[row], times.age[row], times.due[row]
+        work = self.calendar.before
+        first = work(as_of + begin)
+        weekday = np.where(end - begin == 1, (as_of + begin + 3) % 7, np.nan)  # day 0, 1970-01-01, was a Thursday
+        places = (
+            begin, end - begin, begin - due, end - 1 - due, age + begin, weekday, work(as_of + end) - first,
+            first - work(as_of), work(as_of + due + 1) - first, first - work(as_of - age),
+        )  # fmt: skip
+        for k, place in enumerate(places, block.shape[1]):
+            out[:, k] = place
+        return out
 
-    def survival(self, X: pd.DataFrame, due_in: ArrayLike) -> np.ndarray:
+    def _log_kept(
+        self, block: np.ndarray, times: Times, row: np.ndarray, begin: np.ndarray, end: np.ndarray,
+        rounds: int | None = None,
+    ) -> np.ndarray:  # fmt: skip
+        """Return log(1 − h) of each bucket."""
+        if not len(row):
+            return np.zeros(0)
+        inputs = self._inputs(block, times, row, begin, end)
+        h = np.asarray(self.booster_.predict(inputs, num_iteration=rounds, num_threads=self.threads))
+        return np.log1p(-np.clip(h, 1e-6, 1 - 1e-6))
+
+    def late(self, block: np.ndarray, times: Times, rounds: int | None = None) -> np.ndarray:
+        """Return S at the promise, 1 where it has passed, NaN without one, by all trees or the first `rounds`."""
+        out = np.where(np.isnan(times.due), np.nan, 0.0)
+        for part in _parts(len(block)):
+            at = times.take(part)
+            row, begin, end = buckets(at.due, self.grid_)
+            due = end <= at.due[row] + 1
+            row, begin, end = row[due], begin[due], end[due]
+            kept = self._log_kept(block[part], at, row, begin, end, rounds)
+            out[part] += np.bincount(row, kept, minlength=len(at.due))
+        return np.exp(np.maximum(out, LEAST_LOG))
+
+    def survival(self, block: np.ndarray, times: Times) -> np.ndarray:
         """Return S at the end of days 0 … LONGEST − 1 [row, day], never rising."""
-        block, due = self.encoder_.transform(X), np.asarray(due_in, float)
-        n = len(block)
-        row, bucket = np.repeat(np.arange(n), len(BEGIN)), np.tile(np.arange(len(BEGIN)), n)
-        inputs = np.column_stack([block[row], self._place(bucket, due[row])]).astype(np.float32)
-        hazard = np.asarray(self.booster_.predict(inputs, num_threads=self.threads)).reshape(n, len(BEGIN))
-        daily = np.log1p(-np.clip(hazard, 1e-6, 1 - 1e-6)) / (END - BEGIN)
-        return np.exp(np.maximum(np.cumsum(np.repeat(daily, END - BEGIN, axis=1), axis=1), LEAST_LOG))
+        out = np.empty((len(block), LONGEST))
+        for part in _parts(len(block)):
+            at = times.take(part)
+            row, begin, end = buckets(at.due, self.grid_)
+            daily = self._log_kept(block[part], at, row, begin, end) / (end - begin)
+            days = np.repeat(daily, (end - begin).astype(np.int64)).reshape(-1, LONGEST)  # rows' buckets tile all days
+            out[part] = np.exp(np.maximum(np.cumsum(days, axis=1), LEAST_LOG))
+        return out
 
-    def save(self, folder: Path) -> None:
-        """Write the model as text and JSON into `folder`."""
-        folder.mkdir(parents=True, exist_ok=True)
-        self.booster_.save_model(folder / "model.lgb")
-        state = {"params": self.get_params(), "encoder": self.encoder_.to_dict()}
-        (folder / "model.json").write_text(json.dumps(state))
+    def busiest(self, block: np.ndarray, times: Times) -> np.ndarray:
+        """Return the booster's inputs [row, input] of the bucket that decides most: the likeliest to see the line come.
 
-    @classmethod
-    def load(cls, folder: Path) -> Self:
-        """Read what `save` wrote; curves are identical."""
-        state = json.loads((folder / "model.json").read_text())
-        new = cls(**state["params"])
-        new.booster_ = lgb.Booster(model_file=folder / "model.lgb")
-        new.encoder_ = Encoder.from_dict(state["encoder"])
-        return new
+        Of the buckets up to the promise, or of all where it has passed or there is none.
+        """
+        out = np.empty((len(block), block.shape[1] + len(PERIOD_INPUTS)), np.float32)
+        for part in _parts(len(block)):
+            at = times.take(part)
+            row, begin, end = buckets(at.due, self.grid_)
+            due = (end <= at.due[row] + 1) | ~(at.due[row] >= 0)
+            row, begin, end = row[due], begin[due], end[due]
+            inputs = self._inputs(block[part], at, row, begin, end)
+            chance = self._log_kept(block[part], at, row, begin, end)
+            order = np.lexsort((begin, chance, row))  # the lowest log first: the highest hazard
+            out[part] = inputs[order[np.r_[True, np.diff(row[order]) > 0]]] if len(row) else inputs
+        return out
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"grid": self.grid_.tolist()}
+
+    def save(self, file: Path) -> None:
+        """Write the trees as text."""
+        self.booster_.save_model(file)
+
+    def load(self, file: Path, state: Mapping[str, Any]) -> Self:
+        """Read the trees, and what `to_dict` told of the buckets."""
+        self.booster_, self.grid_ = lgb.Booster(model_file=file), np.array(state["grid"])
+        return self
 
 
-def person_periods(completed_in: np.ndarray, watched: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return (row, bucket, completed in it) for every bucket that was watched whole, up to that of the completion.
+def _parts(n: int) -> list[slice]:
+    return [slice(first, first + AT_ONCE) for first in range(0, n, AT_ONCE)]
+
+
+def person_periods(
+    due: np.ndarray, completed_in: np.ndarray, watched: np.ndarray, grid: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return row, first day, day after the last, completed in it, of every bucket that was watched whole, up to that
+    of the completion.
 
     A bucket watched in part is left out whatever came of it: to keep it for the lines that completed and drop it for
     those that did not would make arrivals look likelier than they are. A completion found to lie before the as-of,
     because its receipt was posted late, falls into the first bucket.
     """
     done = np.where(np.isnan(completed_in), np.inf, np.maximum(completed_in, 0))
-    row, bucket = np.nonzero((done[:, None] >= BEGIN) & (watched[:, None] >= END))
-    return row, bucket, done[row] < END[bucket]
+    found = [(np.zeros(0, np.int64), np.zeros(0), np.zeros(0))]
+    for part in _parts(len(due)):
+        row, begin, end = buckets(due[part], grid)
+        row = row + part.start
+        kept = (done[row] >= begin) & (watched[row] >= end)
+        found.append((row[kept], begin[kept], end[kept]))
+    row, begin, end = (np.concatenate(a) for a in zip(*found, strict=True))
+    return row, begin, end, done[row] < end
+
+
+def thinned(hit: np.ndarray, most: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the places of at most about `most` person-periods and their weights, which make up for those left out.
+
+    All in which a line came are kept, and a random share of the many in which it did not, at least one in ten: what a
+    line's waiting tells is told by few of its days.
+    """
+    hits = int(hit.sum())
+    share = min(max((most - hits) / max(len(hit) - hits, 1), 0.1), 1.0)
+    kept = np.flatnonzero(hit | (np.random.default_rng(seed).random(len(hit)) < share))
+    return kept, np.where(hit[kept], 1.0, 1 / share)
 
 
 def tied_to(survival: np.ndarray, due_in: np.ndarray, p_late: np.ndarray) -> np.ndarray:

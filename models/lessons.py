@@ -35,19 +35,22 @@ CODES = {"down": 0.0, "up": 2.0}
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """How models are fitted: the start of every random choice, threads, how many days back a lesson reaches, and
-    parameters per task that differ from the models' own (`rounds` among them)."""
+    """How models are fitted: the start of every random choice, threads, how many days back a lesson reaches, parameters
+    per task that differ from the models' own (`rounds` among them), and whose holidays are no working days."""
 
     seed: int = 7
     threads: int = 0
     history_days: int = 156 * 7
     params: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    country: str = ""
 
     def of(self, task: str) -> dict[str, Any]:
         """Return what a task's model is made with."""
         params = dict(self.params.get(task, {}))
         rounds = {"rounds": int(params.pop("rounds"))} if "rounds" in params else {}
-        return {"seed": self.seed, "threads": self.threads, **rounds, **({"params": params} if params else {})}
+        place = {"country": self.country} if task == "delay" else {}
+        given = {"params": params} if params else {}
+        return {"seed": self.seed, "threads": self.threads, **place, **rounds, **given}
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from models import delay, shift
+from models import hazard, shift
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ def _boosting(params: Mapping[str, float | int], rounds: int) -> tuple[Choice, .
 
 
 SPACE: Mapping[str, tuple[Choice, ...]] = {
-    "delay": _boosting(delay.PARAMS, delay.ROUNDS),
+    "delay": _boosting(hazard.PARAMS, hazard.ROUNDS),
     "shift": _boosting(shift.PARAMS, shift.ROUNDS),
 }
 NAMES = {task: tuple(choice.name for choice in space) for task, space in SPACE.items()}

@@ -60,9 +60,8 @@ def learn(world: World, name: str, threads: int) -> Learned:
 
 def training(settings: Settings, threads: int, params: Mapping[str, Mapping[str, Any]] | None = None) -> Training:
     """Return how models are fitted under these settings, or with other `params` per task."""
-    return Training(
-        settings.seed, threads, settings.history_weeks * 7, params or {str(k): v for k, v in settings.params.items()}
-    )
+    chosen = params or {str(task): given for task, given in settings.params.items()}
+    return Training(settings.seed, threads, settings.history_weeks * 7, chosen, settings.country)
 
 
 def threads_each(settings: Settings, tasks: int) -> int:

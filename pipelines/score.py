@@ -17,6 +17,7 @@ from features.ladder import on_time_lines
 from features.matrix import Matrix
 from models import risk
 from models.boosting import contributions
+from models.delay import DelayModel
 from models.explain import DRIVERS, drivers
 from models.forecasters import MODEL, DelayForecaster, Forecaster, OtherFormat, ShiftForecaster, load, publishers
 from models.hazard import arrival_days
@@ -109,7 +110,7 @@ def score_delays(world: World, champion: Champion) -> dict[str, pd.DataFrame]:
     rows, X = open_now.rows, open_now.X
     said = forecaster.predict(X)
     p = said["p_late"]
-    days = arrival_days(forecaster.model.survival(X, p.to_numpy())) if len(rows) else np.empty((0, 4))
+    days = arrival_days(forecaster.survival(X, p.where(rows["state"] == "due_future").to_numpy()))
     stake = (p * rows["open_units"] * rows["unit_cost"].fillna(0)).to_numpy()
     told = _told(open_now, forecaster, stake, None).where(said["published_by"] == MODEL, "")
     table = risk.delay_risk(
@@ -193,7 +194,10 @@ def _told(matrix: Matrix, forecaster: Forecaster, stake: np.ndarray, up: np.ndar
         return told
     top = np.sort(np.argsort(-np.nan_to_num(stake), kind="stable")[:EXPLAINED])
     model = forecaster.model
-    shap = contributions(model.booster_, model.encoder_.transform(matrix.X.iloc[top]))
+    if isinstance(model, DelayModel):
+        shap = model.contributions(matrix.X.iloc[top])
+    else:
+        shap = contributions(model.booster_, model.encoder_.transform(matrix.X.iloc[top]))
     if up is not None:
         down_part, steady, up_part = np.split(shap, 3, axis=1)
         shap = np.where(up[top][:, None], up_part, down_part) - steady

@@ -117,7 +117,7 @@ def _skill(
     """Return the mean Brier skill over the folds and events; a trial far behind the others ends after a fold."""
     import optuna
 
-    how = training(settings, settings.threads, {task: params})
+    how = training(settings, settings.threads, {task: _changed(task, params)})
     made: list[pd.DataFrame] = []
     skills: list[float] = []
     for n, fold in enumerate(early):

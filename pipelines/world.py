@@ -8,7 +8,7 @@ import numpy as np
 
 from features.contracts import Verdict
 from features.demand import Demand
-from features.matrix import DELAY_KEY, SHIFT_KEY, Matrix, Request, delay_matrix, first_fact, shift_matrix
+from features.matrix import DELAY_KEY, SHIFT_KEY, Matrix, Request, delay_matrix, first_fact, order_matrix, shift_matrix
 from features.panels import Terms, posting_lag_days
 from features.prover import prove_no_leak
 from features.weeks import Grid
@@ -112,10 +112,10 @@ def delay_rows(world: World, asked: Request, steps: np.ndarray, proofs: int, at:
 
     `at="order"` gives every line once instead, on the day it was ordered.
     """
-    if at == "order":
-        raise NotImplementedError
-    whole = delay_matrix(world.con, asked, steps)
-    prove_no_leak(world.con, delay_matrix, asked, whole, DELAY_KEY, _sample(whole, proofs))
+    build = order_matrix if at == "order" else delay_matrix
+    own_day = ("purchases",) if at == "order" else ()
+    whole = build(world.con, asked, steps)
+    prove_no_leak(world.con, build, asked, whole, DELAY_KEY, _sample(whole, proofs), own_day=own_day)
     return whole
 
 

@@ -35,8 +35,8 @@ class Spy:
     def predict_proba(self, X):
         return np.tile([1 - self.p, self.p], (len(X), 1))
 
-    def survival(self, X):
-        return np.tile(np.linspace(1, 0, 400), (len(X), 1))
+    def survival(self, X, p_late=None):  # noqa: ARG002
+        return np.tile(np.linspace(1, 0, 366), (len(X), 1))
 
 
 class ShiftSpy(Spy):
@@ -73,7 +73,7 @@ def delay_lesson(n=2500, seed=0):
         "site_id": "s", "region": "", "category": "", "as_of": moments(as_of), "due_on": moments(due),
         "state": "due_future", "open_units": 2.0, "unit_cost": 10.0,
         "y_late": np.where(rng.random(n) < 0.05, nan, late),
-        "matured_on": moments(due + 2 * DAY), "completed_on": moments(done), "cancelled_on": moments(["NaT"] * n),
+        "matured_on": moments(due + 2 * DAY), "completed_on": moments(done), "left_on": moments(["NaT"] * n),
         "completed_known_at": told.astype("datetime64[us]"),
     })  # fmt: skip
     X = pd.DataFrame({f"{level}_late_share_52w": 0.3 for level in ("chain", "supplier", "site_supplier")}, rows.index)

@@ -6,8 +6,9 @@ import pytest
 
 from features.core import Feature
 from features.orders import LINE_FEATURES
+from features.recent import RECENT_FEATURES
 from features.series import SERIES_FEATURES, WINDOW_FEATURES
-from features.signals import AHEAD, AHEAD_CHANGE, RECENT_FEATURES, SIGNAL_FEATURES
+from features.signals import AHEAD, AHEAD_CHANGE, LATELY_FEATURES, SIGNAL_FEATURES
 from features.suppliers import LEVELS
 from models.boosting import contributions
 from models.delay import DelayModel
@@ -15,12 +16,13 @@ from models.explain import drivers, tell
 
 nan = np.nan
 SIGNALS = [
-    f.at("signal_{odd name}", "signal {odd name}") for f in (*SIGNAL_FEATURES, AHEAD, *RECENT_FEATURES, AHEAD_CHANGE)
+    f.at("signal_{odd name}", "signal {odd name}") for f in (*SIGNAL_FEATURES, AHEAD, *LATELY_FEATURES, AHEAD_CHANGE)
 ]
 EVERY = {
     f.name: f
     for f in (
-        *LINE_FEATURES, *(f for level in LEVELS for f in level.features), *SERIES_FEATURES, *WINDOW_FEATURES, *SIGNALS
+        *LINE_FEATURES, *(f for level in LEVELS for f in level.features), *SERIES_FEATURES, *RECENT_FEATURES,
+        *WINDOW_FEATURES, *SIGNALS
     )
 }  # fmt: skip
 
@@ -96,9 +98,11 @@ def test_the_parts_of_a_score_add_up_to_it():
     X["attribute_mode"] = rng.choice(["air", "sea"], n).astype(object)
     y = (X["a"] + (X["attribute_mode"] == "sea") + rng.normal(size=n) > 0.5).to_numpy(float)
     as_of = np.datetime64("2025-01-06") - rng.integers(1, 50, n) * np.timedelta64(7, "D")
-    model = DelayModel(rounds=15, threads=1).fit(X, y, as_of=as_of, matured_on=as_of, cut=np.datetime64("2025-01-06"))
+    outcomes = pd.DataFrame({"as_of": as_of, "matured_on": as_of, "y": y, "completed_in": nan, "watched": 0.0})
+    model = DelayModel(kind="direct", rounds=15, threads=1).fit(X, outcomes, cut=np.datetime64("2025-01-06"))
     block = model.encoder_.transform(X)
     shap = contributions(model.booster_, block)
+    np.testing.assert_array_equal(model.contributions(X), shap[:, :-1])
     np.testing.assert_allclose(shap.sum(axis=1), model.booster_.predict(block, raw_score=True), atol=1e-9)
     three = [feature("a", "a is {value}, usually {usual}"), feature("b"), feature("attribute_mode", "mode is {value}")]
     reasons = drivers(shap[:, :3], X, three, model.usual_)

@@ -1,30 +1,47 @@
 """When a line arrives: curves only fall, quantiles never cross, and a known hazard is found again."""
 
+from itertools import pairwise
+
 import numpy as np
-import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.hazard import BEGIN, END, LONGEST, QUANTILES, ArrivalModel, arrival_days, person_periods, tied_to
+from models.hazard import (
+    LONGEST,
+    QUANTILES,
+    TAIL,
+    Calendar,
+    Hazard,
+    Times,
+    arrival_days,
+    buckets,
+    choose_grid,
+    person_periods,
+    thinned,
+    tied_to,
+)
 
 nan = np.nan
 LAWS = settings(max_examples=30, deadline=None)
+GRID = np.array([0, 1, 2, 3, 4, 5, 8, 11, 16, 21, 31, 46, 66, 91, 131, 181, 261, LONGEST])
 
 
 def snapshots(n, seed=0, daily=0.08):
     """Lines that complete each day with the same chance, watched for up to 120 days; due within 60, some without."""
     rng = np.random.default_rng(seed)
-    X = pd.DataFrame({"a": rng.normal(size=n), "b": rng.normal(size=n)}, dtype=np.float32)
+    block = rng.normal(size=(n, 2)).astype(np.float32)
     due = np.where(rng.random(n) < 0.1, nan, rng.integers(-20, 60, n))
+    times = Times(rng.integers(19_000, 19_400, n) * 1.0, rng.integers(0, 40, n) * 1.0, due)
     done = rng.geometric(daily, n) - 1.0
     watched = rng.integers(0, 120, n).astype(float)
-    return X, due, np.where(done < watched, done, nan), watched
+    return block, times, np.where(done < watched, done, nan), watched
 
 
-def fit(X, due, done, watched, **params):
-    model = ArrivalModel(**({"rounds": 20, "threads": 1} | params))
-    return model.fit(X, due_in=due, completed_in=done, watched=watched)
+def fit(block, times, done, watched, **params):
+    return Hazard(**({"rounds": 20, "threads": 1, "params": {"learning_rate": 0.08}} | params)).fit(
+        block, times, done, watched
+    )
 
 
 @pytest.fixture(scope="module")
@@ -36,78 +53,143 @@ def falls(survival):
     return (np.diff(survival, axis=1) <= 0).all() and (survival >= 0).all() and (survival <= 1).all()
 
 
-def test_buckets_tile_the_days_ahead():
-    assert BEGIN[0] == 0
-    assert (BEGIN[1:] == END[:-1]).all()
-    assert (END > BEGIN).all()
-    assert END[-1] == LONGEST
+@pytest.mark.parametrize("waits", [[], [nan], [0.0, 1.0], [1.0, 2.0, 2.0, 3.0], [180.0, 200.0, 240.0], [360.0, 9000.0]])
+def test_the_grid_tiles_the_days_ahead_and_is_narrow_where_lines_arrive(waits):
+    grid = choose_grid(np.array(waits))
+    assert grid[0] == 0
+    assert grid[-1] == LONGEST
+    assert (np.diff(grid) >= 1).all()
+    assert set(TAIL) <= set(grid)
+    seen = np.clip([w for w in waits if not np.isnan(w)], 0, LONGEST - 1)
+    if len(seen):
+        assert np.diff(grid[(grid >= seen.min()) & (grid <= seen.max() + 1)]).max() <= 8
+
+
+@LAWS
+@given(st.lists(st.one_of(st.just(nan), st.integers(-30, 500)), max_size=20))
+def test_buckets_tile_the_days_ahead_and_end_at_the_promise(due):
+    row, begin, end = buckets(np.array(due, float), GRID)
+    for i, day in enumerate(due):
+        mine = row == i
+        assert begin[mine][0] == 0
+        assert end[mine][-1] == LONGEST
+        assert (begin[mine][1:] == end[mine][:-1]).all()
+        assert not 0 <= day < LONGEST or day + 1 in end[mine]
 
 
 @pytest.mark.parametrize("due", [5.0, 0.0, -40.0, 65.0, 364.0, 366.0, 5000.0, nan])
-def test_a_curve_only_falls_wherever_the_promise_lies(learnt, due):
-    X = snapshots(50, seed=1)[0]
-    survival = learnt.survival(X, np.full(50, due))
+def test_a_curve_only_falls_and_is_the_chance_to_be_late_at_the_promise(learnt, due):
+    block, times, *_ = snapshots(50, seed=1)
+    times = Times(times.as_of, times.age, np.full(50, due))
+    survival, late = learnt.survival(block, times), learnt.late(block, times)
     assert survival.shape == (50, LONGEST)
     assert falls(survival)
+    if np.isnan(due):
+        assert np.isnan(late).all()
+    else:
+        expected = survival[:, int(min(due, LONGEST - 1))] if due >= 0 else 1.0
+        np.testing.assert_allclose(late, expected, rtol=1e-6)
 
 
 def test_a_known_hazard_is_found_again(learnt):
-    X, due, *_ = snapshots(400, seed=1)
-    survival = learnt.survival(X, due).mean(axis=0)
+    block, times, *_ = snapshots(400, seed=1)
+    survival = learnt.survival(block, times).mean(axis=0)
     for day in (0, 4, 10, 20):
         assert survival[day] == pytest.approx(0.92 ** (day + 1), abs=0.035)
 
 
-def test_the_order_of_rows_and_threads_do_not_matter(learnt):
-    X, *rest = snapshots(3000)
-    shuffle = np.random.default_rng(4).permutation(len(X))
-    other = fit(X.iloc[shuffle], *(a[shuffle] for a in rest), rounds=60, threads=2)
-    np.testing.assert_array_equal(other.survival(X[:50], rest[0][:50]), learnt.survival(X[:50], rest[0][:50]))
+def test_days_without_work_bring_nothing():
+    """Nothing ever comes at a weekend: the curve learns it from the calendar, whatever the weekday of the as-of."""
+    rng = np.random.default_rng(5)
+    n = 4000
+    as_of = rng.integers(19_000, 19_400, n)
+    days = as_of[:, None] + np.arange(60)
+    comes = (rng.random((n, 60)) < 0.25) & ((days + 3) % 7 < 5)
+    times = Times(as_of * 1.0, np.zeros(n), np.full(n, 20.0))
+    block = rng.normal(size=(n, 1)).astype(np.float32)
+    model = fit(block, times, comes.argmax(axis=1) * 1.0, np.full(n, 60.0), rounds=80)
+    survival = model.survival(block[:7], Times(np.arange(19_400.0, 19_407.0), np.zeros(7), np.full(7, 20.0)))
+    hazard = 1 - survival[:, 1:4] / survival[:, :3]
+    weekday = (np.arange(19_400, 19_407)[:, None] + np.arange(1, 4) + 3) % 7
+    assert hazard[weekday >= 5].max() < 0.05
+    assert hazard[weekday < 5].min() > 0.15
 
 
-def test_a_saved_model_is_text_and_draws_the_same_curves(learnt, tmp_path):
-    learnt.save(tmp_path / "arrival")
-    assert {p.suffix for p in (tmp_path / "arrival").iterdir()} == {".lgb", ".json"}
-    X, due, *_ = snapshots(50, seed=1)
-    np.testing.assert_array_equal(ArrivalModel.load(tmp_path / "arrival").survival(X, due), learnt.survival(X, due))
+def test_threads_do_not_matter_and_a_saved_hazard_draws_the_same_curves(learnt, tmp_path):
+    block, times, *_ = snapshots(50, seed=1)
+    expected = learnt.survival(block, times)
+    np.testing.assert_array_equal(fit(*snapshots(3000), rounds=60, threads=2).survival(block, times), expected)
+    learnt.save(tmp_path / "hazard.lgb")
+    again = Hazard(threads=1).load(tmp_path / "hazard.lgb", learnt.to_dict())
+    np.testing.assert_array_equal(again.survival(block, times), expected)
 
 
 def test_where_nothing_was_watched_nothing_is_known_to_arrive():
-    X, due, *_ = snapshots(30)
-    model = fit(X, due, np.full(30, nan), np.zeros(30))
-    survival = model.survival(X, due)
+    block, times, *_ = snapshots(30)
+    model = fit(block, times, np.full(30, nan), np.zeros(30))
+    survival = model.survival(block, times)
     assert (arrival_days(survival) == LONGEST).all()
     tied = arrival_days(tied_to(survival, np.full(30, 14.0), np.full(30, 0.3)))
     assert (tied[:, 2] == LONGEST).all()
     assert (tied[:, 1] <= 14).all()
-    assert model.survival(X.iloc[:0], due[:0]).shape == (0, LONGEST)
+    assert model.survival(block[:0], times.take(slice(0))).shape == (0, LONGEST)
+    assert model.late(block[:0], times.take(slice(0))).shape == (0,)
+
+
+def test_the_calendar_counts_working_days():
+    count = Calendar("DE").before
+    day = {d: np.array([np.datetime64(d).astype("datetime64[D]").astype(float)]) for d in ("2024-12-23", "2024-12-30")}
+    assert count(day["2024-12-30"]) - count(day["2024-12-23"]) == 3  # Christmas on a Wednesday and a Thursday
+    assert Calendar("").before(day["2024-12-30"]) - Calendar("").before(day["2024-12-23"]) == 5
+    assert np.isnan(count(np.array([nan]))).all()
 
 
 # person-periods -----------------------------------------------------------------------------------------------------
 
 
-def by_loop(done, watched):
+def by_loop(due, done, watched):
     out = []
-    for i, (c, w) in enumerate(zip(done, watched, strict=True)):
+    for i, (p, c, w) in enumerate(zip(due, done, watched, strict=True)):
         c = np.inf if np.isnan(c) else max(c, 0)
-        for b, (begin, end) in enumerate(zip(BEGIN, END, strict=True)):
+        edges = sorted({*GRID.tolist(), *([p + 1] if 0 <= p < LONGEST else [])})
+        for begin, end in pairwise(edges):
             if c < begin or w < end:
                 break
-            out.append((i, b, c < end))
+            out.append((i, begin, end, c < end))
     return out
 
 
 @LAWS
-@given(st.lists(st.tuples(st.one_of(st.just(nan), st.integers(-5, 400)), st.integers(-10, 400)), max_size=20))
+@given(
+    st.lists(
+        st.tuples(
+            st.one_of(st.just(nan), st.integers(-5, 400)),
+            st.one_of(st.just(nan), st.integers(-5, 400)),
+            st.integers(-10, 400),
+        ),
+        max_size=20,
+    )
+)
 def test_person_periods_are_those_of_a_loop(lines):
-    done, watched = (np.array([line[k] for line in lines], float) for k in (0, 1))
-    row, bucket, hit = person_periods(done, watched)
-    assert list(zip(row, bucket, hit, strict=True)) == by_loop(done, watched)
+    due, done, watched = (np.array([line[k] for line in lines], float) for k in range(3))
+    found = person_periods(due, done, watched, GRID)
+    assert list(zip(*found, strict=True)) == by_loop(due, done, watched)
+
+
+@pytest.mark.parametrize(("most", "left_out"), [(10**6, False), (4000, True)])
+def test_thinned_periods_keep_every_arrival_and_weigh_as_much_as_all(most, left_out):
+    hit = np.random.default_rng(0).random(10_000) < 0.1
+    kept, weight = thinned(hit, most, seed=7)
+    assert hit[kept].sum() == hit.sum()
+    assert (len(kept) < len(hit)) == left_out
+    assert len(kept) <= most * 1.05
+    assert weight.sum() == pytest.approx(len(hit), rel=0.05)
+    assert thinned(np.zeros(0, bool), 10, 7)[0].shape == (0,)
 
 
 def test_a_line_teaches_until_it_completes_or_is_out_of_sight():
     done, watched = np.array([3.0, nan, nan, -2.0, 6.0]), np.array([40.0, 2.0, 0.0, 9.0, 7.0])
-    row, bucket, hit = person_periods(done, watched)
+    row, bucket, _, hit = person_periods(np.full(5, nan), done, watched, GRID)
     assert bucket[row == 0].tolist() == [0, 1, 2, 3]
     assert hit[row == 0].tolist() == [False, False, False, True]
     assert bucket[row == 1].tolist() == [0, 1]
@@ -122,12 +204,12 @@ def test_half_watched_buckets_do_not_make_arrivals_look_likelier():
     rng = np.random.default_rng(0)
     n, day = 20_000, 55.0
     done = rng.geometric(0.02, n) - 1.0
-    _, bucket, hit = person_periods(np.where(done < day, done, nan), np.full(n, day))
+    _, begin, end, hit = person_periods(np.full(n, nan), np.where(done < day, done, nan), np.full(n, day), GRID)
     daily = 0.02
-    for b in np.unique(bucket):
-        expected = 1 - (1 - daily) ** (END[b] - BEGIN[b])
-        assert hit[bucket == b].mean() == pytest.approx(expected, abs=0.02)
-    assert bucket.max() < np.searchsorted(BEGIN, 46)
+    for b in np.unique(begin):
+        length = end[begin == b][0] - b
+        assert hit[begin == b].mean() == pytest.approx(1 - (1 - daily) ** length, abs=0.02)
+    assert end.max() <= day
 
 
 # tied to P(late) ----------------------------------------------------------------------------------------------------
@@ -171,11 +253,12 @@ def test_every_line_has_its_own_day():
     """A line due far ahead is expected around its promise, not evenly over the days before it."""
     rng = np.random.default_rng(2)
     n = 3000
-    X = pd.DataFrame({"a": np.zeros(n)}, dtype=np.float32)
     due = rng.integers(0, 150, n).astype(float)
     done = np.maximum(due + rng.normal(0, 4, n).round(), 0)
-    model = fit(X, due, done, np.full(n, 400.0), rounds=60)
-    days = arrival_days(tied_to(model.survival(X[:1], [120.0]), np.array([120.0]), np.array([0.5])))
+    block = np.zeros((n, 1), np.float32)
+    model = fit(block, Times(np.full(n, 19_000.0), np.zeros(n), due), done, np.full(n, 400.0), rounds=60)
+    asked = Times(np.array([19_000.0]), np.zeros(1), np.array([120.0]))
+    days = arrival_days(tied_to(model.survival(block[:1], asked), asked.due, np.array([0.5])))
     assert days[0, 0] > 85
     assert days[0, 3] < 160
 

@@ -13,6 +13,7 @@ from features.labels import (
     ShiftTerms,
     chosen,
     delay_labels,
+    delay_outcomes,
     entry_lag_days,
     least_value,
     shift_labels,
@@ -139,6 +140,53 @@ def test_early_siblings_of_immature_lines_wait_with_them(facts):
     b = found[found["po_line_id"].str.startswith("b") & (found["as_of"] == "2024-01-08")]
     assert (b["matured_on"] == pd.Timestamp("2024-01-31")).all()  # b1, received on the 10th, not earlier
     assert b["y_late"].tolist() == [0, 1, 1]
+
+
+KNOWN = {  # cut, receipts, cancelled_at, by: y, completed_in, watched of the row of 2024-01-08
+    "not due yet": ("2024-01-15", "2024-01-20", "-", "-", nan, nan, 6),
+    "matured, not there": ("2024-01-18", "2024-01-20", "-", "-", 1, nan, 9),
+    "came late": ("2024-01-21", "2024-01-20", "-", "-", 1, 12, 12),
+    "came early, not due yet": ("2024-01-15", "2024-01-10", "-", "-", nan, 2, 6),
+    "came early": ("2024-01-29", "2024-01-10", "-", "-", 0, 2, 20),
+    "cancelled by the buyer": ("2024-01-29", "-", "2024-01-12T10:00", "buyer", nan, nan, 4),
+    "to be cancelled": ("2024-01-12", "-", "2024-01-12T10:00", "buyer", nan, nan, 3),
+    "cancelled by the supplier": ("2024-01-29", "-", "2024-01-12T10:00", "supplier", 1, nan, 20),
+    "asked at the cut": ("2024-01-08", "2024-01-20", "-", "-", nan, nan, -1),
+}
+
+
+@pytest.mark.parametrize(
+    ("cut", "received", "cancelled", "by", "y", "completed_in", "watched"), KNOWN.values(), ids=KNOWN
+)
+def test_outcomes_are_those_known_at_the_cut(facts, cut, received, cancelled, by, y, completed_in, watched):
+    purchases = f"""
+    po_line_id  supplier_id  product_id  site_id  ordered_at  promised_on  quantity  cancelled_at  cancelled_by
+    l1          acme         soap        north    2024-01-03  2024-01-17   10        {cancelled}   {by}
+    """
+    receipts = "-" if received == "-" else f"po_line_id received_on\nl1 {received}"
+    rows = labelled(facts(purchases=purchases, receipts=receipts), Terms())
+    found = delay_outcomes(rows, np.datetime64(cut), Terms())
+    row = found.iloc[0]
+    assert row["due_in"] == 9
+    np.testing.assert_array_equal(row[["y", "completed_in", "watched"]].astype(float), [y, completed_in, watched])
+
+
+def test_outcomes_at_a_cut_are_those_of_a_world_that_ends_there(toy):
+    """Nothing that became known after the cut is in them: receipts, cancellations and labels of later days."""
+    grid, terms = Grid(date(2025, 6, 2), date(2026, 6, 1)), Terms(posting_lag_days=3)
+    cut = np.datetime64("2026-01-05")
+    write_line_history(toy, terms)
+    rows = open_lines(toy, grid, terms, steps=np.arange(0, 32, 3))
+    rows = rows[rows["as_of"] < pd.Timestamp(cut)].reset_index(drop=True)
+    before = delay_outcomes(rows.assign(**delay_labels(toy, rows, terms)), cut, terms)
+    toy.execute(
+        f"UPDATE line_history SET complete_on = NULL, complete_known_at = NULL WHERE complete_known_at >= '{cut}';"
+        f"UPDATE line_history SET cancelled_at = NULL, buyer_cancelled = false WHERE cancelled_at >= '{cut}'"
+    )
+    after = delay_outcomes(rows.assign(**delay_labels(toy, rows, terms)), cut, terms)
+    pd.testing.assert_frame_equal(before.drop(columns="matured_on"), after.drop(columns="matured_on"))
+    assert before["y"].notna().sum() > 100
+    assert before["completed_in"].notna().sum() > 100
 
 
 def test_maturity_and_rows_do_not_depend_on_outcomes(toy):

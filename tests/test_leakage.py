@@ -6,15 +6,15 @@ from datetime import date
 import numpy as np
 import pytest
 
-from features import matrix, orders, panels, prover, series, signals, standing, suppliers
+from features import matrix, orders, panels, prover, recent, series, signals, standing, suppliers
 from features.core import Feature, ago, over
-from features.matrix import DELAY_KEY, SHIFT_KEY, Request, delay_matrix, first_fact, shift_matrix
+from features.matrix import DELAY_KEY, SHIFT_KEY, Request, delay_matrix, first_fact, order_matrix, shift_matrix
 from features.panels import Terms, posting_lag_days
 from features.prover import LeakError, prove_no_leak
 from features.weeks import Grid
 
 AS_OF = date(2026, 6, 1)
-DELAY = [f.name for f in (*orders.LINE_FEATURES, *matrix.HISTORY_FEATURES)]
+DELAY = [f.name for f in (*orders.LINE_FEATURES, *matrix.HISTORY_FEATURES, *recent.RECENT_FEATURES)]
 SHIFT = [f.name for f in (*series.SERIES_FEATURES, *series.WINDOW_FEATURES)]
 
 
@@ -98,6 +98,36 @@ def test_the_prover_finds_nothing_and_says_how_much_it_compared(toy, asked, prov
     assert seen["cells"] == 2 * seen["rows"] * proven[task][0].X.shape[1] > 0
     assert toy.execute("SELECT current_schema()").fetchone() == ("main",)
     assert not toy.execute("SELECT 1 FROM duckdb_schemas() WHERE schema_name = 'proof'").fetchall()
+
+
+# Lines as they are ordered
+
+
+@pytest.fixture(scope="module")
+def daily(asked):
+    return replace(asked["delay"], grid=Grid(asked["delay"].grid.first, AS_OF, 1))
+
+
+def order_days(whole, n=3):
+    days = np.unique(whole.rows["step"].to_numpy())
+    return days[np.linspace(len(days) // 3, len(days) - 5, n).astype(int)].tolist()
+
+
+def test_lines_are_seen_at_their_order_without_anything_else_of_their_day(toy, daily):
+    whole = order_matrix(toy, daily, np.arange(daily.grid.size))
+    seen = prove_no_leak(toy, order_matrix, daily, whole, DELAY_KEY, order_days(whole), own_day=["purchases"])
+    assert seen["rows"] > 0
+
+
+def test_receipts_of_the_day_of_the_order_are_caught(toy, daily, monkeypatch):
+    def a_day_early(con, grid, terms):
+        panels.write_line_events(con, grid, terms)
+        con.execute("UPDATE line_events SET step = greatest(step - 1, 0) WHERE receipts > 0")
+
+    monkeypatch.setattr(matrix, "write_line_events", a_day_early)
+    whole = order_matrix(toy, daily, np.arange(daily.grid.size))
+    with pytest.raises(LeakError, match="reads the future"):
+        prove_no_leak(toy, order_matrix, daily, whole, DELAY_KEY, order_days(whole, 20), own_day=["purchases"])
 
 
 # Planted leaks

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from features.orders import LINE_FEATURES, line_features, open_lines
+from features.orders import LINE_FEATURES, line_features, new_lines, open_lines
 from features.panels import Terms, write_line_history
 from features.weeks import Grid
 
@@ -172,6 +172,9 @@ def told(facts):
         ("cost_vs_usual", 1.25, np.nan),
         ("need_slack_days", -11, np.nan),
         ("promised_vs_requested_days", 2, np.nan),
+        ("promised_working_days", 22, np.nan),
+        ("as_of_day", 19744, 19744),
+        ("order_hour", 0, 10),
         ("order_weekday", 2, 1),
         ("promise_weekday", 4, np.nan),
         ("order_month", 1, 1),
@@ -199,3 +202,50 @@ def test_without_lines_there_are_no_rows(facts):
     assert found.empty
     assert line_features(found.assign(**dict.fromkeys(USUAL, 0.0))).shape == (0, len(LINE_FEATURES))
     assert pd.api.types.is_datetime64_any_dtype(found["due_on"])
+
+
+# Lines as they are ordered
+
+DAILY = Grid(date(2024, 1, 1), date(2024, 2, 5), 1)
+
+
+def ordered(con, steps=None):
+    write_line_history(con, TERMS)
+    return new_lines(con, DAILY, TERMS, steps=np.arange(DAILY.size) if steps is None else steps)
+
+
+@pytest.mark.parametrize(
+    ("known", "received", "as_of"),
+    [
+        ("2024-01-08T00:00", "-", ["01-08"]),
+        ("2024-01-08T23:59", "2024-01-09", ["01-08"]),
+        ("2024-01-08T10:00", "2024-01-08", ["01-08"]),  # came later that day
+        ("2024-01-08T10:00", "2024-01-07", []),  # had come before the day began
+        ("2024-02-05T10:00", "-", ["02-05"]),  # the grid's last day
+        ("2024-02-06T10:00", "-", []),
+    ],
+)
+def test_a_line_is_seen_once_on_the_day_it_becomes_known(facts, known, received, as_of):
+    purchases = LINE.replace("ordered_at", "ordered_at known_at").replace("2024-01-03", f"2024-01-03 {known}")
+    receipts = f"po_line_id received_on\nl1 {received}" if received != "-" else "-"
+    assert days(ordered(facts(purchases=purchases, receipts=receipts))) == as_of
+
+
+def test_at_its_order_a_line_knows_its_first_record_only(facts):
+    receipts = "po_line_id received_on quantity\nl1 2024-01-03 4"
+    promises = "po_line_id known_at promised_on\nl1 2024-01-03T18:00 2024-01-30"
+    con = facts(purchases=LINE, receipts=receipts, promises=promises)
+    found = ordered(con).iloc[0]
+    assert found["promised_on"] == found["first_promised_on"] == found["due_on"] == pd.Timestamp("2024-01-17")
+    assert found["pushes"] == found["received_units"] == 0
+    assert found["state"] == "due_future"
+    assert (found["step"], found["ordered_step"]) == (2, 2)
+    assert set(ordered(con)) == set(rows(con, grid=DAILY))
+    assert ordered(con, np.array([1, 3])).empty
+
+
+def test_orders_are_seen_on_a_grid_of_days_only(facts):
+    con = facts(purchases=LINE)
+    write_line_history(con, TERMS)
+    with pytest.raises(ValueError, match="steps of 7"):
+        new_lines(con, GRID, TERMS, steps=EVERY)

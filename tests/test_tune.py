@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models import delay, shift, tuning
+from models import hazard, shift, tuning
 from models.lessons import Training
 from pipelines import tune as tuner
 from pipelines.learn import training
@@ -63,7 +63,7 @@ def test_what_was_found_is_what_training_uses(tmp_path):
     assert tomllib.loads(path.read_text())["params"]["delay"] == {"rounds": 48, "num_leaves": 9, "lambda_l2": 0.5}
     how = training(load(tmp_path, environ={}), threads=1)
     assert how.of("delay") == {
-        "seed": 7, "threads": 1, "rounds": 48, "params": {"num_leaves": 9, "lambda_l2": 0.5}
+        "seed": 7, "threads": 1, "country": "", "rounds": 48, "params": {"num_leaves": 9, "lambda_l2": 0.5}
     }  # fmt: skip
     assert how.of("shift") == Training(threads=1).of("shift")
     with pytest.raises(UserError, match=r"has \[params.delay\] already"):
@@ -78,7 +78,7 @@ def test_a_task_that_does_not_exist_is_refused_in_one_line(tmp_path):
 
 @pytest.mark.parametrize("task", ["delay", "shift"])
 def test_the_search_holds_the_defaults_between_its_bounds(task):
-    defaults = {"delay": delay, "shift": shift}[task]
+    defaults = {"delay": hazard, "shift": shift}[task]
     for choice in tuning.SPACE[task]:
         assert choice.low < choice.default < choice.high
         usual = defaults.ROUNDS if choice.name == "rounds" else defaults.PARAMS[choice.name]
