@@ -7,7 +7,7 @@ import bottleneck as bn
 import numpy as np
 
 from features.core import group_sum, ratio
-from features.events import Effects, Event, Holidays, learn_effects, together
+from features.events import Effects, Event, learn_effects, together
 from features.noise import noise, over_dispersion
 
 Windows = tuple[tuple[int, int], ...]
@@ -54,7 +54,7 @@ def outlook(
     plan: Sequence[np.ndarray | None] | None = None,
     *,
     windows: Windows = WINDOWS,
-    events: Sequence[Event | Holidays] = (),
+    events: Sequence[Event] = (),
     oldest: int = 0,
 ) -> Outlook:
     """Return the outlook of weekly `units` [as_of, series].

@@ -1,8 +1,7 @@
-"""What is known ahead of a week, a promotion, a price, a holiday, and what it has done to demand so far."""
+"""What is known ahead of a week, a promotion or a price, and what it has done to demand so far."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 
 import bottleneck as bn
 import duckdb
@@ -11,12 +10,11 @@ import pandas as pd
 
 from features.core import group_sum, ratio
 from features.signals import KEYS, Series, match
-from features.weeks import Grid, closed_days, holiday_dates
+from features.weeks import Grid
 
 SPREADS = (1.0, 0.5, 0.1)  # prior deviation of an effect per usual change: category from none, product, series
 FILTER = 13  # weeks whose mean a week is held against while effects are learnt
 REFIT = 4  # weeks between two fits
-FEW = 4  # events up to which their pairs count too
 MOST = 3.0  # logs; a week's effect beyond it is not believed
 SETTLED = 8  # weeks a signal's scopes must have been known for, on average, before it can be a price
 PRICED = 0.5  # share of weeks with a value from which a positive signal is a price, which stands until changed
@@ -91,45 +89,18 @@ class Event:
         return (likely & settled)[: self.size], (likely & ~settled)[: self.size]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Holidays:
-    """Public holidays of a country per week: an event that is always known."""
-
-    days: np.ndarray
-    closed: np.ndarray
-    series: int
-    name: str = "public holidays"
-
-    def weeks(self, ahead: int) -> Iterator[np.ndarray]:
-        """Yield [as_of, series] holidays of the week just ended and of each of `ahead` weeks after it."""
-        week = np.timedelta64(7, "D")
-        for a in range(ahead + 1):
-            count = closed_days(self.days + (a - 1) * week, self.days + a * week, self.closed)
-            yield np.broadcast_to(count[:, None].astype(float), (len(self.days), self.series))
-
-
-def together(events: Sequence[Event | Holidays], ahead: int) -> Iterator[np.ndarray]:
-    """Yield [as_of, series, event] of the week just ended and of each of `ahead` weeks after it.
-
-    Where events are few their products are events too: a price cut that is advertised does more than both would.
-    """
-    pairs = list(combinations(range(len(events)), 2)) if len(events) <= FEW else []
+def together(events: Sequence[Event], ahead: int) -> Iterator[np.ndarray]:
+    """Yield [as_of, series, event] of the week just ended and of each of `ahead` weeks after it."""
     for week in zip(*(event.weeks(ahead) for event in events), strict=True):
-        yield np.stack([*week, *(week[a] * week[b] for a, b in pairs)], axis=2)
+        yield np.stack(week, axis=2)
 
 
-def events(con: duckdb.DuckDBPyConnection, grid: Grid, series: pd.DataFrame, country: str) -> list[Event | Holidays]:
-    """Return everything known ahead that names a series: calendar signals and the country's public holidays."""
-    out: list[Event | Holidays] = []
+def events(con: duckdb.DuckDBPyConnection, grid: Grid, series: pd.DataFrame) -> list[Event]:
+    """Return every calendar signal that names a series."""
     keys = {kind: [c for c in of if c in series] for kind, of in (KEYS | {"region": ("region",)}).items()}
-    for (name,) in con.execute("SELECT DISTINCT signal FROM signals WHERE kind = 'calendar' ORDER BY 1").fetchall():
-        told = _event(con, name, grid, series, keys)
-        if told is not None:
-            out.append(told)
-    closed = holiday_dates(country)
-    if len(closed) and len(series):
-        out.append(Holidays(grid.days, closed, len(series)))
-    return out
+    found = con.execute("SELECT DISTINCT signal FROM signals WHERE kind = 'calendar' ORDER BY 1").fetchall()
+    told = (_event(con, name, grid, series, keys) for (name,) in found)
+    return [event for event in told if event is not None]
 
 
 def _event(
@@ -208,7 +179,7 @@ def learn_effects(
     """
     y, x = _moves(units, past)
     use = regular & ~np.isnan(y) & ~np.isnan(x).any(axis=2)
-    y, x = np.where(use, y, 0.0), np.where(use[..., None], x, 0.0)
+    y, x = _against_others(y, use), np.stack([_against_others(e, use) for e in np.moveaxis(x, 2, 0)], axis=2)
     rows, series, n = x.shape
     beta = np.zeros_like(x)
     xx, xy, yy, seen = np.zeros((series, n, n)), np.zeros((series, n)), 0.0, 0.0
@@ -226,10 +197,22 @@ def learn_effects(
 def _moves(units: np.ndarray, past: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return a week's log units and events, each less the mean of the FILTER weeks before it."""
     usual = bn.move_mean(units, window=min(26, len(units)), min_count=1, axis=0)
-    logs = np.log(units + 0.03 * usual + 1e-9)
+    begun = np.maximum.accumulate(units > 0, axis=0)  # before its first demand a series moved nowhere
+    logs = np.where(begun, np.log(units + 0.03 * usual + 1e-9), np.nan)
     return np.clip(_less_mean(logs), -2.5, 2.5), np.stack(
         [_less_mean(past[..., e]) for e in range(past.shape[2])], axis=2
     )
+
+
+def _against_others(x: np.ndarray, use: np.ndarray) -> np.ndarray:
+    """Return x less its mean over all series of the week, 0 where not used.
+
+    What all of them share in a week, a holiday or the weather, cannot be told from that week's own accident.
+    """
+    kept = np.where(use, x, 0.0)
+    count = use.sum(axis=1, keepdims=True)
+    mean = np.where(count > 1, kept.sum(axis=1, keepdims=True) / np.maximum(count, 1), 0.0)
+    return np.where(use, kept - mean, 0.0)
 
 
 def _less_mean(x: np.ndarray) -> np.ndarray:

@@ -93,9 +93,7 @@ def _lines_matrix(
 def shift_matrix(con: duckdb.DuckDBPyConnection, request: Request, steps: np.ndarray) -> tuple[Matrix, Demand]:
     """Return product × site windows at the as-of days numbered `steps` of a weekly grid, and the demand behind them."""
     write_demand_events(con, request.grid)
-    data = demand(
-        con, request.grid, windows=request.windows, country=request.country, oldest=int(min(steps, default=0))
-    )
+    data = demand(con, request.grid, windows=request.windows, oldest=int(min(steps, default=0)))
     rows = series_windows(data, steps, request.country)
     block, _ = demand_features(data, rows)
     outside, signals = signal_features(

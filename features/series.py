@@ -253,12 +253,12 @@ WINDOW_FEATURES = (
     ),
     Feature(
         "planned_effect", lambda r: np.exp(r["planned_effect"]), "ratio",
-        "What promotions, prices and holidays known ahead make of the window's baseline, against their usual.",
+        "What promotions and prices known ahead make of the window's baseline, against their usual.",
         "what is planned makes it {value} the usual", "planned events",
     ),
     Feature(
         "recent_effect", lambda r: np.exp(r["recent_effect"]), "ratio",
-        "What promotions, prices and holidays known ahead have made of the last 4 weeks, against their usual.",
+        "What promotions and prices known ahead have made of the last 4 weeks, against their usual.",
         "what was planned made the last 4 weeks {value} the usual", "planned events",
     ),
     Feature(

@@ -88,7 +88,7 @@ def with_class(facts: pd.DataFrame, y: np.ndarray) -> pd.DataFrame:
 def choose_shares(
     P: np.ndarray, told: Mapping[str, np.ndarray], y: np.ndarray, window: np.ndarray
 ) -> dict[str, dict[int, tuple[float, str]]]:
-    """Return, per direction and window, the share of the model and the rule with the lowest Brier score on later weeks.
+    """Return, per direction and window, the share of the model and the rule with the lowest log loss on later weeks.
 
     `P` and `told` are what the model and the rules said of windows of class `y` that neither had seen. The rule is
     the best one by itself; windows with few events take what is best for all together.
@@ -107,6 +107,11 @@ def choose_shares(
 
 
 def _best(p: np.ndarray, told: Mapping[str, np.ndarray], hit: np.ndarray) -> tuple[float, str]:
-    rule = min(told, key=lambda name: float(((told[name] - hit) ** 2).mean()))
-    losses = [float(((weight * p + (1 - weight) * told[rule] - hit) ** 2).mean()) for weight in WEIGHTS]
+    rule = min(told, key=lambda name: _log_loss(told[name], hit))
+    losses = [_log_loss(weight * p + (1 - weight) * told[rule], hit) for weight in WEIGHTS]
     return WEIGHTS[int(np.argmin(losses))], rule
+
+
+def _log_loss(p: np.ndarray, hit: np.ndarray) -> float:
+    p = np.clip(p, 1e-6, 1 - 1e-6)
+    return float(-(hit * np.log(p) + (1 - hit) * np.log1p(-p)).mean())

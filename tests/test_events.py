@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from features.baseline import Groups, outlook
-from features.events import Holidays, events, learn_effects
+from features.events import events, learn_effects
 from features.weeks import Grid
 
 nan = np.nan
@@ -26,8 +26,8 @@ PROMOTIONS = """
 """
 
 
-def weeks(con, ahead, grid=GRID, country=""):
-    (event,) = events(con, grid, SERIES, country)
+def weeks(con, ahead, grid=GRID):
+    (event,) = events(con, grid, SERIES)
     return [week[:, 1].tolist() for week in event.weeks(ahead)]
 
 
@@ -40,7 +40,7 @@ def test_a_week_has_the_latest_vintage_known_of_the_most_specific_scope(facts):
 
 
 def test_other_series_are_not_touched(facts):
-    (event,) = events(facts(signals=PROMOTIONS), GRID, SERIES, "")
+    (event,) = events(facts(signals=PROMOTIONS), GRID, SERIES)
     assert all((week[:, 0] == 0).all() for week in event.weeks(2))
 
 
@@ -58,13 +58,7 @@ def test_a_price_stands_until_it_changes(facts):
 
 def test_observations_and_forecasts_are_no_events(facts):
     told = "signal scope observed_on known_at value kind\na * 2024-01-08 2024-01-09 1 observed\n"
-    assert events(facts(signals=told + "b * 2024-01-08 2024-01-01 1 forecast"), GRID, SERIES, "") == []
-
-
-def test_holidays_are_events_of_every_series(facts):
-    (event,) = events(facts(), Grid(date(2023, 12, 18), date(2024, 1, 1)), SERIES, "DE")
-    assert isinstance(event, Holidays)
-    assert [week[:, 0].tolist() for week in event.weeks(1)] == [[0, 0, 2], [0, 2, 1]]
+    assert events(facts(signals=told + "b * 2024-01-08 2024-01-01 1 forecast"), GRID, SERIES) == []
 
 
 # Effects
@@ -135,6 +129,6 @@ def test_a_planned_promotion_is_in_the_baseline_and_past_ones_are_not_in_the_lev
 
 
 def test_without_series_or_events_nothing_breaks(facts):
-    assert events(facts(), GRID, SERIES.iloc[:0], "DE") == []
+    assert events(facts(), GRID, SERIES.iloc[:0]) == []
     out = outlook(np.zeros((10, 0)), groups(0), windows=((0, 4),), events=[Told(np.zeros((14, 0)))])
     assert out.units[0].shape == (10, 0)
