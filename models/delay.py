@@ -106,7 +106,7 @@ class DelayModel(ClassifierMixin, BaseEstimator):
     """
 
     def __init__(
-        self, *, kind: str = "blend", country: str = "", params: Mapping[str, Any] | None = None, rounds: int = ROUNDS,
+        self, *, kind: str = "hazard", country: str = "", params: Mapping[str, Any] | None = None, rounds: int = ROUNDS,
         calibration_weeks: int = 13, max_rows: int = 60_000, max_periods: int = 300_000, seed: int = 7,
         threads: int = 0,
     ):  # fmt: skip
