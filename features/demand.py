@@ -76,10 +76,12 @@ class Demand:
         return np.nan_to_num(bn.push(recent, axis=0), nan=1.0)
 
 
-def demand(con: duckdb.DuckDBPyConnection, grid: Grid, *, windows: Windows = WINDOWS, oldest: int = 0) -> Demand:
+def demand(
+    con: duckdb.DuckDBPyConnection, grid: Grid, *, windows: Windows = WINDOWS, oldest: int = 0, planned: bool = True
+) -> Demand:
     """Return weekly demand on a grid of seven-day steps; `demand_events` is in `con`.
 
-    Rows will be asked for from as-of number `oldest` on.
+    Rows will be asked for from as-of number `oldest` on. Without `planned` the baseline expects nothing of calendars.
     """
     counted = counts(con, "demand_events", (*SERIES, "category", "region"), MEASURES, grid)
     keys = [*SERIES, "category", "region"]
@@ -95,7 +97,7 @@ def demand(con: duckdb.DuckDBPyConnection, grid: Grid, *, windows: Windows = WIN
     panel["on_hand"] = over_steps(_on_hand(con, grid, series), grid)
     out = outlook(
         net, Groups(category, product), _plans(con, grid, series, windows), windows=windows,
-        events=events(con, grid, series), oldest=oldest,
+        events=events(con, grid, series) if planned else (), oldest=oldest,
     )  # fmt: skip
     panel["level"], panel["interval"] = over_steps(out.level, grid), over_steps(out.interval, grid)
     return Demand(grid, series, category, panel, out)

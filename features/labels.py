@@ -78,7 +78,7 @@ def delay_outcomes(rows: pd.DataFrame, cut: np.datetime64, terms: Terms) -> pd.D
     return pd.DataFrame(
         {
             "as_of": rows["as_of"],
-            "matured_on": rows["matured_on"],
+            "matured_on": rows["matured_on"].where(matured),  # later ones tell who will cancel
             "y": np.where(matured, late_as_known(rows, day), np.nan),
             "due_in": since(rows["due_on"].to_numpy()),
             "completed_in": np.where(told, since(rows["completed_on"].to_numpy()), np.nan),
@@ -98,7 +98,7 @@ FEWEST = 200  # windows to choose z* on
 class ShiftTerms:
     """What counts as a demand shift (DEFINITIONS 2); `chosen` picks `v_min`, in money, and both z* on history.
 
-    `windows` are (lead, length) in weeks.
+    `windows` are (lead, length) in weeks; `planned_in_baseline` says whether what a calendar tells ahead is expected.
     """
 
     z_down: float = Z_STAR
@@ -108,6 +108,7 @@ class ShiftTerms:
     tail: float = 0.05
     entry_lag_days: int = 0
     windows: Windows = WINDOWS
+    planned_in_baseline: bool = True
 
 
 CLASSES = ("down", "steady", "up")

@@ -28,13 +28,14 @@ HISTORY_FEATURES = tuple(f for level in LEVELS for f in level.features)
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What to build: the grid of as-of days, the terms, and what the settings say of calendar, attributes, windows."""
+    """What to build: the grid of as-of days, the terms, and what the settings say of calendar and demand."""
 
     grid: Grid
     terms: Terms
     country: str = ""
     attributes: tuple[str, ...] = ()
     windows: Windows = WINDOWS
+    planned_in_baseline: bool = True
 
     def until(self, step: int) -> "Request":
         """Return the same request with the grid ending at as-of number `step`."""
@@ -93,7 +94,10 @@ def _lines_matrix(
 def shift_matrix(con: duckdb.DuckDBPyConnection, request: Request, steps: np.ndarray) -> tuple[Matrix, Demand]:
     """Return product × site windows at the as-of days numbered `steps` of a weekly grid, and the demand behind them."""
     write_demand_events(con, request.grid)
-    data = demand(con, request.grid, windows=request.windows, oldest=int(min(steps, default=0)))
+    data = demand(
+        con, request.grid, windows=request.windows, oldest=int(min(steps, default=0)),
+        planned=request.planned_in_baseline,
+    )  # fmt: skip
     rows = series_windows(data, steps, request.country)
     block, _ = demand_features(data, rows)
     outside, signals = signal_features(

@@ -81,8 +81,8 @@ def predictions(forecaster: Forecaster, lesson: Lesson, places: np.ndarray) -> p
     """
     X, rows = lesson.matrix.X.iloc[places], lesson.rows.iloc[places]
     out = rows[list(lessons.KEYS[lesson.task])].reset_index(drop=True)
-    label = lesson.outcomes(lesson.known_until)["y"].to_numpy()[places]
-    out = out.assign(place=places, label=label, matured_at=rows["matured_on"].to_numpy())
+    end = lesson.outcomes(lesson.known_until).iloc[places]
+    out = out.assign(place=places, label=end["y"].to_numpy(), matured_at=end["matured_on"].to_numpy())
     said = forecaster.predict(X, rows)
     if lesson.task == "delay":
         due = (rows["state"] == "due_future").to_numpy()
@@ -91,23 +91,24 @@ def predictions(forecaster: Forecaster, lesson: Lesson, places: np.ndarray) -> p
     for event, each in forecaster.forecasts(X, rows).items():
         stem = "p" if event == "late" else f"p_{event}"
         out = out.assign(**{f"{stem}_{name}": each[name].to_numpy() for name in each})
-    more = _arrivals(forecaster, X, rows, out["p"]) if lesson.task == "delay" else _units(forecaster, X, rows)
+    if isinstance(forecaster, DelayForecaster):
+        more = _arrivals(forecaster, X, rows, out["p"].to_numpy(), end)
+    else:
+        more = _units(forecaster, X, rows, end)
     return pd.concat([out, more], axis=1)
 
 
-def _arrivals(forecaster: Forecaster, X: pd.DataFrame, rows: pd.DataFrame, p: pd.Series) -> pd.DataFrame:
+def _arrivals(
+    forecaster: DelayForecaster, X: pd.DataFrame, rows: pd.DataFrame, p: np.ndarray, end: pd.DataFrame
+) -> pd.DataFrame:
     """Arrival quantiles in days after the as-of, the days it took, what was at stake, and the row's segments."""
-    assert isinstance(forecaster, DelayForecaster)
     parts = [slice(k, k + AT_ONCE) for k in range(0, len(X), AT_ONCE)]
-    days = [arrival_days(forecaster.survival(X.iloc[part], p.to_numpy()[part])) for part in parts]
+    days = [arrival_days(forecaster.survival(X.iloc[part], p[part])) for part in parts]
     quantiles = np.concatenate(days) if days else np.empty((0, len(QUANTILES)))
-    day = pd.Timedelta(days=1)
-    due_in = ((rows["due_on"] - rows["as_of"]) / day).to_numpy()
     return pd.DataFrame(
         {f"arrival_in_p{round(100 * q)}": quantiles[:, k] for k, q in enumerate(QUANTILES)}
         | {
-            "arrived_in": ((rows["completed_on"] - rows["as_of"]) / day).to_numpy(),
-            "days_to_promise": due_in,
+            "arrived_in": end["completed_in"].to_numpy(), "days_to_promise": end["due_in"].to_numpy(),
             "value": (rows["open_units"] * rows["unit_cost"]).to_numpy(float),
             "state": rows["state"].to_numpy(), "evidence": evidence(X), "region": rows["region"].to_numpy(),
             "category": rows["category"].to_numpy(),
@@ -115,18 +116,19 @@ def _arrivals(forecaster: Forecaster, X: pd.DataFrame, rows: pd.DataFrame, p: pd
     )  # fmt: skip
 
 
-def _units(forecaster: Forecaster, X: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
-    assert isinstance(forecaster, ShiftForecaster)
+def _units(forecaster: ShiftForecaster, X: pd.DataFrame, rows: pd.DataFrame, end: pd.DataFrame) -> pd.DataFrame:
+    """Quantiles of the window's units, next to naive ones, what they were, what was at stake, and the segments."""
     units = forecaster.model.predict_units(X, rows["baseline_units"], rows["noise_units"])
     naive = forecaster.naive_units(rows)
-    price = rows["unit_price"].to_numpy(float)
+    price, baseline = rows["unit_price"].to_numpy(float), rows["baseline_units"].to_numpy(float)
+    actual = np.where(end["deviation"].notna(), rows["actual_units"], np.nan)
     return pd.DataFrame(
         {f"units_p{level}": units[:, k] for k, level in enumerate((10, 50, 90))}
         | {f"naive_units_p{level}": naive[:, k] for k, level in enumerate((10, 50, 90))}
-        | {name: rows[name].to_numpy() for name in ("actual_units", "baseline_units", "noise_units")}
         | {
-            "value": np.abs(rows["actual_units"] - rows["baseline_units"]).to_numpy(float) * price,
-            "stake": np.abs(units[:, [2, 0]] - rows[["baseline_units"]].to_numpy(float)).max(axis=1) * price,
+            "actual_units": actual, "baseline_units": baseline, "noise_units": rows["noise_units"].to_numpy(),
+            "value": np.abs(actual - baseline) * price,
+            "stake": np.abs(units[:, [2, 0]] - baseline[:, None]).max(axis=1) * price,
             "rhythm": rhythm(rows), "age_weeks": X["age_weeks"].to_numpy(float), "region": rows["region"].to_numpy(),
             "category": rows["category"].to_numpy(),
         }

@@ -21,15 +21,15 @@ AT_ONCE = 10_000  # rows whose buckets are laid out at the same time
 
 PARAMS: dict[str, Any] = {
     "objective": "binary",
-    "learning_rate": 0.06,
-    "num_leaves": 16,
-    "min_data_in_leaf": 300,  # the buckets of one line share its inputs: 300 are some 60 lines
+    "learning_rate": 0.045,
+    "num_leaves": 12,
+    "min_data_in_leaf": 500,  # the buckets of one line share its inputs: 500 are some 100 lines
     "feature_fraction": 0.3,
     "bagging_fraction": 0.6,
     "bagging_freq": 1,
-    "lambda_l2": 30.0,
+    "lambda_l2": 50.0,
 }
-ROUNDS = 250
+ROUNDS = 500
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -104,7 +104,7 @@ def prepare(
 
 def _shift_lesson(world: World, matrix: Matrix, data: Demand, asked: Request, judged_from: np.datetime64) -> Lesson:
     lag = entry_lag_days(world.con, judged_from.astype(object))
-    terms = ShiftTerms(entry_lag_days=lag, windows=asked.windows)
+    terms = ShiftTerms(entry_lag_days=lag, windows=asked.windows, planned_in_baseline=asked.planned_in_baseline)
     rows = matrix.rows.assign(**shift_outcomes(world.con, data, matrix.rows, terms))
     known_until = np.datetime64(world.as_of, "D")
     seen = rows[rows["matured_on"] <= pd.Timestamp(known_until)]

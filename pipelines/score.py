@@ -135,7 +135,11 @@ def score_shifts(world: World, champion: Champion) -> dict[str, pd.DataFrame]:
     forecaster = champion.forecaster
     assert isinstance(forecaster, ShiftForecaster)
     known = forecaster.facts.shift_terms
-    asked = replace(request(world, "shift", forecaster.facts.terms), windows=known.windows)
+    asked = replace(
+        request(world, "shift", forecaster.facts.terms),
+        windows=known.windows,
+        planned_in_baseline=known.planned_in_baseline,
+    )
     alive, _ = shift_rows(world, asked, np.array([asked.grid.size - 1]), proofs=1)
     down_at, up_at = shift_thresholds(alive.rows, known)
     alive = alive.take(np.flatnonzero(~np.isnan(up_at)))

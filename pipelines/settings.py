@@ -110,6 +110,12 @@ class Settings(BaseModel):
         min_length=1,
         max_length=8,
     )
+    planned_in_baseline: bool = key(
+        True,
+        "Whether promotions and prices that a calendar tells ahead are part of the demand that is expected: then a"
+        " planned promotion is no shift. false: they are inputs of the model, and what they do counts as a shift.",
+        "true or false",
+    )
     tasks: tuple[Literal["delay", "shift"], ...] = key(
         ("delay", "shift"), "What to predict.", 'a list of "delay" and "shift"', min_length=1
     )
@@ -308,4 +314,6 @@ def _toml(value: Any) -> str:
         return f"[{', '.join(map(_toml, value))}]"
     if isinstance(value, str):
         return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    if isinstance(value, bool):
+        return str(value).lower()
     return value.isoformat() if isinstance(value, date) else str(value)

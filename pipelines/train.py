@@ -30,6 +30,7 @@ from pipelines.world import World, open_world
 
 LEARNT_WITH = (
     "every_days", "tolerance_days", "short_tolerance", "country", "attributes", "seed", "history_weeks", "params",
+    "windows", "planned_in_baseline",
 )  # fmt: skip
 TITLES = {"late": "Late deliveries", "down": "Drops of demand", "up": "Surges of demand"}
 TOO_GOOD_ROC, TOO_GOOD_SHARE = 0.95, 0.60

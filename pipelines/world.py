@@ -97,7 +97,9 @@ def request(
     days = (step_days or settings.every_days) if task == "delay" else 7
     terms = terms or Terms(settings.tolerance_days, settings.short_tolerance, posting_lag_days(world.con, begin))
     attributes = settings.attributes if task == "delay" else ()
-    return Request(Grid(first, last, days), terms, settings.country, attributes, settings.windows)
+    return Request(
+        Grid(first, last, days), terms, settings.country, attributes, settings.windows, settings.planned_in_baseline
+    )
 
 
 def steps_to_learn_from(asked: Request, history_weeks: int) -> np.ndarray:

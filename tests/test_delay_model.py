@@ -65,7 +65,7 @@ def outcomes(X, y, as_of, matured):
 
 
 def fit(X, y, as_of, matured, **params):
-    quick = {"rounds": 25, "threads": 1, "params": {"learning_rate": 0.1, "min_data_in_leaf": 60}}
+    quick = {"rounds": 40, "threads": 1, "params": {"learning_rate": 0.1, "min_data_in_leaf": 60}}
     return DelayModel(**(quick | params)).fit(X, outcomes(X, y, as_of, matured), cut=CUT)
 
 

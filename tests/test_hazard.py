@@ -256,7 +256,7 @@ def test_every_line_has_its_own_day():
     due = rng.integers(0, 150, n).astype(float)
     done = np.maximum(due + rng.normal(0, 4, n).round(), 0)
     block = np.zeros((n, 1), np.float32)
-    model = fit(block, Times(np.full(n, 19_000.0), np.zeros(n), due), done, np.full(n, 400.0), rounds=60)
+    model = fit(block, Times(np.full(n, 19_000.0), np.zeros(n), due), done, np.full(n, 400.0), rounds=150)
     asked = Times(np.array([19_000.0]), np.zeros(1), np.array([120.0]))
     days = arrival_days(tied_to(model.survival(block[:1], asked), asked.due, np.array([0.5])))
     assert days[0, 0] > 85

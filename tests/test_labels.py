@@ -343,7 +343,7 @@ def test_tails_are_those_of_a_count_with_this_mean_and_dispersion():
     np.testing.assert_allclose(high, [(drawn >= 3).mean(), (drawn >= 10).mean()], atol=0.005)
 
 
-@given(st.lists(st.floats(0, 1000), min_size=1, max_size=40), st.floats(0.1, 1.0))
+@given(st.lists(st.integers(0, 10**6).map(lambda n: n / 1000), min_size=1, max_size=40), st.floats(0.1, 1.0))
 def test_the_least_value_covers_its_share_and_no_smaller_set_does(gaps, cover):
     rows = pd.DataFrame({"actual_units": gaps, "baseline_units": 0.0, "unit_price": 1.0})
     money, least = np.array(gaps), least_value(rows, cover)
