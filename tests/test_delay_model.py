@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from scipy.special import expit, logit
 from sklearn.base import clone
 
+from models import calibration, delay
 from models.baselines import delay_rule_rows
 from models.blend import at_level, blend, choose_weight
 from models.delay import KINDS, UNHEARD, DelayModel, medians
@@ -149,8 +150,9 @@ def test_it_learns_what_little_there_is(n):
     assert model.predict_proba(X.iloc[:0]).shape == (0, 2)
 
 
-def test_a_level_is_not_corrected_twice():
+def test_a_level_is_not_corrected_twice(monkeypatch):
     """A level that rises in the calibration weeks is in the kept booster already: its map must not raise it again."""
+    monkeypatch.setattr(delay, "SHAPE_MAPS", (calibration.Platt(),))
     X, y, as_of, matured = lines(6000)
     recent = as_of >= CUT - np.timedelta64(13 * 7, "D")
     rng = np.random.default_rng(3)
