@@ -23,6 +23,7 @@ from models.splits import calibration_split
 ROUND_SHARES = (1.0, 0.65, 0.4, 0.25)
 DIRECT_SHARE = 2 / 3  # of the hazard's rounds: who was late is said by fewer rows
 
+LATER_ROWS = 20_000  # of the calibration weeks: enough to choose and to calibrate by, and quick to predict
 KINDS = ("hazard", "direct", "blend")
 DIRECT: dict[str, Any] = {
     "objective": "binary",
@@ -181,7 +182,7 @@ class DelayModel(ClassifierMixin, BaseEstimator):
     def _calibrate(self, rows: _Rows, judged: _Rows, cut: np.datetime64) -> _Rows:
         """Choose the map and the weight of the regression on the latest weeks, by models of what was known before."""
         before, since = calibration_split(judged.as_of, judged.matured_on, cut=cut, weeks=self.calibration_weeks)
-        past, later = judged.take(before), judged.take(since)
+        past, later = judged.take(before), judged.take(since[:LATER_ROWS])
         if len(before) < 200 or len(since) < 100 or not 0 < past.late.sum() < len(before):
             return later
         first = self._learn(rows.at(cut - np.timedelta64(7 * self.calibration_weeks, "D"), cut), past)

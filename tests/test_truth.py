@@ -12,7 +12,7 @@ from pipelines.settings import Settings
 from pipelines.simulate import simulate
 from pipelines.world import open_world
 
-HELD_OUT, END = 21, date(2026, 6, 1)
+HELD_OUT, END = 31, date(2026, 6, 1)
 SHIFT_KEY = ["product_id", "site_id", "as_of", "lead_weeks"]
 
 
@@ -31,22 +31,23 @@ def truth(world, name):
 
 def test_p_late_is_calibrated_and_follows_the_true_probability(world):
     learned = learn(world, "delay", threads=2)
-    walk = learned.walk
+    walk = learned.walk.assign(p=learned.walk["p_model"])
     assert len(walk) > 10_000
     assert 0.9 <= metrics.calibration_slope(walk["y"], walk["p"]) <= 1.1
     both = walk.merge(truth(world, "p_late"), on=["po_line_id", "as_of"])
     assert len(both) > 0.95 * len(walk)
-    assert np.corrcoef(both["p"], both["p_late"])[0, 1] >= 0.6
+    assert np.corrcoef(both["p"], both["p_late"])[0, 1] >= 0.65
     assert learned.judged is not None
     assert learned.judged["brier"].astype(float).idxmin() == "model"
     assert learned.judged["pr_auc"].astype(float).idxmax() == "model"
+    assert learned.decision.publishes["late"] == "model"
+    kept = {entry["signal"]: entry["kept"] for entry in learned.forecaster.facts.signals}
+    assert not kept["sentiment"]  # noise
 
 
 def test_planted_demand_shifts_are_found(world):
     walk = learn(world, "shift", threads=2).walk
-    walk = walk.assign(lead_weeks=walk["window"].map({0: 0, 1: 4, 2: 8}))
     both = walk.merge(truth(world, "shifts"), on=SHIFT_KEY)
-    planted = np.r_[both["shift"] == "up", both["shift"] == "down"]
-    found = np.r_[both["p_up"], both["p_down"]]
+    planted = (both["shift"] == both["event"]).to_numpy()
     assert 0.005 < planted.mean() < 0.2
-    assert metrics.pr_auc(planted, found) >= 3 * planted.mean()
+    assert metrics.pr_auc(planted, both["p_model"]) >= 2 * planted.mean()
