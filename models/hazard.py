@@ -21,15 +21,15 @@ AT_ONCE = 10_000  # rows whose buckets are laid out at the same time
 
 PARAMS: dict[str, Any] = {
     "objective": "binary",
-    "learning_rate": 0.045,
+    "learning_rate": 0.06,
     "num_leaves": 12,
-    "min_data_in_leaf": 500,  # the buckets of one line share its inputs: 500 are some 100 lines
+    "min_data_in_leaf": 300,  # the buckets of one line share its inputs: 300 are some 60 lines
     "feature_fraction": 0.3,
     "bagging_fraction": 0.6,
     "bagging_freq": 1,
     "lambda_l2": 50.0,
 }
-ROUNDS = 500
+ROUNDS = 420
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -100,7 +100,7 @@ class Hazard:
 
     def __init__(
         self, *, country: str = "", params: Mapping[str, Any] | None = None, rounds: int = ROUNDS,
-        max_rows: int = 60_000, max_periods: int = 300_000, seed: int = 7, threads: int = 0,
+        max_rows: int = 60_000, max_periods: int = 130_000, seed: int = 7, threads: int = 0,
     ):  # fmt: skip
         self.calendar = Calendar(country)
         self.params, self.rounds, self.seed, self.threads = params, rounds, seed, threads
