@@ -44,8 +44,9 @@ class Question:
 
     @property
     def days(self) -> np.ndarray:
-        """The as-of days, oldest first."""
-        return np.arange(np.datetime64(self.first, "D"), np.datetime64(self.last, "D") + DAY, self.every_days * DAY)
+        """The as-of days, oldest first: every one where lines are seen at their order, whenever that is."""
+        step = 1 if self.at == "order" else self.every_days
+        return np.arange(np.datetime64(self.first, "D"), np.datetime64(self.last, "D") + DAY, step * DAY)
 
     def refuse_what_cannot_be(self) -> None:
         """Raise UserError, in one line, for a question that has no answer."""

@@ -539,6 +539,22 @@ def test_the_past_is_replayed_as_if_the_future_had_not_come(replayed, tmp_path):
 
 
 @pytest.mark.usefixtures("quick")
+def test_lines_are_replayed_once_on_the_day_they_were_ordered(fresh):
+    words = ("--task", "delay", "--at", "order", *PAST, "--predictions", str(fresh / "p.parquet"))
+    code, said, _ = bullwhip(fresh, "backtest", *words)
+    assert code == 0, said
+    p = pd.read_parquet(fresh / "p.parquet")
+    assert p["po_line_id"].is_unique
+    lines = pd.read_parquet(fresh / "data" / "purchases.parquet")
+    ordered = lines.set_index("po_line_id")["ordered_at"].dt.normalize()
+    np.testing.assert_array_equal(p["as_of"], p["po_line_id"].map(ordered))
+    inside = ordered.between("2026-02-02", "2026-03-30")
+    assert set(p["po_line_id"]) <= set(ordered.index[inside])
+    assert len(p) > 0.9 * inside.sum()
+    assert said["n"] == p["label"].notna().sum() > 50
+
+
+@pytest.mark.usefixtures("quick")
 def test_shifts_are_replayed_with_drops_and_surges_judged_apart(fresh):
     code, said, _ = bullwhip(fresh, "backtest", "--task", "shift", *PAST, "--predictions", str(fresh / "p.csv"))
     assert code == 0
