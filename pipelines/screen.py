@@ -98,7 +98,7 @@ def backtested(result: Mapping[str, Any], screen: Console) -> None:
         screen.print(Text(f"{result['predicted']:,} predictions; {result['told']}", style="yellow"))
         return
     for event, found in (result.get("events") or {result["task"]: result}).items():
-        counts = {"rows": {"judged": found["metrics"]["n"], "came true": found["metrics"]["positives"]}}
+        counts = {"rows": {"judged": found["metrics"]["n"], "true": found["metrics"]["positives"]}}
         title = f"{TASKS.get(event, EVENTS.get(event, event))}, {result['from']} to {result['to']}"
         screen.print(_skill(title, counts, found["metrics"], found["rules"]))
         screen.print(f"  [dim]{escape(_sure(found))}[/]\n")
@@ -132,8 +132,8 @@ def _sure(found: Mapping[str, Any]) -> str:
 
 def _segments(segments: Iterable[Mapping[str, Any]]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
-    for head in ("segment", "", "rows", "true", "PR-AUC", "best rule there", "its PR-AUC", "skill over it", "slope"):
-        left = head in ("segment", "", "best rule there")
+    for head in ("segment", "", "rows", "true", "PR-AUC", "best rule", "its PR-AUC", "skill", "slope"):
+        left = head in ("segment", "", "best rule")
         table.add_column(head, justify="left" if left else "right", no_wrap=True)
     for part in segments:
         table.add_row(
