@@ -19,6 +19,7 @@ BLOCK_WEEKS = 4  # windows of neighbouring weeks share their demand, and a signa
 LEAST_TRAIN, LEAST_TEST, LEAST_POSITIVES = 500, 200, 20
 LEARN_ROWS, TEST_ROWS = 40_000, 20_000
 SURE = 1.28  # standard errors by which a signal must pay: nine times in ten what is kept is worth something
+CLEAR = 0.01  # skill in both halves that is kept whatever the noise: few products make wide intervals
 # The forecast without signals hears everything else; what a signal adds to it is a few shallow trees over the signal's
 # own inputs, learnt from rows the first has not seen. So little can be learnt by heart, and a signal that says nothing
 # changes next to nothing, instead of as much as two forests differ by chance.
@@ -49,7 +50,8 @@ def worth_of_signals(
     `happened` is 0 or 1 per event and row, NaN where unknown at the cut. For every event a light forecast without any
     signal is held against the same with this signal added: `skill` is 1 − Brier with/Brier without, with a 95 %
     interval by block bootstrap over weeks and entities. A signal is `kept` where it pays for some event by more than
-    noise, in the earlier and in the later half of those weeks, or where too little has matured to tell.
+    noise, or by CLEAR, in the earlier and in the later half of those weeks, where it is known ahead, or where too
+    little has matured to tell.
     """
     signals = signals_of(X.columns)
     if not signals:
@@ -58,7 +60,8 @@ def worth_of_signals(
     bill = []
     for signal, columns in sorted(signals.items()):
         bought = {event: trial.bought(X[columns]) for event, trial in trials.items() if trial is not None}
-        kept = not bought or any(found["pays"] for found in bought.values())
+        planned = any(column.endswith("_ahead") for column in columns)  # a plan is no rumour: it is billed and stays
+        kept = planned or not bought or any(found["pays"] for found in bought.values())
         bill.append({"signal": signal, "kept": kept, "events": bought})
     return bill
 
@@ -154,7 +157,7 @@ class _Trial:
         return {
             "skill": gained, "interval": [low, high] if known else [None, None], "n": len(y),
             "positives": int(y.sum()), "brier_without": float(base.mean()), "brier_with": float(mine.mean()),
-            "pays": known and bool(gained > SURE * noise and min(halves) > 0),
+            "pays": known and bool(gained > min(SURE * noise, CLEAR) and min(halves) > 0),
         }  # fmt: skip
 
 

@@ -20,7 +20,7 @@ def facts(n=12_000, seed=0, weeks=150):
     as_of = CUT - week * np.timedelta64(7, "D")
     X = pd.DataFrame({
         "age": x, "signal_true_lead_level": true[week], "signal_noise_change_4w": noise[week],
-        "signal_still_ahead": still[week], "attribute_mode": rng.choice(["air", "sea"], n),
+        "signal_still_level": still[week], "attribute_mode": rng.choice(["air", "sea"], n),
     })  # fmt: skip
     then = pd.DataFrame({"as_of": as_of.astype("datetime64[s]"), "matured_on": as_of.astype("datetime64[s]")})
     return X, {"late": y * 1.0}, then, rng.choice(list("abcdefgh"), n)
@@ -31,10 +31,18 @@ def test_the_leading_signal_is_kept_and_the_others_are_not(seed):
     X, y, then, entity = facts(seed=seed)
     bill = worth_of_signals(X, y, then, entity, cut=CUT, seed=7, threads=1)
     assert {entry["signal"]: entry["kept"] for entry in bill} == {"true_lead": True, "noise": False, "still": False}
-    assert dropped(bill, X.columns) == ["signal_noise_change_4w", "signal_still_ahead"]
+    assert dropped(bill, X.columns) == ["signal_noise_change_4w", "signal_still_level"]
     true = bill[-1]["events"]["late"]
     assert true["interval"][0] < true["skill"] < true["interval"][1]
     assert true["skill"] == pytest.approx(1 - true["brier_with"] / true["brier_without"])
+
+
+def test_what_is_known_ahead_is_billed_and_stays():
+    X, y, then, entity = facts(6000)
+    X = X.rename(columns={"signal_noise_change_4w": "signal_noise_ahead"})
+    bill = {entry["signal"]: entry for entry in worth_of_signals(X, y, then, entity, cut=CUT, seed=7, threads=1)}
+    assert bill["noise"]["kept"]
+    assert not bill["noise"]["events"]["late"]["pays"]
 
 
 def test_the_order_of_rows_does_not_matter():
