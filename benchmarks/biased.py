@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from benchmarks import detection
 from models.backtest import folds, replay
 from models.lessons import Lesson
 from pipelines.learn import prepare, training
@@ -23,10 +24,10 @@ class ReceivedOnly(Lesson):
         honest = Lesson.outcomes(self, cut)
         if cut >= self.known_until:
             return honest
-        received = honest["completed_in"].notna()
-        late = (honest["completed_in"] > honest["due_in"]) * 1.0
-        y = late.where(received & (self.rows["state"] == "due_future"))
-        return honest.assign(y=y, watched=honest["completed_in"].fillna(0.0))
+        places, late = detection.received_only(self.rows, cut)
+        y = np.full(len(honest), np.nan)
+        y[places] = late
+        return honest.assign(y=y, watched=honest["watched"].where(honest["completed_in"].notna(), 0.0))
 
 
 def received_only(workspace: Path, until: date, weeks: int = 24) -> pd.DataFrame:

@@ -22,7 +22,6 @@ from types import ModuleType
 from typing import Any
 
 import duckdb
-import numpy as np
 import pandas as pd
 
 from benchmarks import biased, detection
@@ -288,13 +287,14 @@ def simulated_delay(_: Path, scratch: Path) -> Iterator[Row]:
         days = (UNTIL - timedelta(weeks=JUDGED_WEEKS), UNTIL - timedelta(weeks=1))
         both = _truth(workspace, replay(workspace, "delay", *days, "--refit", "12w")[1])
         slope = metrics.calibration_slope(both["label"], both["p"])
-        found[seed] = (float(np.corrcoef(both["p"], both["p_late"])[0, 1]), slope)
+        found[seed] = (detection.against_truth(both["p"], both["p_late"])["correlation"], slope)
     for k, (what, least, most) in enumerate((("correlation with the true p", 0.7, 1.0), ("slope", 0.9, 1.1))):
         for seed in SEEDS:
             yield Row(f"simulator, seed {seed}", what, found[seed][k], least=least, most=most)
     both = biased.received_only(_simulated(scratch, SEEDS[0]), UNTIL)
     said = "seed 101, trained on received lines only (must fail)"
-    yield Row(f"simulator, {said}", "correlation with the true p", float(np.corrcoef(both["p"], both["p_late"])[0, 1]))
+    correlation = detection.against_truth(both["p"], both["p_late"])["correlation"]
+    yield Row(f"simulator, {said}", "correlation with the true p", correlation)
     yield Row(f"simulator, {said}", "slope", metrics.calibration_slope(both["label"], both["p"]))
     gap = float(both["p"].mean() - both["label"].mean())
     yield Row(f"simulator, {said}", "mean p less share late", gap, most=-0.03)

@@ -11,10 +11,10 @@ from models.forecasters import EVENTS, MODEL, DelayForecaster, Forecaster, Shift
 from models.gate import decide
 from models.hazard import QUANTILES, arrival_days
 from models.lessons import DAY, Lesson, Training, happened
+from models.record import RECORD_WEEKS
 
 WARM_UPS = {"delay": (2, 12), "shift": (2, 13)}  # retrainings before the first that is judged, and weeks between them
 AT_ONCE = 20_000  # rows whose arrival curves are drawn at the same time
-RECORD_DAYS = 39 * 7  # what the gate looks back on: three quarters, the longest window inside
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +141,7 @@ def matured_record(lesson: Lesson, made: Sequence[pd.DataFrame], cut: np.datetim
         return binary(pd.DataFrame(), lesson.task)
     table = pd.concat(made, ignore_index=True)
     table.attrs = {}
-    table = table[table["as_of"] >= pd.Timestamp(cut) - pd.Timedelta(days=RECORD_DAYS)]
+    table = table[table["as_of"] >= pd.Timestamp(cut) - pd.Timedelta(weeks=RECORD_WEEKS)]
     known = lesson.outcomes(cut)["y"].to_numpy()[table["place"].to_numpy()]
     return binary(table.assign(label=known), lesson.task)
 

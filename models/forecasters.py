@@ -114,7 +114,7 @@ class ShiftForecaster:
             given |= predict_rules(self.rules, facts)
         return {
             event: pd.DataFrame({name: p[:, k] for name, p in given.items()}, index=X.index)
-            for event, k in (("down", 0), ("up", 2))
+            for event, k in leaning.DIRECTIONS.items()
         }
 
     def predict(self, X: pd.DataFrame, rows: pd.DataFrame | None = None) -> pd.DataFrame:
@@ -166,13 +166,18 @@ def published(facts: Facts, forecasts: Mapping[str, pd.DataFrame], segments: Map
     out = {}
     for event, given in forecasts.items():
         by = facts.publisher(event, segments[event])
-        place = given.columns.get_indexer(by)
-        if len(by) and place.min() < 0:
-            raise ValueError(f"{by[place < 0][0]} is to publish {event} but gave no forecast; train again")
-        out[f"p_{event}"] = given.to_numpy()[np.arange(len(given)), place]
+        out[f"p_{event}"] = said_by(given, by)
         out["published_by" if event == "late" else f"published_by_{event}"] = by.astype(str)
     columns = sorted(out, key=lambda name: name.startswith("published"))
     return pd.DataFrame({name: out[name] for name in columns}, index=next(iter(forecasts.values())).index)
+
+
+def said_by(given: pd.DataFrame, by: np.ndarray) -> np.ndarray:
+    """Return from every row of forecasts, a column per forecaster, that of the forecaster named for the row."""
+    place = given.columns.get_indexer(by)
+    if len(by) and place.min() < 0:
+        raise ValueError(f"{by[place < 0][0]} is to publish but gave no forecast; train again")
+    return given.to_numpy()[np.arange(len(given)), place]
 
 
 def publishers(forecaster: Forecaster) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from models.forecasters import EVENTS, MODEL, Facts
+from models.forecasters import EVENTS, MODEL, Facts, said_by
 from models.leaning import JUDGED_ONLY
 
 FALLBACK = {"late": "days_to_promise", "down": "climatology", "up": "climatology"}
@@ -73,7 +73,7 @@ def as_published(pairs: pd.DataFrame, publishes: Mapping[str, str]) -> pd.DataFr
         mine = np.flatnonzero(pairs["event"] == event)
         part = pairs.iloc[mine]
         by = Facts("", publishes).publisher(event, part[SEGMENT[event]].to_numpy())
-        p[mine] = part.to_numpy()[np.arange(len(part)), part.columns.get_indexer("p_" + by)]
+        p[mine] = said_by(part.filter(regex="^p_").rename(columns=lambda name: name[2:]), by)
     return pairs.assign(p=p)
 
 

@@ -1,7 +1,7 @@
 """A lesson is a task's rows with what became of them, readable as it stood at any earlier cut."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from models.forecasters import (
     shift_rule_rows,
     usual_deviations,
 )
+from models.leaning import DIRECTIONS
 from models.shift import ShiftModel
 from models.worth import dropped, worth_of_signals
 
@@ -30,7 +31,6 @@ KEYS = {
     "delay": ("po_line_id", "as_of", "supplier_id", "product_id", "site_id"),
     "shift": ("product_id", "site_id", "window", "lead_weeks", "length_weeks", "as_of"),
 }
-CODES = {"down": 0.0, "up": 2.0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,10 +94,6 @@ class Lesson:
             index=rows.index,
         )  # fmt: skip
 
-    def until(self, known_until: np.datetime64) -> "Lesson":
-        """Return the same rows with outcomes as known at an earlier day."""
-        return replace(self, known_until=known_until)
-
     def between(self, first: np.datetime64, end: np.datetime64) -> np.ndarray:
         """Return the places of rows with first ≤ as_of < end."""
         as_of = self.rows["as_of"].to_numpy().astype("datetime64[D]")
@@ -106,7 +102,7 @@ class Lesson:
 
 def happened(y: np.ndarray, event: str) -> np.ndarray:
     """Return 1 where the event came true, 0 where not, NaN where unknown, from a task's y."""
-    return np.where(np.isnan(y), np.nan, y if event == "late" else (y == CODES[event]) * 1.0)
+    return np.where(np.isnan(y), np.nan, y if event == "late" else (y == DIRECTIONS[event]) * 1.0)
 
 
 def fit(lesson: Lesson, cut: np.datetime64, training: Training, facts: dict[str, Any] | None = None) -> Forecaster:

@@ -172,10 +172,15 @@ def lists(pairs: pd.DataFrame, capacity: int) -> dict[str, dict[str, float | int
 
 def on_list(pairs: pd.DataFrame, capacity: int) -> np.ndarray:
     """Return which rows are among the `capacity` with the most p × value of their as-of day; p alone breaks ties."""
-    value = pairs["stake"] if "stake" in pairs else pairs["value"]
-    order = pairs.assign(expected=pairs["p"] * value.fillna(0))[["as_of", "expected", "p"]]
+    order = pairs.assign(expected=_expected(pairs, "p"))[["as_of", "expected", "p"]]
     rank = order.sort_values(["expected", "p"], ascending=False, kind="stable").groupby("as_of").cumcount()
     return (rank.reindex(pairs.index) < capacity).to_numpy()
+
+
+def _expected(pairs: pd.DataFrame, score: str) -> pd.Series:
+    """Return p × what was at stake when it was said; a window's real deviation is known only afterwards."""
+    value = pairs["stake"] if "stake" in pairs else pairs["value"]
+    return pairs[score] * value.fillna(0)
 
 
 def _churn(pairs: pd.DataFrame, listed: np.ndarray) -> float:
@@ -209,8 +214,7 @@ def _told_in_time(days: np.ndarray) -> dict[str, float | int | None]:
 
 def capture_curve(pairs: pd.DataFrame, score: str, points: np.ndarray) -> np.ndarray:
     """Return the share of the value that came true inside the top shares `points` of each day's rows by p × value."""
-    value = (pairs["stake"] if "stake" in pairs else pairs["value"]).fillna(0)
-    expected = (pairs[score] * value).to_numpy(float)
+    expected = _expected(pairs, score).to_numpy(float)
     share = pd.Series(-expected).groupby(pairs["as_of"].to_numpy()).rank(pct=True, method="first").to_numpy()
     at_stake = (pairs["y"] * pairs["value"].fillna(0)).to_numpy(float)
     total = at_stake.sum()

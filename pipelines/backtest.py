@@ -15,6 +15,7 @@ import pandas as pd
 from prefect import flow, runtime
 from prefect.artifacts import create_markdown_artifact
 
+from features.labels import CLASSES
 from models import report
 from models.backtest import WARM_UPS, Fold, binary, folds, play, warm_ups
 from models.gate import squared_errors
@@ -27,7 +28,6 @@ from pipelines.steps import step
 from pipelines.train import TITLES, log_pictures, recipe
 from pipelines.world import World, open_world, request
 
-LABELS = ("down", "steady", "up")
 LIST_OWNER = {"delay": "procurement", "shift": "sales"}  # whose capacity the judged lists have
 
 
@@ -262,7 +262,7 @@ def write_predictions(table: pd.DataFrame, task: str, file: Path) -> None:
     """
     out = table.drop(columns="place").sort_values(["as_of", *(c for c in table if c.endswith("_id"))], kind="stable")
     if task == "shift":
-        words = out["label"].map(dict(enumerate(LABELS)))
+        words = out["label"].map(dict(enumerate(CLASSES)))
         out = out.assign(label=words)
     try:
         _write_whole(out.reset_index(drop=True), file)
