@@ -1,0 +1,1 @@
+"""The commands, by who uses them; cli.py names them in their order."""

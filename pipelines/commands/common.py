@@ -1,0 +1,61 @@
+"""What every command takes, and how it finds its settings."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import Parameter
+from cyclopts.validators import Number
+
+if TYPE_CHECKING:
+    from pipelines.settings import Settings
+
+Flag = Parameter(negative="")
+Count = Annotated[int, Parameter(validator=Number(gte=0))]
+Task = Literal["delay", "shift"]
+
+
+def _days(_: object, tokens: Sequence[Any]) -> int:
+    """Read a span of time such as 7d or 4w; a bare number is days."""
+    text = str(tokens[0].value).strip().lower()
+    number, unit = (text[:-1], text[-1]) if text[-1:] in ("d", "w") else (text, "d")
+    if not number.isdigit() or int(number) < 1:
+        raise ValueError(f"{text!r} is no span of time; expected days or weeks such as 7d or 4w")
+    return int(number) * (7 if unit == "w" else 1)
+
+
+Days = Annotated[int, Parameter(converter=_days)]
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Common:
+    """What every command takes."""
+
+    workspace: Annotated[Path, Parameter(env_var="BULLWHIP_WORKSPACE")] = Path()
+    "The folder that holds bullwhip.toml, the data and all results."
+    json: Annotated[bool, Flag] = False
+    "Print exactly one JSON document on stdout."
+
+
+HERE = Common()
+
+
+def settings_of(common: Common, **flags: Any) -> "Settings":
+    """Return the settings, with the environment set that prefect and mlflow read when they are imported."""
+    from pipelines.settings import UserError, apply_environment, load
+
+    if not common.workspace.is_dir():
+        raise UserError(
+            f"there is no workspace {common.workspace}; make one: bullwhip init --workspace {common.workspace}"
+        )
+    settings = load(common.workspace, **flags)
+    apply_environment(settings)
+    return settings
+
+
+def warming_up(settings: "Settings") -> Callable[[], None]:
+    from pipelines.warmup import warm_up
+
+    return warm_up(settings.workspace)

@@ -1,0 +1,69 @@
+"""The command that shows everything at once."""
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipelines import terminal
+from pipelines.commands import learning, risk, workspace
+from pipelines.commands.common import HERE, Common, Count, settings_of, warming_up
+from pipelines.terminal import Answer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from pipelines.settings import Settings
+
+
+def demo(*, scale: str | None = None, seed: Count | None = None, common: Common = HERE) -> Answer:
+    """See everything at once: simulate, check, train, score and show, then how to look around.
+
+    Parameters
+    ----------
+    scale
+        Size of the chain: toy, demo, large, or so many times the demo.
+    seed
+        Another seed is another chain.
+    """
+    steps: dict[str, Callable[[], Answer]] = {
+        "check": lambda: workspace.check(common=common),
+        "train": lambda: learning.train(common=common),
+        "score": lambda: risk.score(common=common),
+        "show": lambda: risk.show(common=common),
+    }
+    if not any((common.workspace / "data").glob("*")):
+        steps = {"simulate": lambda: workspace.simulate(scale=scale, seed=seed, common=common)} | steps
+    common.workspace.mkdir(parents=True, exist_ok=True)
+    warming_up(settings_of(common))
+    said: dict[str, Any] = {}
+    code, complaint = 0, ""
+    for name, step in steps.items():
+        answer = step()
+        said[name] = answer.values
+        if not common.json:
+            terminal.show(answer, heading=name)
+        code, complaint = max((code, complaint), (answer.exit_code, answer.complaint))
+        if answer.exit_code == 3:
+            break
+    said["where"] = _where(settings_of(common))
+    return Answer(said, lambda screen: _show_where(said["where"], screen), code, complaint)
+
+
+def _where(settings: "Settings") -> dict[str, str]:
+    from pipelines.settings import mask
+
+    home, programs = settings.workspace.resolve(), Path(sys.executable).parent
+    return {
+        "tables": f"{home / 'tables'} (Parquet) and {home / 'risk.duckdb'}",
+        "models and metrics": f"{programs / 'mlflow'} ui --backend-store-uri {mask(settings.tracking_uri)}",
+        "runs and logs": f"PREFECT_HOME={os.environ.get('PREFECT_HOME')} {programs / 'prefect'} server start",
+    }
+
+
+def _show_where(where: dict[str, str], screen: "Console") -> None:
+    from pipelines import screen as screens
+
+    screen.rule("look around", align="left", style="dim")
+    screens.facts(where, screen)

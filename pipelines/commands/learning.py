@@ -1,0 +1,130 @@
+"""Commands for those who train models: train, replay, tune."""
+
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import Parameter
+from cyclopts.validators import Number
+
+from pipelines.commands.common import HERE, Common, Count, Days, Flag, Task, settings_of, warming_up
+from pipelines.terminal import Answer, working
+
+if TYPE_CHECKING:
+    pass
+
+
+def train(
+    *,
+    task: Annotated[tuple[Task, ...] | None, Flag] = None,
+    as_of: date | None = None,
+    dry_run: Annotated[bool, Flag] = False,
+    common: Common = HERE,
+) -> Answer:
+    """Train, compare with the naive rules and the model in use, and promote what is better.
+
+    Parameters
+    ----------
+    task
+        Only this task; may be repeated.
+    as_of
+        Learn only from what was known before this day.
+    dry_run
+        Train and compare, but register and promote nothing.
+    """
+    settings = settings_of(common, tasks=task, as_of=as_of)
+    ready = warming_up(settings)
+    from pipelines.train import train as run_training
+
+    day = settings.as_of_on(datetime.now(UTC).date())
+    with working(f"training on what was known before {day}"):
+        ready()
+        result = run_training(settings, as_of=day, tasks=settings.tasks, dry_run=dry_run)
+    from pipelines import screen as screens
+
+    refused = [f"{k}: {v['refused_because']}" for k, v in screens.per_task(result).items() if v.get("refused_because")]
+    return Answer(dict(result), lambda s: screens.trained(result, s), 4 if refused else 0, "; ".join(refused))
+
+
+def backtest(
+    *,
+    task: Task,
+    first: Annotated[date, Parameter(name="--from")],
+    last: Annotated[date, Parameter(name="--to")],
+    every: Days | None = None,
+    at: Literal["snapshot", "order"] = "snapshot",
+    refit: Days = 28,
+    predictions: Path | None = None,
+    common: Common = HERE,
+) -> Answer:
+    """Replay the past: at each day see only what was known, retrain, score, and judge by what came of it.
+
+    Parameters
+    ----------
+    task
+        What to predict.
+    first
+        First day predictions are made for.
+    last
+        Last day predictions are made for.
+    every
+        Time between two days, such as 7d or 1w; the settings' every_days if left out.
+    at
+        snapshot: every open line on every day; order: every line once, when it is ordered.
+    refit
+        Time between two trainings, such as 4w.
+    predictions
+        Write one row per prediction to this file, Parquet or .csv.
+    """
+    settings = settings_of(common)
+    ready = warming_up(settings)
+    from pipelines.backtest import Question
+    from pipelines.backtest import backtest as run_backtest
+
+    usual = 7 if task == "shift" else 1 if at == "order" else settings.every_days
+    asked = Question(task, first, last, every or usual, refit, at)
+    with working(f"replaying {first} to {last}"):
+        ready()
+        result = run_backtest(settings, asked, file=predictions)
+    from pipelines import screen as screens
+
+    return Answer(dict(result), lambda s: screens.backtested(result, s))
+
+
+def tune(
+    *,
+    task: Task,
+    minutes: Annotated[float, Parameter(validator=Number(gt=0))] = 10.0,
+    trials: Count | None = None,
+    as_of: date | None = None,
+    write: Annotated[bool, Flag] = False,
+    common: Common = HERE,
+) -> Answer:
+    """Look for model parameters that do better walk-forward than the defaults; goes on where it was interrupted.
+
+    Parameters
+    ----------
+    task
+        Whose model to tune.
+    minutes
+        How long to look, at most one trial longer.
+    trials
+        At most so many trials.
+    as_of
+        Learn only from what was known before this day.
+    write
+        Put what was found into bullwhip.toml.
+    """
+    settings = settings_of(common, as_of=as_of)
+    ready = warming_up(settings)
+    from pipelines.tune import tune as run_tuning
+    from pipelines.tune import write_params
+
+    day = settings.as_of_on(datetime.now(UTC).date())
+    with working(f"tuning {task} on what was known before {day}"):
+        ready()
+        result = dict(run_tuning(settings, task, as_of=day, minutes=minutes, trials=trials))
+    result["written"] = str(write_params(settings, task, result["params"])) if write and result["params"] else None
+    from pipelines import screen as screens
+
+    return Answer(result, lambda s: screens.tuned(result, s))

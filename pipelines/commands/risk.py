@@ -1,0 +1,61 @@
+"""Commands around the published week: score it, show it."""
+
+from datetime import UTC, date, datetime
+from typing import TYPE_CHECKING, Annotated
+
+from pipelines.commands.common import HERE, Common, Count, Flag, settings_of, warming_up
+from pipelines.terminal import Answer, working
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def score(*, as_of: date | None = None, dry_run: Annotated[bool, Flag] = False, common: Common = HERE) -> Answer:
+    """Publish the risk tables of one week; the same week again changes nothing.
+
+    Parameters
+    ----------
+    as_of
+        The day predictions are made for.
+    dry_run
+        Say what would be published.
+    """
+    settings = settings_of(common, as_of=as_of)
+    ready = warming_up(settings)
+    from pipelines.score import score as run_scoring
+
+    day = settings.as_of_on(datetime.now(UTC).date())
+    with working(f"scoring {day}"):
+        ready()
+        result = run_scoring(settings, as_of=day, dry_run=dry_run)
+    from pipelines import screen as screens
+
+    return Answer(dict(result), lambda s: screens.scored(result, settings.currency, s))
+
+
+def show(*, table: str = "watchlist", top: Count = 10, as_of: date | None = None, common: Common = HERE) -> Answer:
+    """Show the latest published week: what to worry about, and what to do first.
+
+    Parameters
+    ----------
+    table
+        supplier_delay_risk, demand_shift_risk, supplier_risk, watchlist, rule_forecasts or track_record.
+    top
+        How many rows; 0 for all.
+    as_of
+        An earlier week.
+    """
+    settings = settings_of(common)
+    from pipelines import publish
+    from pipelines import screen as screens
+
+    frame = publish.read(settings.workspace, table, as_of=as_of)
+    rows = frame.head(top) if top else frame
+
+    def shown(screen: "Console") -> None:
+        if table == "watchlist":
+            screens.watchlist(rows, len(frame), settings.currency, screen)
+        else:
+            screens.table(rows, table, len(frame), screen)
+
+    return Answer({"table": table, "total_rows": len(frame), "rows": rows}, shown)
