@@ -11,7 +11,7 @@ help:  ## what there is
 demo: .venv/ready  ## a synthetic supply chain, trained, tracked and published in ./demo
 	@$(RUN)/bullwhip demo --workspace demo
 
-test: .venv/ready  ## every test
+test: .venv/ready .venv/servers  ## every test
 	@$(RUN)/python -m pytest
 
 check: .venv/ready  ## style, types, import law, generated docs
@@ -42,4 +42,12 @@ lock: .venv/ready  ## choose versions anew
 	@$(BIN)/python -m pip install -q --disable-pip-version-check uv
 	@$(BIN)/uv pip install -q --python $(BIN)/python --require-hashes -r requirements.lock
 	@$(BIN)/uv pip install -q --python $(BIN)/python --no-deps --no-build-isolation -e .
+	@touch $@
+
+# A browser and a PostgreSQL server for the tests that need one: installed where we may; elsewhere these tests skip and say why.
+.venv/servers: .venv/ready
+	@{ { command -v chromium && { command -v initdb || ls /usr/lib/postgresql/*/bin/initdb; }; } >/dev/null 2>&1; } || \
+	  { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq && \
+	    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium postgresql >/dev/null; } || \
+	  echo "bullwhip: without chromium and postgresql the tests that need them skip" >&2
 	@touch $@
