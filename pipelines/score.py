@@ -23,6 +23,7 @@ from models.forecasters import MODEL, DelayForecaster, Forecaster, OtherFormat, 
 from models.hazard import arrival_days
 from models.record import READS, RECORD_WEEKS, track_record
 from pipelines import publish, tracking
+from pipelines.handouts import hand_out
 from pipelines.settings import GateRefused, Settings
 from pipelines.steps import side_by_side, step
 from pipelines.world import World, delay_rows, open_world, request, shift_rows
@@ -64,6 +65,7 @@ def score(settings: Settings, *, as_of: date, dry_run: bool = False) -> dict[str
             )
             run.log_dict(result, "result")
             run.tag(publication_id=release.publication_id, status=release.status)
+            result["handouts"] = {} if dry_run else step(hand_out, "hand out")(settings, release)
     create_markdown_artifact(
         _paragraph(result, settings.currency), key="bullwhip-score", description=f"Scores as of {as_of}"
     )

@@ -1,0 +1,18 @@
+"""Make what people open of a publication, once it is out; what failed is made by the next run."""
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+from pipelines.publish import Publication
+from pipelines.settings import Settings
+
+Handout = Callable[[Settings, Publication], Any]
+
+HANDOUTS: Mapping[str, Handout] = MappingProxyType({})
+"""What is made of every publication, by name; each gives plain values that say what came of it, such as its path."""
+
+
+def hand_out(settings: Settings, publication: Publication) -> dict[str, Any]:
+    """Make everything people open of a publication, an unchanged one too, and return by name what came of each."""
+    return {name: make(settings, publication) for name, make in HANDOUTS.items()}
