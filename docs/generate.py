@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
+from docs.risk_pages import contract, risk
 from features.contracts import EARLIEST, TABLES, YEARS_AHEAD, Column, Table
 from features.core import Feature
 from features.orders import LINE_FEATURES
@@ -203,7 +204,12 @@ def _whose(keys: tuple[str, ...], prior: str) -> str:
     return f"{whose}; late shares are shrunk towards {above}."
 
 
-PAGES: Mapping[str, Callable[[], str]] = {"data.md": data, "features.md": feature_pages}
+PAGES: Mapping[str, Callable[[], str]] = {
+    "data.md": data,
+    "features.md": feature_pages,
+    "risk.md": risk,
+    "contracts/risk.odcs.yaml": contract,
+}
 
 
 def main(arguments: list[str]) -> int:
@@ -212,11 +218,12 @@ def main(arguments: list[str]) -> int:
     stale = [path for path, text in written.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
     if "--check" in arguments:
         for path in stale:
-            print(f"docs/{path.name} is stale; run make docs", file=sys.stderr)
+            print(f"docs/{path.relative_to(HERE)} is stale; run make docs", file=sys.stderr)
         return int(bool(stale))
     for path in stale:
+        path.parent.mkdir(exist_ok=True)
         path.write_text(written[path], encoding="utf-8")
-        print(f"wrote docs/{path.name}")
+        print(f"wrote docs/{path.relative_to(HERE)}")
     return 0
 
 

@@ -12,27 +12,7 @@ from models.watchlist import DAY as DAY
 from models.watchlist import last
 from models.watchlist import watchlist as watchlist
 
-SCHEMA_VERSION = "1"
 KINDS = {"supplier": "supplier_id", "site": "site_id", "region": "region", "category": "category"}
-
-NULLABLE: Mapping[str, set[str]] = {
-    "supplier_delay_risk": {
-        "p_late", "p_late_last_week", "open_value", "value_at_risk", "days_late_p10", "days_late_p50", "days_late_p80",
-        "days_late_p90",
-    },
-    "demand_shift_risk": {"p_up_last_week", "p_down_last_week"},
-    "supplier_risk": {*RUNGS, "on_time_4w", "trend", "open_value", "overdue_value", "value_at_risk"},
-    "watchlist": {"value_at_risk", "value_at_risk_last_week", "p_last_week"},
-}  # fmt: skip
-
-
-def nullable(tables: Mapping[str, pd.DataFrame]) -> dict[str, set[str]]:
-    """Return the columns that may be empty, by table: those of NULLABLE, and what one task's rules say nothing of."""
-    out = dict(NULLABLE)
-    for name, starts in (("rule_forecasts", ("p_",)), ("track_record", ("skill_over_", "value_"))):
-        if name in tables:
-            out[name] = {c for c in tables[name] if c.startswith(starts)}
-    return out
 
 
 @dataclass(frozen=True, slots=True)

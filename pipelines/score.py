@@ -22,6 +22,7 @@ from models.explain import DRIVERS, drivers
 from models.forecasters import MODEL, DelayForecaster, Forecaster, OtherFormat, ShiftForecaster, load, publishers
 from models.hazard import arrival_days
 from models.record import READS, RECORD_WEEKS, track_record
+from models.risk_contract import SCHEMA_VERSION
 from pipelines import publish, tracking
 from pipelines.handouts import hand_out
 from pipelines.settings import GateRefused, Settings
@@ -118,7 +119,7 @@ def score_delays(world: World, champion: Champion) -> dict[str, pd.DataFrame]:
     table = risk.delay_risk(
         rows, p, days, told, X["supplier_matured_lines_52w"], base_rate=forecaster.model.base_rate_,
         published_by=said["published_by"], model_version=champion.version, names=world.names(),
-        last_week=publish.previous_week(world.settings.workspace, "supplier_delay_risk", world.as_of),
+        last_week=publish.previous_week(world.settings.target, "supplier_delay_risk", world.as_of),
     )  # fmt: skip
     due = np.flatnonzero(rows["state"] == "due_future")
     ask, lag = rows.iloc[due], asked.terms.posting_lag_days * risk.DAY
@@ -163,7 +164,7 @@ def score_shifts(world: World, champion: Champion) -> dict[str, pd.DataFrame]:
     table = risk.shift_risk(
         rows, p, units, told, base_rates={"up": up_rate, "down": down_rate}, published_by=by,
         model_version=champion.version, names=world.names(),
-        last_week=publish.previous_week(world.settings.workspace, "demand_shift_risk", world.as_of),
+        last_week=publish.previous_week(world.settings.target, "demand_shift_risk", world.as_of),
     )  # fmt: skip
     return {"demand_shift_risk": table, "rule_forecasts": _shift_rule_forecasts(alive.X, rows, champion)}
 
@@ -217,7 +218,7 @@ def summarise(
     world: World, champions: Mapping[str, Champion], tables: Mapping[str, pd.DataFrame]
 ) -> dict[str, pd.DataFrame]:
     """Return roll-ups, watchlist and track record over the scored rows."""
-    workspace, as_of = world.settings.workspace, pd.Timestamp(world.as_of)
+    target, as_of = world.settings.target, pd.Timestamp(world.as_of)
     out = {}
     if "delay" in champions:
         terms = champions["delay"].forecaster.facts.terms
@@ -226,19 +227,19 @@ def summarise(
         out["supplier_risk"] = risk.supplier_risk(tables["supplier_delay_risk"], *lines, model_version=version)
     out["watchlist"] = risk.watchlist(
         tables.get("supplier_delay_risk"), tables.get("demand_shift_risk"), world.settings.capacity,
-        publish.previous_week(workspace, "watchlist", world.as_of), as_of, world.settings.currency,
+        publish.previous_week(target, "watchlist", world.as_of), as_of, world.settings.currency,
     )  # fmt: skip
     out["track_record"] = track_record(
-        world.con, as_of, past_releases(workspace, world.as_of), walked(champions),
+        world.con, as_of, past_releases(target, world.as_of), walked(champions),
         short_tolerance=world.settings.short_tolerance,
     )  # fmt: skip
     return out
 
 
-def past_releases(workspace: Path, as_of: date) -> dict[str, pd.DataFrame]:
+def past_releases(target: Path, as_of: date) -> dict[str, pd.DataFrame]:
     """Return the published tables that the track record of `as_of` is made of, the latest revision of every week."""
     since = as_of - timedelta(weeks=RECORD_WEEKS)
-    return {name: publish.history(workspace, name, since, as_of, columns) for name, columns in READS.items()}
+    return {name: publish.history(target, name, since, as_of, columns) for name, columns in READS.items()}
 
 
 def walked(champions: Mapping[str, Champion]) -> list[dict[str, Any]]:
@@ -251,11 +252,11 @@ def recomputed_record(settings: Settings, as_of: date) -> pd.DataFrame:
 
     The champions' walk-forward is taken as it was published; everything published since is judged again.
     """
-    was = publish.read(settings.workspace, "track_record", as_of=as_of)
+    was = publish.read(settings.target, "track_record", as_of=as_of)
     own = was[was["source"] == "walk_forward"].to_dict("records")
     with open_world(settings, as_of) as world:
         return track_record(
-            world.con, pd.Timestamp(as_of), past_releases(settings.workspace, as_of), own,
+            world.con, pd.Timestamp(as_of), past_releases(settings.target, as_of), own,
             short_tolerance=settings.short_tolerance,
         )  # fmt: skip
 
@@ -269,10 +270,10 @@ def put_out(
         for name, table in tables.items()
     }
     return publish.publish(
-        world.settings.workspace, rounded, as_of=world.as_of,
+        world.settings.target, rounded, as_of=world.as_of,
         model_versions={t: c.version for t, c in champions.items()}, data_fingerprint=world.fingerprint,
-        code_version=tracking.git_sha(), schema_version=risk.SCHEMA_VERSION,
-        published_at=datetime.now(UTC).replace(tzinfo=None), dry_run=dry_run, nullable=risk.nullable(tables),
+        code_version=tracking.git_sha(), schema_version=SCHEMA_VERSION,
+        published_at=datetime.now(UTC).replace(tzinfo=None), dry_run=dry_run,
     )  # fmt: skip
 
 

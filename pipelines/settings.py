@@ -176,6 +176,11 @@ class Settings(BaseModel):
         return None if self.data_url else self.workspace / Path(self.data.get_secret_value()).expanduser()
 
     @property
+    def target(self) -> Path:
+        """Where risk tables are published and read back from: what the functions of pipelines.publish take."""
+        return self.workspace
+
+    @property
     def tracking_uri(self) -> str:
         """MLflow's own MLFLOW_TRACKING_URI where the user has set it, else a database in the workspace."""
         default = f"sqlite:///{self.workspace.resolve().as_posix()}/mlflow/mlflow.db"

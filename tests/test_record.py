@@ -1,5 +1,6 @@
 """What was published before, held by hand against what became of it, and recomputed from the published files."""
 
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from itertools import pairwise
 
@@ -8,8 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from models import risk
 from models.record import READS, by_bin, judged_forecasts, track_record
+from models.risk_contract import BY_NAME
 from pipelines import publish
 
 AS_OF = pd.Timestamp("2024-03-04")
@@ -328,9 +329,13 @@ def put_out(workspace, tables, as_of):
             lambda f: f.assign(**{c: f[c].round(6) for c in f if f[c].dtype.kind == "f"}))
         for name, frame in tables.items()
     }  # fmt: skip
+    there = {
+        name: replace(t, columns=tuple(c for c in t.columns if c.many or c.name in tables.get(name, ())))
+        for name, t in BY_NAME.items()
+    }
     return publish.publish(
         workspace, rounded, as_of=as_of.date(), model_versions={"delay": "1"}, data_fingerprint="f", code_version="c",
-        published_at=datetime(2024, 3, 1, tzinfo=UTC), nullable=risk.nullable(tables),
+        published_at=datetime(2024, 3, 1, tzinfo=UTC), contract=there,
     )  # fmt: skip
 
 

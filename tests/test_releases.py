@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from models.risk_contract import Table, number, text
 from pipelines import releases
 from pipelines.publish import publications, publish, read
 from pipelines.releases import PublishConflict, TargetError
@@ -25,6 +26,10 @@ from pipelines.settings import UserError
 
 MONDAY = date(2026, 6, 1)
 NEXT_MONDAY = date(2026, 6, 8)
+CONTRACT = {
+    name: Table(name, "", ("supplier_id",), (text("supplier_id", ""), number("open_value", "", "")))
+    for name in ("supplier_risk", "watchlist")
+}
 FORK = multiprocessing.get_context("forkserver")
 FORK.set_forkserver_preload(["pipelines.publish", "pytest"])
 
@@ -37,7 +42,7 @@ def put(workspace, as_of=MONDAY, tables=None, **options):
     facts = {"model_versions": {"delay": "3"}, "data_fingerprint": "d41d8c", "code_version": "0.1.0"}
     at = datetime(2026, 6, 1, 6, 30, tzinfo=UTC)
     tables = tables or {"supplier_risk": rows(2)}
-    return publish(workspace, tables, as_of=as_of, published_at=at, **facts, **options)
+    return publish(workspace, tables, as_of=as_of, published_at=at, contract=CONTRACT, **facts, **options)
 
 
 def ask(workspace, sql):
@@ -363,7 +368,7 @@ def publish_until_call(workspace, step, call):
 def publish_with_little_space(workspace):
     resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, 2**20))
     noise = np.random.default_rng(7).random(500_000)
-    return put(workspace, NEXT_MONDAY, {"supplier_risk": pd.DataFrame({"open_value": noise})}).status
+    return put(workspace, NEXT_MONDAY, {"supplier_risk": rows(len(noise)).assign(open_value=noise)}).status
 
 
 def publish_as_nobody(workspace):

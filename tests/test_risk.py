@@ -340,7 +340,7 @@ def test_levels_have_words():
 def refuses_nothing(tables, folder):
     published = publish(
         folder, tables, as_of=date(2025, 6, 2), model_versions={}, data_fingerprint="f", code_version="c",
-        published_at=datetime(2025, 6, 2, tzinfo=UTC), dry_run=True, nullable=risk.NULLABLE,
+        published_at=datetime(2025, 6, 2, tzinfo=UTC), dry_run=True,
     )  # fmt: skip
     assert published.rows == {name: len(table) for name, table in tables.items()}
 

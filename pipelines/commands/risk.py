@@ -49,7 +49,7 @@ def show(*, table: str = "watchlist", top: Count = 10, as_of: date | None = None
     from pipelines import publish
     from pipelines import screen as screens
 
-    frame = publish.read(settings.workspace, table, as_of=as_of)
+    frame = publish.read(settings.target, table, as_of=as_of)
     rows = frame.head(top) if top else frame
 
     def shown(screen: "Console") -> None:

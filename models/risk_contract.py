@@ -1,0 +1,346 @@
+"""The risk tables as data: keys, columns, units, meanings and allowed values.
+
+Checks, databases and docs come from here. To add a table, write its `Table` below and list it in TABLES.
+"""
+
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from types import MappingProxyType
+from typing import Literal
+
+from features.ladder import RUNGS
+
+Kind = Literal["text", "integer", "number", "boolean", "day", "timestamp"]
+KIND_ABOUT = MappingProxyType(
+    {
+        "text": "Text; empty text means there is nothing to say.",
+        "integer": "A whole number.",
+        "number": "A finite number; NaN never is published, missing is NULL.",
+        "boolean": "true or false.",
+        "day": "A day, as the timestamp of its midnight.",
+        "timestamp": "A moment in UTC.",
+    }
+)
+SCHEMA_VERSION = "1"
+MONEY = "currency"
+SHARE = "share"
+P = "probability"
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One published column; a `*` in the name stands for what differs from case to case, such as the name of a rule."""
+
+    name: str
+    kind: Kind
+    about: str
+    unit: str = ""
+    nullable: bool = False
+    minimum: float | None = None
+    maximum: float | None = None
+    one_of: tuple[str, ...] = ()
+
+    @property
+    def many(self) -> bool:
+        return "*" in self.name
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """One risk table; in a publication `key` tells its rows apart."""
+
+    name: str
+    about: str
+    key: tuple[str, ...]
+    columns: tuple[Column, ...]
+
+    def column(self, name: str) -> Column | None:
+        """Return the column of that name, the first pattern that fits it, or None."""
+        return next((c for c in self.columns if c.name == name), None) or next(
+            (c for c in self.columns if c.many and fnmatchcase(name, c.name)), None
+        )
+
+    @property
+    def needed(self) -> tuple[str, ...]:
+        """The columns that must be there: all but the patterns."""
+        return tuple(c.name for c in self.columns if not c.many)
+
+
+# Kinds of columns that come again and again
+
+
+def text(name: str, about: str, one_of: tuple[str, ...] = (), *, nullable: bool = False) -> Column:
+    return Column(name, "text", about, one_of=one_of, nullable=nullable)
+
+
+def day(name: str, about: str, *, nullable: bool = False) -> Column:
+    return Column(name, "day", about, nullable=nullable)
+
+
+def number(name: str, about: str, unit: str, *, nullable: bool = False) -> Column:
+    return Column(name, "number", about, unit, nullable)
+
+
+def count(name: str, about: str, unit: str, *, at_least: int = 0, nullable: bool = False) -> Column:
+    return Column(name, "integer", about, unit, nullable, minimum=at_least)
+
+
+def share(name: str, about: str, unit: str = SHARE, *, nullable: bool = False) -> Column:
+    return Column(name, "number", about, unit, nullable, 0, 1)
+
+
+def money(name: str, about: str, *, nullable: bool = False) -> Column:
+    return Column(name, "number", about, MONEY, nullable, minimum=0)
+
+
+def drivers(of: str) -> tuple[Column, ...]:
+    nth = ("first", "second", "third")
+    return tuple(text(f"driver_{k + 1}", f"The {nth[k]} reason for {of}, in words; ▲ raises it.") for k in range(3))
+
+
+MODEL_VERSION = text("model_version", "The registered version of the model that scored the row.")
+PUBLISHED_BY = text("published_by", "Who gave the probability: model, or the name of the naive rule that did better.")
+EVIDENCE = count("evidence_n", "How many past cases stand behind the row.", "cases")
+SUPPLIER = (
+    text("supplier_id", "The supplier."),
+    text("supplier_name", "The supplier's name; its id where none is known."),
+)
+PRODUCT = (text("product_id", "The product."), text("product_name", "The product's name; its id where none is known."))
+
+ADDED = (
+    text("publication_id", "The publication the row belongs to: the week and its revision, such as 2026-11-23.r1."),
+    Column("as_of", "day", "The day the row is about; only facts known before it were used."),
+    text("schema_version", "The version of this contract the row was written under."),
+)
+"""What publishing itself puts before the columns of every table."""
+
+SUPPLIER_DELAY_RISK = Table(
+    "supplier_delay_risk",
+    "Which supplier deliveries will be late: every purchase-order line that is open, largest value at risk first.",
+    ("row_id",),
+    (
+        text("row_id", "The row, the same from week to week: the purchase-order line."),
+        text("po_line_id", "The purchase-order line."),
+        *SUPPLIER,
+        *PRODUCT,
+        text("site_id", "The site the goods go to."),
+        text("category", "The product's category; empty where none is known."),
+        text("region", "The supplier's region; empty where none is known."),
+        text(
+            "state",
+            "due_future: the promised day is not past; already_late: it is; no_promise: none was given.",
+            ("due_future", "already_late", "no_promise"),
+        ),
+        day("ordered_on", "The day of the order."),
+        day("first_promised_on", "The day first confirmed.", nullable=True),
+        day("promised_on", "The day promised as known now.", nullable=True),
+        day("need_on", "The day the goods are needed.", nullable=True),
+        count("pushes", "How often the promise has moved to a later day.", "times"),
+        number("open_units", "What is still to be delivered.", "units"),
+        money("open_value", "Open units at the cost agreed.", nullable=True),
+        share("p_late", "The probability that the line comes after the promised day; 1 once it has.", P, nullable=True),
+        share("p_late_last_week", "p_late of the week published before.", P, nullable=True),
+        share("base_rate", "The share of lines like these that came late, all together."),
+        *(
+            column
+            for level in (10, 50, 80, 90)
+            for column in (
+                day(f"arrival_p{level}", f"The day by which it has arrived with {level} % probability.", nullable=True),
+                number(
+                    f"days_late_p{level}",
+                    f"Days from the promise to arrival_p{level}; negative is early.",
+                    "days",
+                    nullable=True,
+                ),
+            )
+        ),
+        money("value_at_risk", "p_late × open value.", nullable=True),
+        *drivers("the probability"),
+        EVIDENCE,
+        PUBLISHED_BY,
+        MODEL_VERSION,
+        count("rank", "Place by value at risk.", "place", at_least=1),
+    ),
+)
+
+DEMAND_SHIFT_RISK = Table(
+    "demand_shift_risk",
+    "Which demand will shift: every product and site with demand, for every window of weeks ahead.",
+    ("row_id",),
+    (
+        text("row_id", "The row, the same from week to week: product, site and window."),
+        *PRODUCT,
+        text("site_id", "The site the customers are served from."),
+        text("site_name", "The site's name; its id where none is known."),
+        text("category", "The product's category; empty where none is known."),
+        count("window", "The window's number, 0 is the next.", "number"),
+        day("window_begin", "The window's first day."),
+        day("window_end", "The window's last day."),
+        share("p_up", "The probability of a surge: demand of the window at or above up_at_units.", P),
+        share("p_down", "The probability of a drop: demand of the window at or below down_at_units.", P),
+        share("p_up_last_week", "p_up of the week published before.", P, nullable=True),
+        share("p_down_last_week", "p_down of the week published before.", P, nullable=True),
+        share("base_rate_up", "The share of windows like these with a surge, all together."),
+        share("base_rate_down", "The share of windows like these with a drop, all together."),
+        number("baseline_units", "The demand to be expected if nothing shifts.", "units"),
+        number("noise_units", "The usual miss of the baseline in a window.", "units"),
+        number("down_at_units", "Down to here demand counts as a drop; below 0 it cannot.", "units"),
+        number("up_at_units", "From here on demand counts as a surge.", "units"),
+        *(
+            number(f"units_p{level}", f"The demand that is not exceeded with {level} % probability.", "units")
+            for level in (10, 50, 90)
+        ),
+        Column("unit_price", "number", "The mean price of a unit.", "currency per unit", minimum=0),
+        money(
+            "value_at_risk", "Expected money of a shift: p_up × units to P90 above, and p_down × units to P10 below."
+        ),
+        *drivers("the likelier of the two"),
+        EVIDENCE,
+        text(
+            "published_by", "Who gave the probabilities: model or rule, apart for surges and drops where they differ."
+        ),
+        MODEL_VERSION,
+        count("rank", "Place by value at risk.", "place", at_least=1),
+    ),
+)
+
+RUNG_ABOUT = dict(
+    zip(
+        RUNGS,
+        (
+            "on time with the tolerance agreed",
+            "on the first promised day or before",
+            "on the requested day or before",
+            "in full by the requested day",
+            "in full by the requested day, lines cancelled for it counted as failed",
+        ),
+        strict=True,
+    )
+)
+
+SUPPLIER_RISK = Table(
+    "supplier_risk",
+    "Open lines, money and punctuality, summed up by supplier, site, region and category.",
+    ("row_id",),
+    (
+        text("row_id", "The row, the same from week to week: kind and id."),
+        text("entity_kind", "What the row sums up.", ("supplier", "site", "region", "category")),
+        text("entity_id", "Which supplier, site, region or category."),
+        count("open_lines", "Open purchase-order lines.", "lines"),
+        money("open_value", "Their open value.", nullable=True),
+        count("overdue_lines", "Open lines whose promised day is past.", "lines"),
+        money("overdue_value", "The open value of overdue lines.", nullable=True),
+        Column("expected_late_lines", "number", "Lines not due yet that are expected to be late.", "lines", minimum=0),
+        money("value_at_risk", "The sum of value at risk of the lines.", nullable=True),
+        *(
+            share(rung, f"Lines matured in the last 13 weeks that came {RUNG_ABOUT[rung]}.", nullable=True)
+            for rung in RUNGS
+        ),
+        count("matured_lines_13w", "Lines whose first promise matured in the last 13 weeks.", "lines"),
+        share("on_time_4w", "on_time_promised of the last 4 weeks.", nullable=True),
+        Column("trend", "number", "on_time_4w less on_time_promised.", "difference of shares", True, -1, 1),
+        MODEL_VERSION,
+    ),
+)
+
+WATCHLIST = Table(
+    "watchlist",
+    "What each function works on this week: the largest risks that can still be prevented, as many as fit.",
+    ("row_id",),
+    (
+        count("rank", "Place on the list.", "place", at_least=1),
+        text("row_id", "The row of supplier_delay_risk or demand_shift_risk it is about."),
+        text("supplier_id", "The supplier, of a supplier delay.", nullable=True),
+        text("product_id", "The product."),
+        text("site_id", "The site."),
+        money("value_at_risk", "As in the row it is about.", nullable=True),
+        *drivers("the probability"),
+        EVIDENCE,
+        PUBLISHED_BY,
+        MODEL_VERSION,
+        text("kind", "What may happen.", ("supplier delay", "demand surge", "demand drop")),
+        text("what", "What it is about, in names."),
+        share("p", "The probability that it happens.", P),
+        text("level", "The probability as a word: high from 60 %, medium from 30 %.", ("high", "medium", "low")),
+        text("impact", "What it would mean, in words."),
+        text("owner", "The function that acts.", ("procurement", "logistics", "manufacturing", "sales", "finance")),
+        text("next_step", "What to do first."),
+        day("act_by", "The last day on which acting prevents it."),
+        Column("tier", "integer", "1: as many as the function can work on; 2: the next ones.", "tier", False, 1, 2),
+        share("p_last_week", "p of the same risk the week before.", P, nullable=True),
+        money("value_at_risk_last_week", "Value at risk of the same risk the week before.", nullable=True),
+        text("change", "What has changed since the week before, in words."),
+    ),
+)
+
+RULE_FORECASTS = Table(
+    "rule_forecasts",
+    "What each naive rule says of the same rows, so that anyone can compute the skill of what was published.",
+    ("row_id", "event"),
+    (
+        text("row_id", "The row of supplier_delay_risk or demand_shift_risk."),
+        text("event", "What may happen: the delivery is late, demand drops or surges.", ("late", "down", "up")),
+        day("due_on", "The day by which it happens or does not."),
+        day("matures_on", "The day from which the outcome may be read."),
+        share("p_*", "The probability that the rule of that name gives; NULL where it says nothing.", P, nullable=True),
+        MODEL_VERSION,
+    ),
+)
+
+TRACK_RECORD = Table(
+    "track_record",
+    "Did the warnings come true? Rows scored and what came of them, by tenths of probability.",
+    ("row_id",),
+    (
+        text("row_id", "The row, the same from week to week: task, event, source and bin."),
+        text("task", "Which model was judged.", ("delay", "shift")),
+        text("event", "What was foretold.", ("late", "down", "up")),
+        text("source", "What releases said, or the trial of the model.", ("published", "walk_forward")),
+        text("bin", "The tenth of probability by its lower edge, or all.", (*(f"0.{k}" for k in range(10)), "all")),
+        share("p_from", "Lower edge of the bin.", P),
+        share("p_to", "Upper edge of the bin.", P),
+        count("scored", "Rows scored whose outcome is known.", "rows"),
+        share("expected_share", "The mean probability given."),
+        share("came_true_share", "The share that came true."),
+        share("brier", "Brier score: mean squared distance of probability and outcome.", "Brier score"),
+        text("rule", "The naive rule with the lowest Brier score over all bins."),
+        Column("skill_over_rule", "number", "Brier skill over that rule; above 0 is better.", "skill", True, None, 1),
+        Column(
+            "skill_over_*", "number", "Brier skill over the rule of that name, on the rows it has a say on.",
+            "skill", True, None, 1,
+        ),
+        count("hits", "Rows that the watchlist showed and that came true.", "rows", nullable=True),
+        count("false_alarms", "Rows that the watchlist showed and that did not come true.", "rows", nullable=True),
+        count("misses", "Rows that came true unshown.", "rows", nullable=True),
+        money("value_hit", "What the hits were worth.", nullable=True),
+        money("value_missed", "What the misses were worth.", nullable=True),
+        day("first_day", "The first day that was judged."),
+        day("last_day", "The last day that was judged."),
+        text("model_version", "The models that spoke, the first one first."),
+    ),
+)  # fmt: skip
+
+PUBLICATIONS = Table(
+    "publications",
+    "The ledger: one row per publication.",
+    ("publication_id",),
+    (
+        text("publication_id", "The publication: the week and its revision."),
+        Column("as_of", "day", "The day it is about."),
+        count("revision", "1 for the first publication of the week, 2 for its first correction.", "number", at_least=1),
+        text("status", "What it was at the time.", ("published", "revised")),
+        text("digest", "SHA-256 of the content; equal content has an equal digest."),
+        text("rows", "Rows per table, as JSON."),
+        text("model_versions", "Version of the model per task, as JSON."),
+        text("data_fingerprint", "Fingerprint of the input tables."),
+        Column("data_time", "timestamp", "When the newest fact that was read became known.", nullable=True),
+        text("code_version", "The version of the code."),
+        text("schema_version", "The version of this contract."),
+        Column("published_at", "timestamp", "When it was published."),
+    ),
+)
+
+TABLES = (SUPPLIER_DELAY_RISK, DEMAND_SHIFT_RISK, SUPPLIER_RISK, WATCHLIST, RULE_FORECASTS, TRACK_RECORD)
+"""Every risk table, in the order people are told of them."""
+
+BY_NAME = MappingProxyType({table.name: table for table in TABLES})
