@@ -1,18 +1,16 @@
-"""Publish the risk tables of one week, whole or not at all.
+"""Publish the risk tables of one week, whole or not at all, and read back what was published.
 
-A publication is a copy of the current release with one more week in it, made current by one swap (see releases.py).
-In `risk.duckdb`, `<table>_history` holds every revision, `<table>_week` the latest of every week, `<table>_current` the
-latest of the latest week, and `publications` the ledger. `tables/` holds what `<table>_week` holds, as Parquet.
+A target is a workspace (DuckDB and Parquet, see release_store.py) or the URL of a database (see sql_store.py). In
+both, `<table>_history` holds every revision, `<table>_week` the one of every week that counts, `<table>_current` that
+of the latest week, and `publications` the ledger.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 import duckdb
 import pandas as pd
@@ -25,27 +23,19 @@ from pipelines.content import PublishError as PublishError
 from pipelines.releases import PublishConflict as PublishConflict
 from pipelines.releases import TargetError as TargetError
 from pipelines.settings import UserError
+from pipelines.stores import Line, Reader, Target, as_frame, leading, published_tables, store_of
 
 TABLES = tuple(BY_NAME)
-
-LEDGER = """
-    CREATE TABLE IF NOT EXISTS publications (
-        publication_id VARCHAR PRIMARY KEY, as_of DATE NOT NULL, revision INTEGER NOT NULL, status VARCHAR NOT NULL,
-        digest VARCHAR NOT NULL, rows VARCHAR NOT NULL, model_versions VARCHAR NOT NULL,
-        data_fingerprint VARCHAR NOT NULL, code_version VARCHAR NOT NULL, schema_version VARCHAR NOT NULL,
-        published_at TIMESTAMP NOT NULL)
-"""
-VIEWS = """
-    CREATE OR REPLACE VIEW {table}_week AS SELECT * FROM {table}_history WHERE publication_id IN
-        (SELECT max_by(publication_id, revision) FROM publications GROUP BY as_of);
-    CREATE OR REPLACE VIEW {table}_current AS SELECT * FROM {table}_history WHERE publication_id =
-        (SELECT publication_id FROM publications ORDER BY as_of DESC, revision DESC LIMIT 1);
-"""
 
 
 @dataclass(frozen=True, slots=True)
 class Publication:
-    """What a call to `publish` came to; `path` is the release folder that holds it."""
+    """What a call to `publish` came to.
+
+    `path` is the release folder that holds it, in a workspace. `leads` is false for a revision that came while one of
+    newer data was published: it is in history, and readers see the other. A dry run says in `changes` what it would
+    do to the week's tables.
+    """
 
     status: str
     publication_id: str
@@ -53,11 +43,22 @@ class Publication:
     revision: int
     digest: str
     rows: Mapping[str, int]
-    path: Path
+    path: Path | None
+    leads: bool = True
+    changes: Mapping[str, "Change"] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Rows of a table that a publication adds to, takes from and alters in what readers see of its week."""
+
+    added: int
+    removed: int
+    changed: int
 
 
 def publish(
-    target: Path,
+    target: Target,
     tables: Mapping[str, pd.DataFrame],
     *,
     as_of: date,
@@ -66,6 +67,7 @@ def publish(
     code_version: str,
     schema_version: str = "1",
     published_at: datetime,
+    data_time: datetime | None = None,
     wait_seconds: float = 30.0,
     dry_run: bool = False,
     contract: Mapping[str, Table] = BY_NAME,
@@ -74,221 +76,203 @@ def publish(
 
     The same content for the same week again is `unchanged`, other content is its next revision (`revised`), and an
     older `as_of` fills history without moving `*_current`. Every table must hold to the `contract`: its columns and no
-    others, unique keys, allowed values, and NULL (NaN, None, pandas NA) only where it says so. `published_at` without a
-    time zone is UTC.
+    others, unique keys, allowed values, and NULL (NaN, None, pandas NA) only where it says so. `data_time` is when the
+    newest fact behind the tables became known: PublishConflict where the week is already out with newer data. A time
+    without a time zone is UTC.
     """
     day = as_of.date() if isinstance(as_of, datetime) else as_of
     content = {name: checked(name, frame, contract) for name, frame in tables.items()}
     if not content:
         raise PublishError(f"no table to publish for {day}; hand in at least one of {', '.join(contract)}")
-    said = digest(content, day, schema_version)
-    facts = {
-        "model_versions": json.dumps(dict(model_versions), sort_keys=True),
-        "data_fingerprint": data_fingerprint,
-        "code_version": code_version,
-        "schema_version": schema_version,
-        "published_at": published_at.astimezone(UTC).replace(tzinfo=None) if published_at.tzinfo else published_at,
-    }
-    with releases.plainly(target, "publish to"):
+    line = Line(
+        publication_id="", as_of=day, revision=0, status="", digest=digest(content, day, schema_version),
+        rows=json.dumps({name: table.num_rows for name, table in content.items()}, sort_keys=True),
+        model_versions=json.dumps(dict(model_versions), sort_keys=True), data_fingerprint=data_fingerprint,
+        data_time=_utc(data_time), code_version=code_version, schema_version=schema_version,
+        published_at=_utc(published_at),
+    )  # fmt: skip
+    store = store_of(target)
+    with store.reading() as reader:
+        before = reader.ledger()
         if dry_run:
-            plan = _plan(target, content, day, said)
+            planned = _plan(reader, content, line, before)
+            changes = {name: _change(reader, before, contract[name], table, day) for name, table in content.items()}
             told = {"published": "would publish", "revised": "would revise"}
-            return replace(plan, status=told.get(plan.status, plan.status))
-        with releases.lock(target, wait_seconds):
-            plan = _plan(target, content, day, said)
-            if plan.status != "unchanged":
-                with releases.next_release(target, without=_folder(day)) as folder:
-                    _write(folder, plan, content, facts)
-            return plan
+            path = reader.path if planned.status == "unchanged" else store.path_after()
+            done = _outcome(planned, content, path, before)
+            return replace(done, status=told.get(planned.status, planned.status), changes=changes)
+    with store.publishing(wait_seconds) as writer:
+        planned, path = _plan(writer, content, line, before), writer.path
+        ledger = writer.ledger()
+        if planned.status != "unchanged":
+            shown = leading([*ledger, planned], day)
+            assert shown is not None
+            path = writer.write(planned, _fitting(writer, content), contract, shown)
+        return _outcome(planned, content, path, ledger)
+
+
+def read(target: Target, table: str, *, as_of: date | None = None, revision: int | None = None) -> pd.DataFrame:
+    """Return one table as published: of the latest week and the revision that counts, unless told which."""
+    with store_of(target).reading() as reader:
+        line = _line(reader, target, as_of, revision)
+        if not reader.kinds(table):
+            raise UserError(f"{table} was never published; there are {', '.join(published_tables(reader))}")
+        return as_frame(reader.rows(table, [line.publication_id]))
+
+
+def previous_week(target: Target, table: str, as_of: date) -> pd.DataFrame:
+    """Return the table of the latest week strictly before `as_of`; an empty frame when there was none."""
+    with store_of(target).reading() as reader:
+        ledger = [line for line in reader.ledger() if line.as_of < as_of]
+        if not reader.kinds(table):
+            return pd.DataFrame()
+        before = leading(ledger, ledger[-1].as_of) if ledger else None
+        return as_frame(reader.rows(table, [before.publication_id] if before else []))
+
+
+def history(target: Target, table: str, since: date, before: date, columns: Sequence[str] = ()) -> pd.DataFrame:
+    """Return the revision that counts of every week with since ≤ as_of < before; an empty frame when there was none.
+
+    `columns` are read besides as_of, where they were published; all are when none is named.
+    """
+    with store_of(target).reading() as reader:
+        if not (known := reader.kinds(table)):
+            return pd.DataFrame()
+        ledger = [line for line in reader.ledger() if since <= line.as_of < before]
+        weeks = [leading(ledger, day) for day in sorted({line.as_of for line in ledger})]
+        wanted = ["as_of", *(c for c in columns if c in known)] if columns else []
+        return as_frame(reader.rows(table, [line.publication_id for line in weeks if line], wanted))
+
+
+def publications(target: Target) -> pd.DataFrame:
+    """Return the ledger, one row per publication, oldest week first; `rows` and `model_versions` hold dicts."""
+    with store_of(target).reading() as reader:
+        if not (lines := reader.ledger()):
+            raise _nothing(target)
+    ledger = pd.DataFrame([asdict(line) for line in lines])
+    days = {name: pd.to_datetime(ledger[name]) for name in ("as_of", "data_time", "published_at")}
+    return ledger.assign(**days, **{name: ledger[name].map(json.loads) for name in ("rows", "model_versions")})
+
+
+def again(source: Target, target: Target, as_of: date, *, published_at: datetime, dry_run: bool = False) -> Publication:
+    """Publish a week that one target holds into another, to move or to restore it; the same content is `unchanged`."""
+    with store_of(source).reading() as reader:
+        line = _line(reader, source, as_of, None)
+        found = {name: reader.rows(name, [line.publication_id]) for name in json.loads(line.rows)}
+    frames = {}
+    for name, table in found.items():
+        mine = [c for c in table.column_names if c not in ("publication_id", "as_of", "schema_version")]
+        filled = [c for c in mine if table[c].null_count < table.num_rows or c in BY_NAME[name].needed]
+        frames[name] = table.select(filled if table.num_rows else mine).to_pandas(types_mapper=pd.ArrowDtype)
+    return publish(
+        target, frames, as_of=line.as_of, model_versions=json.loads(line.model_versions),
+        data_fingerprint=line.data_fingerprint, code_version=line.code_version, schema_version=line.schema_version,
+        published_at=published_at, data_time=line.data_time, dry_run=dry_run,
+    )  # fmt: skip
 
 
 def release(workspace: Path) -> Path:
     """Return the folder of the current release. Read several files through it to see them all of one publication."""
     current = releases.current(workspace)
     if current is None:
-        raise UserError(f"nothing published yet in {workspace}, run bullwhip score")
+        raise _nothing(workspace)
     return current
 
 
-def read(target: Path, table: str, *, as_of: date | None = None, revision: int | None = None) -> pd.DataFrame:
-    """Return one table as published: of the latest week and its latest revision, unless told which."""
-    with _database(target) as con:
-        wanted = con.execute(
-            "SELECT publication_id FROM publications WHERE as_of = coalesce($1, (SELECT max(as_of) FROM publications))"
-            " AND revision = coalesce($2, revision) ORDER BY revision DESC LIMIT 1",
-            [as_of, revision],
-        ).fetchall()
-        if not wanted:
-            known = con.execute("SELECT publication_id FROM publications ORDER BY as_of, revision").fetchall()
-            asked = f"{as_of or 'the latest week'}" + (f", revision {revision}" if revision else "")
-            raise UserError(f"{asked} was never published; there are {', '.join(line[0] for line in known[-10:])}")
-        return _rows(con, table, wanted[0][0])
+def _line(reader: Reader, target: Target, as_of: date | None, revision: int | None) -> Line:
+    """Return the line asked for, or say what there is."""
+    if not (ledger := reader.ledger()):
+        raise _nothing(target)
+    mine = [line for line in ledger if revision is None or line.revision == revision]
+    day = as_of or ledger[-1].as_of
+    if (line := leading(mine, day)) is None:
+        asked = f"{as_of or 'the latest week'}" + (f", revision {revision}" if revision else "")
+        known = ", ".join(line.publication_id for line in ledger[-10:])
+        raise UserError(f"{asked} was never published; there are {known}")
+    return line
 
 
-def previous_week(target: Path, table: str, as_of: date) -> pd.DataFrame:
-    """Return the table of the latest week strictly before `as_of`; an empty frame when there was none."""
-    if releases.current(target) is None:
-        return pd.DataFrame()
-    with _database(target) as con:
-        before = con.execute(
-            "SELECT publication_id FROM publications WHERE as_of < $1 ORDER BY as_of DESC, revision DESC LIMIT 1",
-            [as_of],
-        ).fetchall()
-        if not _history(con, table):
-            return pd.DataFrame()
-        return _rows(con, table, before[0][0] if before else None)
+def _nothing(target: Target) -> UserError:
+    return UserError(f"nothing published yet in {target}, run bullwhip score")
 
 
-def history(target: Path, table: str, since: date, before: date, columns: Sequence[str] = ()) -> pd.DataFrame:
-    """Return the latest revision of every week with since ≤ as_of < before; an empty frame when there was none.
+def _utc(moment: datetime | None) -> datetime:
+    return moment.astimezone(UTC).replace(tzinfo=None) if moment and moment.tzinfo else moment  # type: ignore[return-value]
 
-    `columns` are read besides as_of, where they were published; all are when none is named.
+
+# What a publication comes to ------------------------------------------------------------------------------------------
+
+
+def _plan(reader: Reader, content: Mapping[str, pa.Table], line: Line, before: Sequence[Line]) -> Line:
+    """Return the line that publishing this content would write, or refuse; changes nothing.
+
+    `before` is the ledger as it stood when the publisher came. Newer data in it refuses the line; newer data that was
+    published meanwhile does not, both revisions are then in history.
     """
-    if releases.current(target) is None:
-        return pd.DataFrame()
-    with _database(target) as con:
-        if not (known := _history(con, table)):
-            return pd.DataFrame()
-        wanted = ", ".join(["as_of", *(_quoted(c) for c in columns if c in known)]) if columns else "*"
-        return con.execute(f"SELECT {wanted} FROM {table}_week WHERE as_of >= $1 AND as_of < $2", [since, before]).df()
+    for name, table in content.items():
+        _refuse_changed_types(reader, name, table)
+    ledger = reader.ledger()
+    shown = leading(ledger, line.as_of)
+    if shown is None:
+        return replace(line, publication_id=f"{line.as_of}.r1", revision=1, status="published")
+    if shown.digest == line.digest:
+        return replace(shown, status="unchanged")
+    if line.data_time and shown in before and (shown.data_time or line.data_time) > line.data_time:
+        raise PublishConflict(
+            f"{line.as_of} is out as {shown.publication_id} with data up to {shown.data_time:%Y-%m-%d %H:%M:%S} UTC,"
+            f" this data ends {line.data_time:%Y-%m-%d %H:%M:%S} UTC; read the newer data, then publish again"
+        )
+    revision = 1 + max(known.revision for known in ledger if known.as_of == line.as_of)
+    data_time = line.data_time or shown.data_time  # who does not know is as new as what is there
+    identity = f"{line.as_of}.r{revision}"
+    return replace(line, publication_id=identity, revision=revision, status="revised", data_time=data_time)
 
 
-def publications(target: Path) -> pd.DataFrame:
-    """Return the ledger, one row per publication, oldest week first; `rows` and `model_versions` hold dicts."""
-    with _database(target) as con:
-        ledger = con.execute("SELECT * FROM publications ORDER BY as_of, revision").df()
-    return ledger.assign(**{name: ledger[name].map(json.loads) for name in ("rows", "model_versions")})
-
-
-# Inside the database of a release
-
-
-def _history(con: duckdb.DuckDBPyConnection, table: str) -> dict[str, str]:
-    """Return the published columns of a risk table in lower case with their types, none when it never was published."""
-    try:
-        described = con.execute(f"DESCRIBE {_quoted(table + '_history')}").fetchall()
-    except duckdb.CatalogException:  # asking duckdb_columns() instead takes 25 ms a connection
-        return {}
-    return {name.lower(): kind for name, kind, *_ in described}
-
-
-def _rows(con: duckdb.DuckDBPyConnection, table: str, publication_id: str | None) -> pd.DataFrame:
-    """Return the rows of one publication in the order they were handed in."""
-    if not _history(con, table):
-        known = [name for name in TABLES if _history(con, name)]
-        raise UserError(f"{table} was never published; there are {', '.join(known)}")
-    return con.execute(f"SELECT * FROM {table}_history WHERE publication_id = $1 ORDER BY rowid", [publication_id]).df()
-
-
-def _unfit(known: Mapping[str, str], content: pa.Table) -> dict[str, str]:
-    """Return the columns whose type is not that of history, with the published type."""
-    kinds = {f.name: SQL_TYPE[f.type] for f in content.schema}
-    return {name: known[name.lower()] for name, kind in kinds.items() if known.get(name.lower(), kind) != kind}
-
-
-def _refuse_changed_types(con: duckdb.DuckDBPyConnection, table: str, content: pa.Table) -> None:
-    for name, kind in _unfit(_history(con, table), content).items():
-        if content[name].null_count < content.num_rows and _has_values(con, table, name):
+def _refuse_changed_types(reader: Reader, table: str, content: pa.Table) -> None:
+    for name, kind in _unfit(reader, table, content).items():
+        if content[name].null_count < content.num_rows and reader.fixed(table, name):
             came = SQL_TYPE[content[name].type]
             raise PublishError(
                 f"{table}.{name} came as {came} but was published as {kind} before; hand it in as {kind} or rename it"
             )
 
 
-def _has_values(con: duckdb.DuckDBPyConnection, table: str, column: str) -> bool:
-    return con.execute(f"SELECT count({_quoted(column)}) FROM {table}_history").fetchall() != [(0,)]
+def _unfit(reader: Reader, table: str, content: pa.Table) -> dict[str, str]:
+    """Return the columns whose type is not the published one, with that."""
+    kinds, known = {f.name: SQL_TYPE[f.type] for f in content.schema}, reader.kinds(table)
+    return {name: known[name.lower()] for name, kind in kinds.items() if known.get(name.lower(), kind) != kind}
 
 
-def _quoted(column: str) -> str:
-    return '"' + column.replace('"', '""') + '"'
-
-
-def _append(
-    con: duckdb.DuckDBPyConnection, table: str, content: pa.Table, known: Mapping[str, str], added: list
-) -> None:
-    """Append the rows to the history of their table, which gains the columns it did not have."""
-    for name in _unfit(known, content):
-        if content[name].null_count == content.num_rows:
-            content = content.drop_columns([name])  # nothing but NULL: the column keeps its type
-        else:
-            con.execute(f"ALTER TABLE {table}_history ALTER {_quoted(name)} TYPE {SQL_TYPE[content[name].type]}")
-    con.register("incoming", content)
-    rows = "SELECT $1 AS publication_id, CAST($2 AS DATE) AS as_of, $3 AS schema_version, * FROM incoming"
-    if not known:
-        con.execute(f"CREATE TABLE {table}_history AS {rows}", added)
-    else:
-        for field in content.schema:
-            if field.name.lower() not in known:
-                con.execute(f"ALTER TABLE {table}_history ADD {_quoted(field.name)} {SQL_TYPE[field.type]}")
-        con.execute(f"INSERT INTO {table}_history BY NAME {rows}", added)
-    con.unregister("incoming")
-
-
-def _record(
-    con: duckdb.DuckDBPyConnection, plan: Publication, content: Mapping[str, pa.Table], facts: Mapping[str, Any]
-) -> None:
-    """Write the rows of every table and the line of the ledger in one transaction."""
-    known = {name: _history(con, name) for name in content}
-    con.begin()
-    con.execute(LEDGER)
+def _fitting(reader: Reader, content: Mapping[str, pa.Table]) -> dict[str, pa.Table]:
+    """Return the content less columns that are nothing but NULL and were published under another type."""
+    out = {}
     for name, table in content.items():
-        _append(con, name, table, known[name], [plan.publication_id, plan.as_of, facts["schema_version"]])
-        con.execute(VIEWS.format(table=name))
-    line = {name: getattr(plan, name) for name in ("publication_id", "as_of", "revision", "status", "digest")}
-    line |= {"rows": json.dumps(dict(plan.rows), sort_keys=True), **facts}
-    con.execute(
-        f"INSERT INTO publications ({', '.join(line)}) VALUES ({', '.join('?' for _ in line)})", list(line.values())
-    )
-    con.commit()
-    con.execute("CHECKPOINT")
+        empty = [c for c in _unfit(reader, name, table) if table[c].null_count == table.num_rows]
+        out[name] = table.drop_columns(empty) if empty else table
+    return out
 
 
-# What a publication comes to, and writing it
-
-
-@contextmanager
-def _database(workspace: Path) -> Iterator[duckdb.DuckDBPyConnection]:
-    database = release(workspace) / "risk.duckdb"
-    with releases.plainly(workspace, "read"), duckdb.connect(str(database), read_only=True) as con:
-        yield con
-
-
-def _plan(workspace: Path, content: Mapping[str, pa.Table], as_of: date, digest: str) -> Publication:
-    """Return what publishing this content would come to, or refuse; changes nothing."""
-    status, revision, path = "published", 1, releases.path_after(workspace, current := releases.current(workspace))
-    if current is not None:
-        with _database(workspace) as con:
-            for name, table in content.items():
-                _refuse_changed_types(con, name, table)
-            latest = "SELECT revision, digest FROM publications WHERE as_of = $1 ORDER BY revision DESC LIMIT 1"
-            for known, known_digest in con.execute(latest, [as_of]).fetchall():
-                if known_digest == digest:
-                    status, revision, path = "unchanged", known, current
-                else:
-                    status, revision = "revised", known + 1
+def _outcome(line: Line, content: Mapping[str, pa.Table], path: Path | None, ledger: Sequence[Line]) -> Publication:
+    shown = leading([*ledger, line], line.as_of)
     return Publication(
-        status=status,
-        publication_id=f"{as_of.isoformat()}.r{revision}",
-        as_of=as_of,
-        revision=revision,
-        digest=digest,
-        rows=MappingProxyType({name: table.num_rows for name, table in content.items()}),
-        path=path,
-    )
+        status=line.status, publication_id=line.publication_id, as_of=line.as_of, revision=line.revision,
+        digest=line.digest, rows=MappingProxyType({name: table.num_rows for name, table in content.items()}), path=path,
+        leads=shown is not None and shown.publication_id == line.publication_id,
+    )  # fmt: skip
 
 
-def _write(folder: Path, plan: Publication, content: Mapping[str, pa.Table], facts: Mapping[str, Any]) -> None:
-    """Write the week into the database, then from there into Parquet, so both hold the same columns and rows."""
-    with duckdb.connect(str(folder / "risk.duckdb")) as con:
-        _record(con, plan, content, facts)
-        for name in content:
-            week = folder / "tables" / name / _folder(plan.as_of)
-            week.mkdir(parents=True)
-            # as_of is the name of the folder: pandas and pyarrow refuse a column that is in both
-            rows = f"SELECT * EXCLUDE (as_of) FROM {name}_history WHERE publication_id = $1 ORDER BY rowid"
-            target = str(week / f"{name}.parquet").replace("'", "''")
-            con.execute(f"COPY ({rows}) TO '{target}' (FORMAT parquet, COMPRESSION zstd)", [plan.publication_id])
-
-
-def _folder(as_of: date) -> str:
-    return f"as_of={as_of.isoformat()}"
+def _change(reader: Reader, ledger: Sequence[Line], contract: Table, content: pa.Table, as_of: date) -> Change:
+    """Compare the rows of a table, by its key, with what readers see of the week."""
+    shown = leading(ledger, as_of)
+    if shown is None or not reader.kinds(contract.name):
+        return Change(content.num_rows, 0, 0)
+    columns = [c for c in content.column_names if c.lower() in reader.kinds(contract.name)]
+    key, wanted = ", ".join(contract.key), ", ".join(f'"{c}"' for c in columns)
+    with duckdb.connect() as con:
+        con.register("new", content.select(columns))
+        con.register("old", reader.rows(contract.name, [shown.publication_id], columns))
+        counts = con.execute(f"""SELECT
+            (SELECT count(*) FROM new ANTI JOIN old USING ({key})),
+            (SELECT count(*) FROM old ANTI JOIN new USING ({key})),
+            (SELECT count(*) FROM (SELECT {wanted} FROM new EXCEPT SELECT {wanted} FROM old))""").fetchall()[0]
+    return Change(counts[0], counts[1], counts[2] - counts[0])

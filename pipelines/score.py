@@ -4,7 +4,6 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,6 +26,7 @@ from pipelines import publish, tracking
 from pipelines.handouts import hand_out
 from pipelines.settings import GateRefused, Settings
 from pipelines.steps import side_by_side, step
+from pipelines.stores import Target
 from pipelines.world import World, delay_rows, open_world, request, shift_rows
 
 EXPLAINED = 5_000  # rows with drivers, by value at risk: more than anybody reads in a week
@@ -236,7 +236,7 @@ def summarise(
     return out
 
 
-def past_releases(target: Path, as_of: date) -> dict[str, pd.DataFrame]:
+def past_releases(target: Target, as_of: date) -> dict[str, pd.DataFrame]:
     """Return the published tables that the track record of `as_of` is made of, the latest revision of every week."""
     since = as_of - timedelta(weeks=RECORD_WEEKS)
     return {name: publish.history(target, name, since, as_of, columns) for name, columns in READS.items()}

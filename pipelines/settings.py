@@ -43,7 +43,7 @@ def mask(text: str) -> str:
 
 
 class DataSource(Secret[str]):
-    """Where the input tables are; str() and repr() never show a password, get_secret_value() does."""
+    """Where tables are read from or published to; str() and repr() never show a password, get_secret_value() does."""
 
     def _display(self) -> str:
         return mask(self.get_secret_value())
@@ -65,6 +65,12 @@ class Settings(BaseModel):
         "Where the input tables are: a folder (a relative one starts at this file) or a database URL."
         " A URL with a password belongs in the environment: BULLWHIP_DATA.",
         "a folder or a database URL such as postgresql+psycopg://user@host/name",
+    )
+    publish: DataSource = key(
+        "",
+        "Where risk tables are published and read back from: empty for this folder (DuckDB and Parquet),"
+        " or a database URL. A URL with a password belongs in the environment: BULLWHIP_PUBLISH.",
+        'a database URL such as postgresql+psycopg://user@host/name, or ""',
     )
     currency: str = key(
         "EUR", "The one currency all money is in.", 'three capital letters such as "EUR"', pattern="^[A-Z]{3}$"
@@ -150,6 +156,13 @@ class Settings(BaseModel):
             raise ValueError("a window before the day, empty, too far ahead or given twice")
         return value
 
+    @field_validator("publish")
+    @classmethod
+    def _url(cls, value: DataSource) -> DataSource:
+        if value.get_secret_value() and "://" not in value.get_secret_value():
+            raise ValueError("no URL")
+        return value
+
     @field_validator("capacity", mode="before")
     @classmethod
     def _complete(cls, value: Any) -> Any:
@@ -176,9 +189,9 @@ class Settings(BaseModel):
         return None if self.data_url else self.workspace / Path(self.data.get_secret_value()).expanduser()
 
     @property
-    def target(self) -> Path:
+    def target(self) -> Path | DataSource:
         """Where risk tables are published and read back from: what the functions of pipelines.publish take."""
-        return self.workspace
+        return self.publish if self.publish.get_secret_value() else self.workspace
 
     @property
     def tracking_uri(self) -> str:
@@ -192,7 +205,7 @@ class Settings(BaseModel):
 
     def public(self) -> dict[str, Any]:
         """Return plain JSON values for logs and reports, without secrets."""
-        return self.model_dump(mode="json") | {"data": str(self.data)}
+        return self.model_dump(mode="json") | {"data": str(self.data), "publish": str(self.publish)}
 
 
 KEYS = tuple(name for name in Settings.model_fields if name != "workspace")

@@ -115,7 +115,8 @@ def test_parquet_folders_open_in_pandas_and_duckdb_with_the_week_as_a_column(tmp
 
 def test_the_ledger_says_what_when_and_from_what(tmp_path):
     in_utc = datetime(2026, 6, 1, 8, 30, tzinfo=UTC)
-    done = put(tmp_path, published_at=in_utc.astimezone(), schema_version="2")
+    facts_until = datetime(2026, 5, 31, 21, tzinfo=UTC)
+    done = put(tmp_path, published_at=in_utc.astimezone(), data_time=facts_until, schema_version="2")
     (row,) = publications(tmp_path).to_dict("records")
     assert row == {
         "publication_id": "2026-06-01.r1",
@@ -126,6 +127,7 @@ def test_the_ledger_says_what_when_and_from_what(tmp_path):
         "rows": {"supplier_delay_risk": 2},
         "model_versions": {"delay": "3"},
         "data_fingerprint": "d41d8c",
+        "data_time": pd.Timestamp("2026-05-31 21:00"),
         "code_version": "0.1.0",
         "schema_version": "2",
         "published_at": pd.Timestamp("2026-06-01 08:30"),
