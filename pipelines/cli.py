@@ -18,6 +18,8 @@ COMMANDS: tuple[Callable[..., Answer], ...] = (
     learning.train,
     risk.score,
     risk.show,
+    risk.publications,
+    risk.publish,
     learning.backtest,
     learning.tune,
     demo.demo,

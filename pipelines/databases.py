@@ -9,6 +9,7 @@ import duckdb
 import pyarrow as pa
 import sqlalchemy as sa
 from sqlalchemy.engine import URL, make_url
+from sqlalchemy.pool import NullPool
 
 from features.casting import quote
 from features.contracts import TABLES
@@ -19,13 +20,8 @@ CHUNK = 100_000
 
 def read(url: str, con: duckdb.DuckDBPyConnection) -> Mapping[str, str]:
     """Copy the tables and views that have a contract name into `con` as text, and return {table: relation}."""
-    try:
-        place = make_url(url)
-        engine = sa.create_engine(place)
-    except (sa.exc.NoSuchModuleError, ModuleNotFoundError) as error:
-        raise UserError(f"{mask(url)} needs a driver that is not installed: {error}") from None
-    except sa.exc.ArgumentError:
-        raise UserError(f"{mask(url)} is not a database URL; expected dialect+driver://user@host/name") from None
+    engine = engine_of(url)
+    place = engine.url
     _refuse_missing_file(place)
     try:
         with engine.connect() as connection:
@@ -35,9 +31,27 @@ def read(url: str, con: duckdb.DuckDBPyConnection) -> Mapping[str, str]:
             wanted = {t.name: by_case[t.name] for t in TABLES if t.name in by_case}
             return {name: _copy(connection, there_name, name, con) for name, there_name in wanted.items()}
     except sa.exc.SQLAlchemyError as error:
-        raise Unreachable(f"database {mask(url)} does not answer: {_without_password(error, place)}") from None
+        raise Unreachable(f"database {mask(url)} does not answer: {without_password(error, place)}") from None
     finally:
         engine.dispose()
+
+
+def engine_of(url: str, wait_seconds: float = 30) -> sa.Engine:
+    """Return an engine without a pool that waits this long for a lock; what SQL it runs is never logged."""
+    try:
+        place = make_url(url)
+        if place.drivername in ("postgres", "postgresql"):
+            place = place.set(drivername="postgresql+psycopg")
+        options: dict[str, Any] = {}
+        if place.get_backend_name() == "sqlite":
+            options = {"timeout": wait_seconds, "isolation_level": None}  # we say ourselves when a transaction begins
+        elif place.get_backend_name() == "postgresql" and "connect_timeout" not in place.query:
+            options = {"connect_timeout": 10}
+        return sa.create_engine(place, poolclass=NullPool, hide_parameters=True, connect_args=options)
+    except (sa.exc.NoSuchModuleError, ModuleNotFoundError) as error:
+        raise UserError(f"{mask(url)} needs a driver that is not installed: {error}") from None
+    except sa.exc.ArgumentError:
+        raise UserError(f"{mask(url)} is not a database URL; expected dialect+driver://user@host/name") from None
 
 
 def _refuse_missing_file(place: URL) -> None:
@@ -47,8 +61,11 @@ def _refuse_missing_file(place: URL) -> None:
         raise Unreachable(f"there is no database file {file}; a full path needs four slashes: sqlite:////…")
 
 
-def _without_password(error: Exception, place: URL) -> str:
-    said = mask(" ".join(str(getattr(error, "orig", None) or error).split()))
+def without_password(error: Exception, place: URL) -> str:
+    """Return what a database said, in one line that never shows the password of its URL."""
+    cause = getattr(error, "orig", None) or error
+    primary = getattr(getattr(cause, "diag", None), "message_primary", None)  # the rest may show rows
+    said = mask(" ".join(str(primary or cause).split()))
     return said.replace(str(place.password), "***") if place.password else said
 
 

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import duckdb
 import pandas as pd
@@ -18,7 +19,7 @@ import pyarrow as pa
 
 from models.risk_contract import BY_NAME, Table
 from pipelines import releases
-from pipelines.content import SQL_TYPE, checked, digest
+from pipelines.content import RESERVED, SQL_TYPE, checked, digest
 from pipelines.content import PublishError as PublishError
 from pipelines.releases import PublishConflict as PublishConflict
 from pipelines.releases import TargetError as TargetError
@@ -154,21 +155,48 @@ def publications(target: Target) -> pd.DataFrame:
     return ledger.assign(**days, **{name: ledger[name].map(json.loads) for name in ("rows", "model_versions")})
 
 
-def again(source: Target, target: Target, as_of: date, *, published_at: datetime, dry_run: bool = False) -> Publication:
+def again(
+    source: Target, target: Target, as_of: date, *, published_at: datetime, dry_run: bool = False,
+    contract: Mapping[str, Table] = BY_NAME,
+) -> Publication:  # fmt: skip
     """Publish a week that one target holds into another, to move or to restore it; the same content is `unchanged`."""
     with store_of(source).reading() as reader:
         line = _line(reader, source, as_of, None)
         found = {name: reader.rows(name, [line.publication_id]) for name in json.loads(line.rows)}
-    frames = {}
-    for name, table in found.items():
-        mine = [c for c in table.column_names if c not in ("publication_id", "as_of", "schema_version")]
-        filled = [c for c in mine if table[c].null_count < table.num_rows or c in BY_NAME[name].needed]
-        frames[name] = table.select(filled if table.num_rows else mine).to_pandas(types_mapper=pd.ArrowDtype)
+    frames = {name: _as_handed_in(table, contract.get(name)) for name, table in found.items()}
     return publish(
         target, frames, as_of=line.as_of, model_versions=json.loads(line.model_versions),
         data_fingerprint=line.data_fingerprint, code_version=line.code_version, schema_version=line.schema_version,
-        published_at=published_at, data_time=line.data_time, dry_run=dry_run,
+        published_at=published_at, data_time=line.data_time, dry_run=dry_run, contract=contract,
     )  # fmt: skip
+
+
+def _as_handed_in(rows: pa.Table, contract: Table | None) -> pd.DataFrame:
+    """Return published rows without what publishing adds, and without columns that only other weeks fill."""
+    needed = contract.needed if contract else ()
+    mine = [c for c in rows.column_names if c not in RESERVED]
+    filled = [c for c in mine if c in needed or not rows.num_rows or rows[c].null_count < rows.num_rows]
+    return rows.select(filled).to_pandas(types_mapper=pd.ArrowDtype)
+
+
+def grant_reader(target: Target, role: str) -> None:
+    """Let a role of the target's database read what is published, and nothing else."""
+    if isinstance(target, Path):
+        raise UserError(
+            f"{target} is a folder: who may read it is for its file system to say; roles are for PostgreSQL"
+        )
+    from pipelines.sql_store import SqlStore
+
+    SqlStore(target).grant_reader(role)
+
+
+def summary(done: Publication) -> dict[str, Any]:
+    """Return what commands print of a publication; `changes` only of a dry run."""
+    said = {
+        "status": done.status, "publication_id": done.publication_id, "as_of": done.as_of, "revision": done.revision,
+        "leads": done.leads, "rows": dict(done.rows),
+    }  # fmt: skip
+    return said | ({"changes": {name: asdict(c) for name, c in done.changes.items()}} if done.changes else {})
 
 
 def release(workspace: Path) -> Path:

@@ -22,7 +22,7 @@ from models.forecasters import MODEL, DelayForecaster, Forecaster, OtherFormat, 
 from models.hazard import arrival_days
 from models.record import READS, RECORD_WEEKS, track_record
 from models.risk_contract import SCHEMA_VERSION
-from pipelines import publish, tracking
+from pipelines import publish, sources, tracking
 from pipelines.handouts import hand_out
 from pipelines.settings import GateRefused, Settings
 from pipelines.steps import side_by_side, step
@@ -60,6 +60,8 @@ def score(settings: Settings, *, as_of: date, dry_run: bool = False) -> dict[str
             tables = _risk_tables(world, champions)
             release = step(put_out, "publish")(world, champions, tables, dry_run)
             result = _result(release, tables, champions)
+            if dry_run:
+                result["value_at_risk_before"] = totals_before(settings, as_of)
             run.log_metrics(
                 {f"rows.{k}": v for k, v in result["rows"].items()}
                 | {f"value_at_risk.{k}": v for k, v in result["value_at_risk"].items()}
@@ -273,7 +275,7 @@ def put_out(
         world.settings.target, rounded, as_of=world.as_of,
         model_versions={t: c.version for t, c in champions.items()}, data_fingerprint=world.fingerprint,
         code_version=tracking.git_sha(), schema_version=SCHEMA_VERSION,
-        published_at=datetime.now(UTC).replace(tzinfo=None), dry_run=dry_run,
+        published_at=datetime.now(UTC), data_time=sources.data_time(world.con), dry_run=dry_run,
     )  # fmt: skip
 
 
@@ -284,11 +286,14 @@ def _result(
         task: {"version": c.version, "publishes": c.publishes, "trained_to": c.forecaster.facts.cut}
         for task, c in champions.items()
     }
-    return {
-        "status": release.status, "publication_id": release.publication_id, "as_of": release.as_of,
-        "revision": release.revision, "rows": dict(release.rows), "value_at_risk": risk.totals(tables),
-        "models": models,
-    }  # fmt: skip
+    return {**publish.summary(release), "value_at_risk": risk.totals(tables), "models": models}
+
+
+def totals_before(settings: Settings, as_of: date) -> dict[str, float]:
+    """Return the value at risk that readers see of a week now, nothing where it is not out."""
+    names, after = ("supplier_delay_risk", "demand_shift_risk"), as_of + timedelta(days=1)
+    found = {name: publish.history(settings.target, name, as_of, after) for name in names}
+    return risk.totals({name: table for name, table in found.items() if len(table)})
 
 
 def _paragraph(result: Mapping[str, Any], currency: str) -> str:

@@ -151,18 +151,50 @@ def scored(result: Mapping[str, Any], currency: str, screen: Console) -> None:
     status = str(result.get("status", "published"))
     day, identity = result.get("as_of"), result.get("publication_id")
     screen.print(f"[bold]{said.get(status, status.capitalize())} the week of {day}[/]  [dim]{escape(str(identity))}[/]")
+    if result.get("leads") is False:
+        screen.print("  [yellow]a revision with newer data was published meanwhile: readers see that one[/]")
     risk = result.get("value_at_risk")
     if isinstance(risk, Mapping):
+        before = result.get("value_at_risk_before") or {}
         for name, amount in risk.items():
-            screen.print(f"  {name.replace('_', ' ')}: {currency} {money(amount)} at risk")
+            was = f", now {money(before[name])}" if name in before else ""
+            screen.print(f"  {name.replace('_', ' ')}: {currency} {money(amount)} at risk{was}")
     elif risk is not None:
         screen.print(f"  {currency} {money(risk)} at risk")
     for name, count in (result.get("rows") or {}).items():
-        screen.print(f"  {count:>9,}  {name}")
+        change = (result.get("changes") or {}).get(name)
+        would = "  [dim]{added:,} added, {removed:,} removed, {changed:,} changed[/]".format(**change) if change else ""
+        screen.print(f"  {count:>9,}  {name}{would}")
     models = result.get("models") or {}
     if models:
         shown = ", ".join(f"{k} {v.get('version', v) if isinstance(v, Mapping) else v}" for k, v in models.items())
         screen.print(f"  [dim]models: {escape(shown)}[/]")
+
+
+def publications(ledger: pd.DataFrame, screen: Console) -> None:
+    """Show the ledger, oldest week first."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    for name, right in (("week", False), ("rev.", True), ("status", False), ("published, UTC", False),
+                        ("data up to", False), ("rows", True), ("models", False), ("digest", False)):  # fmt: skip
+        table.add_column(name, justify="right" if right else "left", no_wrap=True)
+    for line in ledger.to_dict("records"):
+        published, until = (
+            "" if pd.isna(t) else f"{t:%Y-%m-%d %H:%M}" for t in (line["published_at"], line["data_time"])
+        )
+        models = ", ".join(f"{task} {version}" for task, version in line["model_versions"].items())
+        week, rows = f"{line['as_of']:%Y-%m-%d}", f"{sum(line['rows'].values()):,}"
+        cells = (
+            week,
+            str(line["revision"]),
+            line["status"],
+            published,
+            until,
+            rows,
+            escape(models),
+            line["digest"][:12],
+        )
+        table.add_row(*cells)
+    screen.print(table)
 
 
 def watchlist(rows: pd.DataFrame, total: int, currency: str, screen: Console) -> None:

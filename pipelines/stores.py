@@ -46,7 +46,7 @@ class Line:
     published_at: datetime
 
     @classmethod
-    def of(cls, row: Mapping[str, Any]) -> "Line":
+    def of(cls, row: Mapping[Any, Any]) -> "Line":
         """Return the line of a row; a ledger from before `data_time` was kept has none."""
         return cls(**{f.name: row.get(f.name) for f in fields(cls)})  # type: ignore[arg-type]
 

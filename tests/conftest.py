@@ -1,7 +1,12 @@
 """Keep tests apart from the user's environment and from each other."""
 
 import os
+import pwd
+import shutil
+import subprocess
 import tempfile
+from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
@@ -46,8 +51,6 @@ def migrated_mlflow(tmp_path_factory):
 @pytest.fixture
 def workspace(tmp_path, migrated_mlflow):
     """An empty workspace with a migrated MLflow store of its own."""
-    import shutil
-
     shutil.copytree(migrated_mlflow, tmp_path / "workspace" / "mlflow")
     return tmp_path / "workspace"
 
@@ -139,3 +142,47 @@ def prefect_server():
         assert now is get_current_settings()
         now.flows.heartbeat_frequency = None  # a second per flow; whoever runs bullwhip as a process has it
         yield
+
+
+@pytest.fixture(scope="session")
+def postgres_server():
+    """The URL of a private PostgreSQL server, on a socket in a folder of its own.
+
+    It refuses to run as root, and tests do run as root in containers: then it is another user's.
+    """
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    initdb = shutil.which("initdb") or (found[-1] if found else None)
+    if initdb is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail("PostgreSQL is not installed, and CI must run these tests; install postgresql")
+        pytest.skip("PostgreSQL is not installed")
+    folder = Path(tempfile.mkdtemp(prefix="bullwhip-pg-"))
+    nobody = pwd.getpwnam("nobody")
+    other = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []} if os.geteuid() == 0 else {}
+    (folder / "password").write_text("hu-sh+hush")
+    folder.chmod(0o755)
+    for path in (folder, folder / "password") if other else ():
+        shutil.chown(path, nobody.pw_uid)
+
+    def call(program, *arguments):
+        command = [Path(initdb).with_name(program), "-D", folder / "data", *arguments]
+        subprocess.run(command, check=True, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT, **other)
+
+    call("initdb", "-U", "bullwhip", "-A", "scram-sha-256", f"--pwfile={folder}/password", "--no-sync", "-E", "UTF8")
+    # tests kill publishers, never the machine: what the disk does is not asked
+    options = f"-k {folder} -c listen_addresses= -c fsync=off -c synchronous_commit=off -c full_page_writes=off"
+    call("pg_ctl", "-w", "-o", options, "-l", folder / "log", "start")
+    yield f"postgresql+psycopg://bullwhip:hu-sh+hush@/postgres?host={folder}"
+    call("pg_ctl", "-m", "immediate", "stop")
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def postgres(postgres_server):
+    """The URL, with its password, of an empty schema in a PostgreSQL database."""
+    import psycopg
+
+    name = f"test_{uuid4().hex[:12]}"
+    with psycopg.connect(postgres_server.replace("+psycopg", ""), autocommit=True) as con:
+        con.execute(f"CREATE SCHEMA {name}")
+    return f"{postgres_server}&options=-csearch_path%3D{name}"

@@ -48,7 +48,7 @@ def test_settings_are_frozen(tmp_path):
         ("curency = 'EUR'", "{file}: unknown key 'curency', did you mean 'currency'?"),
         ("every_days = 40", "{file}: every_days is '40', expected a whole number from 1 to 28"),
         ("as_of = 'monday'", "{file}: as_of is 'monday', expected a day such as 2026-01-05"),
-        ("workspace = 'x'", "{file}: unknown key 'workspace', expected one of data, currency"),
+        ("workspace = 'x'", "{file}: unknown key 'workspace', expected one of data, publish"),
         ("tasks = []", "{file}: tasks is '[]', expected a list of"),
         ("[capacity]\nsales = -1", "{file}: capacity is"),
         ("[capacity]\nsale = 1", "expected a whole number from 0 for any of procurement"),
@@ -103,11 +103,17 @@ def test_lists_can_be_written_with_commas(tmp_path):
     ids=["repr", "str", "json", "public", "format"],
 )
 def test_a_password_is_never_shown(tmp_path, shown):
-    settings = load(tmp_path, environ={"BULLWHIP_DATA": URL})
-    assert settings.data_url == URL
+    settings = load(tmp_path, environ={"BULLWHIP_DATA": URL, "BULLWHIP_PUBLISH": URL})
+    assert settings.data_url == settings.target.get_secret_value() == URL
     assert PASSWORD not in shown(settings)
     assert "hush" not in shown(settings)
     assert "planner:***@db.example" in shown(settings)
+
+
+def test_tables_are_published_into_the_workspace_unless_a_database_is_named(tmp_path):
+    assert load(tmp_path, environ={}).target == tmp_path
+    with pytest.raises(UserError, match=r"publish is 'elsewhere', expected a database URL such as .*, or"):
+        load(tmp_path, environ={"BULLWHIP_PUBLISH": "elsewhere"})
 
 
 def test_a_wrong_value_does_not_show_a_password_either(tmp_path):

@@ -3,6 +3,8 @@
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Annotated
 
+from cyclopts import Parameter
+
 from pipelines.commands.common import HERE, Common, Count, Flag, settings_of, warming_up
 from pipelines.terminal import Answer, working
 
@@ -18,7 +20,7 @@ def score(*, as_of: date | None = None, dry_run: Annotated[bool, Flag] = False, 
     as_of
         The day predictions are made for.
     dry_run
-        Say what would be published.
+        Say what would change: rows added, removed and changed per table, and the totals before and after.
     """
     settings = settings_of(common, as_of=as_of)
     ready = warming_up(settings)
@@ -59,3 +61,56 @@ def show(*, table: str = "watchlist", top: Count = 10, as_of: date | None = None
             screens.table(rows, table, len(frame), screen)
 
     return Answer({"table": table, "total_rows": len(frame), "rows": rows}, shown)
+
+
+def publications(*, grant_reader: str | None = None, common: Common = HERE) -> Answer:
+    """List what was published, oldest week first.
+
+    Parameters
+    ----------
+    grant_reader
+        First let this PostgreSQL role read the views, and nothing else.
+    """
+    settings = settings_of(common)
+    from pipelines import publish as publishing
+    from pipelines import screen as screens
+
+    if grant_reader:
+        publishing.grant_reader(settings.target, grant_reader)
+    ledger = publishing.publications(settings.target)
+    values = {"target": str(settings.target), "publications": ledger}
+    return Answer(
+        values | ({"granted": grant_reader} if grant_reader else {}), lambda s: screens.publications(ledger, s)
+    )
+
+
+def publish(
+    *,
+    week: Annotated[date, Parameter(name="--from")],
+    source: Annotated[str, Parameter(env_var="BULLWHIP_SOURCE")] = "",
+    dry_run: Annotated[bool, Flag] = False,
+    common: Common = HERE,
+) -> Answer:
+    """Publish a week again that was published before: to move to another target, or after a loss.
+
+    Parameters
+    ----------
+    week
+        The day the week was published for.
+    source
+        Where it is: a workspace or a database URL; left out, this workspace.
+    dry_run
+        Say what would change.
+    """
+    settings = settings_of(common)
+    from pathlib import Path
+
+    from pipelines import publish as publishing
+    from pipelines import screen as screens
+    from pipelines.settings import DataSource
+
+    place = DataSource(source) if "://" in source else Path(source or settings.workspace)
+    with working(f"publishing {week}"):
+        done = publishing.again(place, settings.target, week, published_at=datetime.now(UTC), dry_run=dry_run)
+    result = publishing.summary(done)
+    return Answer(result, lambda s: screens.scored(result, settings.currency, s))
