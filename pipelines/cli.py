@@ -20,6 +20,7 @@ COMMANDS: tuple[Callable[..., Answer], ...] = (
     risk.show,
     risk.publications,
     risk.publish,
+    risk.board,
     learning.backtest,
     learning.tune,
     demo.demo,

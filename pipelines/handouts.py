@@ -4,12 +4,19 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
+from pipelines import board
 from pipelines.publish import Publication
 from pipelines.settings import Settings
 
 Handout = Callable[[Settings, Publication], Any]
 
-HANDOUTS: Mapping[str, Handout] = MappingProxyType({})
+
+def board_page(settings: Settings, publication: Publication) -> str:
+    """Write the page of the week, and return where it is."""
+    return str(board.write(settings, publication.as_of))
+
+
+HANDOUTS: Mapping[str, Handout] = MappingProxyType({"board": board_page})
 """What is made of every publication, by name; each gives plain values that say what came of it, such as its path."""
 
 

@@ -258,6 +258,9 @@ def test_scoring_says_all_of_its_document(scored):
     assert min(said["rows"].values()) > 0
     assert {"publication_id", "value_at_risk", "models", "seconds", "mlflow_run_id"} <= set(said)
     assert set(said["models"]) == {"delay", "shift"}
+    page = Path(said["handouts"]["board"])
+    assert said["publication_id"] in page.read_text()
+    assert (folder / "board" / "index.html").read_bytes() == (folder / "board" / page.name).read_bytes()
 
 
 def test_probabilities_are_probabilities_and_money_adds_up(scored):
@@ -282,8 +285,10 @@ def test_probabilities_are_probabilities_and_money_adds_up(scored):
 
 def test_the_same_week_again_changes_nothing_and_a_correction_is_its_next_revision(published):
     before = tables_of(published)
+    shutil.rmtree(published / "board")
     code, said, _ = bullwhip(published, "score")
     assert (code, said["status"], said["revision"]) == (0, "unchanged", 1)
+    assert (published / "board" / "index.html").exists(), "a page that is missing is made again"
     line = before["supplier_delay_risk"]["po_line_id"].iloc[0]  # is open: its receipt was forgotten
     change(
         published,

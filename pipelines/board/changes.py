@@ -23,9 +23,7 @@ def changes(week: Week) -> pd.DataFrame:
     told = week.table("weekly_change")
     if len(told):
         return _told(told)
-    now, then = (
-        pd.concat([_values(tables.get(name), name) for name in RISKS]) for tables in (week.tables, week.last)
-    )
+    now, then = (pd.concat([_values(tables.get(name), name) for name in RISKS]) for tables in (week.tables, week.last))
     if not len(then):
         return pd.DataFrame(columns=["row_id", "table", "status", "before", "now", "change", "reason"])
     both = now.merge(then, on=["table", "row_id"], how="outer", suffixes=("", "_then"), indicator=True)

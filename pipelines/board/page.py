@@ -31,14 +31,13 @@ def page(week: Week) -> str:
     sign, rows = symbol(week.currency), board_rows(week)
     history, changed = row_history(week, rows), changes.changes(week)
     before = story.last_week(week)
-    shown = [
-        row_view(row, history[k].tolist(), week.as_of, sign, before) for k, row in enumerate(records(rows, FIRST))
-    ]
+    shown = [row_view(row, history[k].tolist(), week.as_of, sign, before) for k, row in enumerate(records(rows, FIRST))]
     css, script = _asset("board.css"), "\n".join(_asset(f"js/{name}.js") for name in SCRIPTS)
     return _template().render(
         m=_meta(week, rows, sign), rows=shown, tiles=story.tiles(week, rows, sign), trust=trust(week),
         records=_charts(week, sign), split=changes.split(week, sign), movers=changes.movers(week, changed, sign),
-        cents=story.to_the_cent(week, sign), csp=_policy(css, script), css=Markup(css), js=Markup(script),
+        cents=story.to_the_cent(week, sign) if story.has_money(rows) else [], csp=_policy(css, script),
+        css=Markup(css), js=Markup(script),
         data=Markup(payload(rows, history, _facts(week, rows, changed, sign, before))),
     )  # fmt: skip
 
@@ -100,7 +99,8 @@ def _reasons(rows: pd.DataFrame, changed: pd.DataFrame) -> dict[int, str]:
 def _policy(css: str, script: str) -> str:
     """Return a policy under which this style and this script run and nothing else does or loads."""
     style, code = (base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (css, script))
-    return f"default-src 'none'; style-src 'sha256-{style}'; script-src 'sha256-{code}'; base-uri 'none'; form-action 'none'"
+    allowed = f"style-src 'sha256-{style}'; script-src 'sha256-{code}'"
+    return f"default-src 'none'; {allowed}; base-uri 'none'; form-action 'none'"
 
 
 @cache

@@ -7,37 +7,41 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from models.watchlist import LEVELS
 from pipelines.board.rows import TODO, WHY
 
-PERCENT = "".join(chr(c) for c in range(33, 127) if chr(c) not in "\"&'<>\\") + "".join(map(chr, range(192, 205)))
-"""One character per percent, 0 to 100, for curves: short, and nothing that JSON or HTML would escape."""
+MARKS = "".join(chr(c) for c in range(33, 127) if chr(c) not in "\"&'<>\\") + "".join(map(chr, range(192, 205)))
+"""One character per whole number from 0 to 100: short, and nothing that JSON or HTML would escape."""
 KINDS = ("late", "overdue", "surge", "drop")
-LEVELS = ("high", "medium", "low", "past")
-NUMBERS = ("p", "p_before", "value", "of", "when", "till", "low", "mid", "high", "usual", "evidence_n")
+NUMBERS = ("p", "p_before", "of", "when", "low", "mid", "high", "usual", "evidence_n")
+FLOORS = tuple((word, round(10_000 * floor)) for floor, word in LEVELS)
 THINGS = {"supplier": "supplier_id", "product": "product_id", "site": "site_id"}
 
 
 def payload(rows: pd.DataFrame, history: np.ndarray, facts: Mapping[str, Any]) -> str:
     """Return one JSON document; `facts` are what else the script needs, rows come as `columns` of `n` values.
 
-    Whole numbers stay what board_rows made them. A text is its place in `texts`, a supplier, product or site its place
-    in a list of [id, name]; reasons end where no row has any, what to do is told per row that has it.
+    Whole numbers stay what board_rows made them, but `value` holds drops from the row before and `days` how long after
+    `when` a window ends. A text is its place in `texts`, a supplier, product or site its place in a list of [id, name];
+    reasons end where no row has any, what to do is told per row that has it. A column of small places is one text of
+    MARKS, and so are the curves, a mark per week and a blank for a week without the row.
     """
-    columns: dict[str, list[Any]] = {"row_id": _row_ids(rows)}
+    columns: dict[str, list[Any] | str] = {"row_id": _row_ids(rows)}
     pools: dict[str, Any] = {}
     texts: dict[str, int] = {}
     if len(rows):
         columns |= {name: _numbers(rows[name]) for name in NUMBERS}
-        columns |= {"kind": _places(rows["kind"], KINDS), "level": _places(rows["level"], LEVELS)}
-        columns["window"] = _numbers(rows["window"])
+        columns |= {"value": _drops(rows["value"]), "days": _short((rows["till"] - rows["when"]).fillna(0).tolist())}
+        columns |= {"kind": _short(_places(rows["kind"], KINDS)), "window": _short((rows["window"] + 1).tolist())}
         for name, key in THINGS.items():
-            columns[name], pools[name] = _things(rows[key], rows[name])
+            places, pools[name] = _things(rows[key], rows[name])
+            columns[name] = _short(places)
         columns |= {name: _trimmed(_texts(rows[name], texts)) for name in WHY}
-        columns |= {"published_by": _texts(rows["published_by"], texts), "history": _curves(history)}
+        columns |= {"published_by": _short(_texts(rows["published_by"], texts)), "history": _curves(history)}
     todo = rows[rows["owner"].notna()]
     listed = {int(str(k)): _todo(row) for k, row in zip(todo.index, todo[list(TODO)].to_dict("records"), strict=True)}
     document = {
-        **facts, "n": len(rows), "percent": PERCENT, "kinds": KINDS, "levels": LEVELS, "columns": columns,
+        **facts, "n": len(rows), "marks": MARKS, "kinds": KINDS, "floors": FLOORS, "columns": columns,
         "things": pools, "texts": list(texts), "todo": listed,
     }  # fmt: skip
     return safe_json(document)
@@ -68,8 +72,9 @@ def _places(values: pd.Series, known: Iterable[str]) -> list[int]:
 
 
 def _things(ids: pd.Series, names: pd.Series) -> tuple[list[int], list[list[str]]]:
-    codes, found = pd.factorize(pd.MultiIndex.from_arrays([ids, names]))
-    return codes.tolist(), [list(pair) for pair in found]
+    codes, found = pd.factorize(ids)
+    called = dict(zip(ids, names, strict=True))
+    return codes.tolist(), [[str(one), called[one]] for one in found]
 
 
 def _texts(values: pd.Series, pool: dict[str, int]) -> list[int]:
@@ -86,10 +91,21 @@ def _trimmed(places: list[int]) -> list[int]:
     return places[:end]
 
 
-def _curves(history: np.ndarray) -> list[str]:
-    """Return a text per row, a character per week that ends with this one; a blank is a week without the row."""
-    marks = np.array([*PERCENT, " "])
-    return ["".join(line).lstrip() for line in marks[history]]
+def _short(places: list[int]) -> list[int] | str:
+    """Return one text instead of a list where every number has a mark."""
+    return "".join(MARKS[k] for k in places) if min(places) >= 0 and max(places) < len(MARKS) else places
+
+
+def _drops(values: pd.Series) -> list[Any]:
+    """Return how far each value lies below the one before: shorter than values that fall from row to row."""
+    drops = values.shift(1) - values
+    drops.iloc[:1] = -values.iloc[:1]
+    return _numbers(drops)
+
+
+def _curves(history: np.ndarray) -> str:
+    marks = np.array([*MARKS, " "])
+    return "".join(marks[history].ravel())
 
 
 def _todo(row: Mapping[str, Any]) -> list[Any]:

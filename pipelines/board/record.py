@@ -16,7 +16,7 @@ Z = 1.959964  # two-sided 95 %
 
 
 def wilson(share: float, n: int) -> tuple[float, float]:
-    """Return the 95 % interval of a share of n rows (Wilson's score interval), which stays in [0, 1] and never is empty."""
+    """Return the 95 % interval of a share of n rows (Wilson's score interval): inside [0, 1], never empty."""
     middle = (share + Z * Z / (2 * n)) / (1 + Z * Z / n)
     half = Z / (1 + Z * Z / n) * math.sqrt(share * (1 - share) / n + Z * Z / (4 * n * n))
     return max(0.0, middle - half), min(1.0, middle + half)
@@ -53,8 +53,8 @@ def _bin(row: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "row_id": row["row_id"], "said": f"{row['p_from']:.0%} to {row['p_to']:.0%}".replace("% to", " to"),
         "scored": row["scored"], "rows": f"{row['scored']:,}", "expected": row["expected_share"],
-        "came": row["came_true_share"], "came_true": f"{whole(100 * row['came_true_share'])}%", "low": low, "high": high,
-        "between": f"{whole(100 * low)}–{whole(100 * high)}%",
+        "came": row["came_true_share"], "came_true": f"{whole(100 * row['came_true_share'])}%",
+        "low": low, "high": high,        "between": f"{whole(100 * low)}–{whole(100 * high)}%",
     }  # fmt: skip
 
 

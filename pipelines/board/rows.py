@@ -92,7 +92,7 @@ def _ahead(days: pd.Series, week: Week) -> pd.Series:
 def _site_names(week: Week, ids: pd.Series) -> pd.Series:
     shifts = week.table("demand_shift_risk")
     known = dict(zip(shifts["site_id"], shifts["site_name"], strict=True)) if len(shifts) else {}
-    return ids.map(known).fillna(ids)
+    return ids.map(lambda site: known.get(site, site)).astype(str)
 
 
 def _todo(week: Week) -> pd.DataFrame:

@@ -106,20 +106,32 @@ def to_the_cent(week: Week, sign: str) -> list[dict[str, Any]]:
 def tiles(week: Week, rows: pd.DataFrame, sign: str) -> list[dict[str, str]]:
     """Return three numbers with their change and their curve of twelve weeks."""
     curve = measured(week)
-    first = ("Value in high-risk rows", "high_value") if has_money(rows) else ("Deliveries expected late", "expected_late")
-    asked = (first, ("High-risk rows", "high_rows"), ("Suppliers with high risk", "suppliers"))
-    return [_tile(week, curve, words, name, sign) for words, name in asked]
+    asked: list[tuple[str, str, Callable[[int], str]]] = [
+        ("Deliveries expected late", "expected_late", "{:,}".format),
+        ("High-risk rows", "high_rows", "{:,}".format),
+        ("Suppliers with high risk", "suppliers", "{:,}".format),
+    ]
+    if has_money(rows):
+        asked[0] = ("Value in high-risk rows", "high_value", lambda cents: money(cents, sign))
+    last = measures(week.last) if week.last else None
+    return [
+        _tile(
+            [None if one is None else one[name] for one in curve],
+            last[name] if last else None,
+            last_week(week),
+            words,
+            say,
+        )
+        for words, name, say in asked
+    ]
 
 
-def _tile(week: Week, curve: Sequence[dict[str, int] | None], words: str, name: str, sign: str) -> dict[str, Any]:
-    def say(amount: int) -> str:
-        return money(amount, sign) if name == "high_value" else f"{amount:,}"
-
-    now = measures(week.tables)[name]
-    change = now - measures(week.last)[name] if week.last else None
-    moved = "" if change is None else f"{'up' if change > 0 else 'down'} {say(abs(change))} on {last_week(week)}"
-    values = [None if one is None else one[name] for one in curve]
+def _tile(
+    values: Sequence[int | None], last: int | None, before: str, words: str, say: Callable[[int], str]
+) -> dict[str, str]:
+    now = values[-1] or 0
+    moved = "" if last is None else f"{'up' if now > last else 'down'} {say(abs(now - last))} on {before}"
     return {
-        "words": words, "value": say(now), "moved": f"as {last_week(week)}" if change == 0 else moved,
+        "words": words, "value": say(now), "moved": f"as {before}" if now == last else moved,
         "curve": points(values, 150, 26, least_span=1),
     }  # fmt: skip

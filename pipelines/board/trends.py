@@ -45,7 +45,7 @@ def _fill(
     if past is None or not len(past) or not len(where):
         return
     at = ids.get_indexer(pd.Index(past["row_id"]))
-    weeks = pd.to_datetime(past["as_of"]).dt.date.map(place)
+    weeks = pd.to_datetime(past["as_of"]).map({pd.Timestamp(day): k for day, k in place.items()})
     p = past[column].to_numpy(float)
     told = (at >= 0) & weeks.notna().to_numpy() & ~np.isnan(p)
     out[where[at[told]], weeks[told].astype(int)] = _percent(p[told])
@@ -101,8 +101,8 @@ def measured(week: Week) -> list[dict[str, int] | None]:
     for name in RISKS:
         past = week.before.get(name, pd.DataFrame())
         if len(past):
-            for day, part in past.groupby(pd.to_datetime(past["as_of"]).dt.date):
-                by_day.setdefault(day, {})[name] = part
+            for day, part in past.groupby(pd.to_datetime(past["as_of"])):
+                by_day.setdefault(pd.Timestamp(str(day)).date(), {})[name] = part
     return [measures(by_day[day]) if day in by_day else None for day in week_days(week)]
 
 

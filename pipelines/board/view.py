@@ -68,7 +68,8 @@ def _change(row: Mapping[str, Any], before: str) -> dict[str, str]:
     if not moved:
         return {"class": "", "amount": "", "words": "no change"}
     mark, name = ("↑", "up") if moved > 0 else ("↓", "down")
-    return {"class": name, "amount": f"{mark} {abs(moved)} {'pt' if abs(moved) == 1 else 'pts'}", "words": f"on {before}"}
+    amount = f"{mark} {abs(moved)} {'pt' if abs(moved) == 1 else 'pts'}"
+    return {"class": name, "amount": amount, "words": f"on {before}"}
 
 
 def _end(known: Sequence[float | None]) -> dict[str, str]:

@@ -35,6 +35,34 @@ def score(*, as_of: date | None = None, dry_run: Annotated[bool, Flag] = False, 
     return Answer(dict(result), lambda s: screens.scored(result, settings.currency, s))
 
 
+def board(
+    *,
+    week: date | None = None,
+    open_it: Annotated[bool, Parameter(name="--open", negative="")] = False,
+    common: Common = HERE,
+) -> Answer:
+    """Write the page of a published week, and say where it is: one file that opens anywhere.
+
+    Parameters
+    ----------
+    week
+        An earlier week; the latest if left out.
+    open_it
+        Open it in the browser.
+    """
+    settings = settings_of(common)
+    from pipelines import board as boards
+
+    with working("writing the board"):
+        path = boards.write(settings, week)
+    if open_it:
+        import webbrowser
+
+        webbrowser.open(path.resolve().as_uri())
+    values = {"as_of": path.stem, "path": str(path), "current": str(path.with_name(boards.INDEX)), "opened": open_it}
+    return Answer(values, lambda screen: screen.print(str(path), soft_wrap=True, markup=False))
+
+
 def show(*, table: str = "watchlist", top: Count = 10, as_of: date | None = None, common: Common = HERE) -> Answer:
     """Show the latest published week: what to worry about, and what to do first.
 

@@ -2,8 +2,24 @@
 
 function readData() {
   const data = JSON.parse(document.getElementById("data").textContent);
-  data.percents = new Map([...data.percent].map((mark, percent) => [mark, percent]));
+  const numbers = new Map(Array.from(data.marks, (mark, number) => [mark, number]));
+  const columns = data.columns;
+  for (const [name, column] of Object.entries(columns)) {
+    if (typeof column === "string") columns[name] = Array.from(column, (mark) => numbers.get(mark) ?? null);
+  }
+  columns.value = fromDrops(columns.value ?? []);
+  columns.level = (columns.kind ?? []).map((kind, k) => levelOf(data, kind, columns.p[k]));
   return data;
+}
+
+/** Values come as how far each lies below the one before; the rows without one are last. */
+function fromDrops(drops) {
+  let value = 0;
+  return drops.map((drop) => (drop === null ? null : (value -= drop)));
+}
+
+function levelOf(data, kind, p) {
+  return data.kinds[kind] === "overdue" ? "past" : data.floors.find(([, floor]) => p >= floor)[0];
 }
 
 function thing(data, name, place) {
@@ -13,7 +29,7 @@ function thing(data, name, place) {
 function rowId(data, place) {
   const known = data.columns.row_id[place];
   if (known !== 0) return known;
-  return `${thing(data, "product", place)[0]}|${thing(data, "site", place)[0]}|w${data.columns.window[place]}`;
+  return `${thing(data, "product", place)[0]}|${thing(data, "site", place)[0]}|w${data.columns.window[place] - 1}`;
 }
 
 function reasonsOf(data, place) {
@@ -26,8 +42,8 @@ function reasonsOf(data, place) {
 }
 
 function curveOf(data, place) {
-  const marks = data.columns.history[place].padStart(data.weeks.length);
-  return Array.from(marks, (mark) => data.percents.get(mark) ?? null);
+  const weeks = data.weeks.length;
+  return data.columns.history.slice(place * weeks, (place + 1) * weeks);
 }
 
 /** Return one row as plain values; `place` is its rank by value, from 0. */
@@ -40,9 +56,10 @@ function rowAt(data, place) {
   const kind = data.kinds[column("kind")];
   return {
     place, kind, isShift: kind === "surge" || kind === "drop", id: rowId(data, place), p: column("p"),
-    p_before: column("p_before"), value: column("value"), of: column("of"), when: column("when"), till: column("till"),
-    low: column("low"), mid: column("mid"), high: column("high"), usual: column("usual"), window: column("window"),
-    evidence: column("evidence_n"), level: data.levels[column("level")], supplierId, supplier, productId, product,
+    p_before: column("p_before"), value: column("value"), of: column("of"), when: column("when"),
+    till: column("when") + column("days"),
+    low: column("low"), mid: column("mid"), high: column("high"), usual: column("usual"), 
+    evidence: column("evidence_n"), level: column("level"), supplierId, supplier, productId, product,
     siteId, site, title: supplier || product, published_by: data.texts[column("published_by")] ?? "",
     reasons: reasonsOf(data, place), curve: curveOf(data, place), owner, step, act_by, tier, told,
   };
@@ -61,8 +78,8 @@ function placeOf(data, id) {
 function companions(data, row) {
   const { supplier, product, site, window: weeks } = data.columns;
   const same = row.isShift
-    ? (k) => weeks[k] >= 0 && product[k] === product[row.place] && site[k] === site[row.place]
-    : (k) => weeks[k] < 0 && supplier[k] === supplier[row.place];
+    ? (k) => weeks[k] > 0 && product[k] === product[row.place] && site[k] === site[row.place]
+    : (k) => weeks[k] === 0 && supplier[k] === supplier[row.place];
   return allPlaces(data).filter(same);
 }
 

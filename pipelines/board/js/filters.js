@@ -27,7 +27,7 @@ function findRows(board) {
   const words = asked.q.toLowerCase().split(/\s+/).filter(Boolean);
   const tests = [
     asked.kind && ((k) => data.kinds[data.columns.kind[k]] === asked.kind),
-    asked.level && ((k) => data.levels[data.columns.level[k]] === asked.level),
+    asked.level && ((k) => data.columns.level[k] === asked.level),
     asked.site && ((k) => thing(data, "site", k)[0] === asked.site),
     asked.supplier && ((k) => thing(data, "supplier", k)[0] === asked.supplier),
     asked.owner && ((k) => data.todo[k] && (asked.owner === "any" || data.todo[k][0] === asked.owner)),
@@ -64,7 +64,7 @@ const SORT_KEYS = {
 function choices(data, name) {
   const label = {
     kind: (k) => [data.kinds[data.columns.kind[k]], KIND[data.kinds[data.columns.kind[k]]]],
-    level: (k) => [data.levels[data.columns.level[k]], LEVEL[data.levels[data.columns.level[k]]]],
+    level: (k) => [data.columns.level[k], LEVEL[data.columns.level[k]]],
     site: (k) => thing(data, "site", k),
     supplier: (k) => thing(data, "supplier", k),
   }[name];
@@ -74,7 +74,7 @@ function choices(data, name) {
     if (value) found.set(value, [value, words, (found.get(value)?.[2] ?? 0) + 1]);
   }
   const options = [...found.values()];
-  const order = { kind: data.kinds, level: data.levels }[name];
+  const order = { kind: data.kinds, level: Object.keys(LEVEL) }[name];
   if (order) return options.sort((a, b) => order.indexOf(a[0]) - order.indexOf(b[0]));
   return options.sort((a, b) => a[1].localeCompare(b[1], "en", { numeric: true }));
 }

@@ -13,10 +13,10 @@ function refresh(board) {
   board.shown = 0;
   byId("body").replaceChildren();
   showMore(board);
-  tellCounts(board);
   markTabs(board);
   markSorting(board);
   for (const name of Object.keys(ALL_OF)) byId(name).value = board.asked[name];
+  tellCounts(board);
   if (document.activeElement !== byId("q")) byId("q").value = board.asked.q;
   byId("clear").hidden = !isFiltered(board.asked);
   writeAddress(board.asked);
@@ -60,8 +60,8 @@ function emptyRow(board) {
 }
 
 function tellCounts(board) {
-  const { columns, levels, sign } = board.data;
-  const high = board.found.filter((place) => levels[columns.level[place]] === "high").length;
+  const { columns, sign } = board.data;
+  const high = board.found.filter((place) => columns.level[place] === "high").length;
   const known = board.found.filter((place) => columns.value[place] !== null);
   const value = known.reduce((sum, place) => sum + columns.value[place], 0);
   const worth = known.length ? `, ${money(value, sign)} at risk` : "";
