@@ -302,7 +302,7 @@ def board_week(risk_week):
         now = risk_week(monday, draw=1, last=last, **drawn) | (tables or {})
         earlier = [monday - pd.Timedelta(weeks=k) for k in range(1, weeks)]
         before = {
-            name: pd.concat([last[name][list(columns)].assign(as_of=day) for day in earlier], ignore_index=True)
+            name: pd.concat([last[name].assign(as_of=day)[list(columns)] for day in earlier], ignore_index=True)
             for name, columns in PAST.items()
             if name in last
         }

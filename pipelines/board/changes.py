@@ -4,9 +4,8 @@ from typing import Any
 
 import pandas as pd
 
-from pipelines.board.reading import Week
+from pipelines.board.reading import RISKS, Week
 from pipelines.board.rows import cents
-from pipelines.board.trends import RISKS
 from pipelines.board.wording import money, readable
 
 MOVERS = 6

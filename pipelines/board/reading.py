@@ -1,23 +1,23 @@
 """Read what a board is made of: the published tables of one week and of the twelve weeks up to it, nothing else."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from datetime import date, timedelta
 from typing import Any
 
 import pandas as pd
 
-from pipelines import publish
 from pipelines.settings import Settings, UserError
+from pipelines.stores import Line, Reader, as_frame, leading, store_of
 
 WEEKS = 12
-WHOLE = (
-    "supplier_delay_risk", "demand_shift_risk", "supplier_risk", "watchlist", "track_record", "weekly_change", "health",
-)  # fmt: skip
+RISKS = ("supplier_delay_risk", "demand_shift_risk")
+WHOLE = (*RISKS, "supplier_risk", "watchlist", "track_record", "weekly_change", "health")
 PAST: Mapping[str, tuple[str, ...]] = {
-    "supplier_delay_risk": ("row_id", "state", "supplier_id", "p_late", "value_at_risk"),
-    "demand_shift_risk": ("row_id", "p_up", "p_down", "value_at_risk"),
-    "supplier_risk": ("entity_kind", "entity_id", "value_at_risk"),
+    "supplier_delay_risk": ("as_of", "row_id", "state", "supplier_id", "p_late", "value_at_risk"),
+    "demand_shift_risk": ("as_of", "row_id", "p_up", "p_down", "value_at_risk"),
+    "supplier_risk": ("as_of", "entity_kind", "entity_id", "value_at_risk"),
 }
 
 
@@ -25,8 +25,8 @@ PAST: Mapping[str, tuple[str, ...]] = {
 class Week:
     """One published week and what was published before it.
 
-    A table that was not published is not in `tables`; `before` holds the weeks before this one with their as_of, of
-    every revision the latest, and `last` the whole tables of the latest of them.
+    A table that was not published is not in `tables`; `before` holds the weeks before this one, of each the revision
+    that counts, and `last` the whole risk tables of the latest of them. `publication` is the ledger's line.
     """
 
     as_of: date
@@ -43,47 +43,51 @@ class Week:
     @property
     def last_as_of(self) -> date | None:
         """The day of the publication before this one, where there was one in these twelve weeks."""
-        days = [frame["as_of"].max() for frame in self.before.values() if len(frame)]
+        days = [pd.Timestamp(frame["as_of"].max()) for frame in self.before.values() if len(frame)]
         return max(days).date() if days else None
 
 
 def read_week(settings: Settings, as_of: date | None = None) -> Week:
-    """Return a published week, the latest unless told which; UserError where it was never published."""
-    ledger = publish.publications(settings.workspace)
-    found = _publication(ledger, as_of)
-    day = found["as_of"]
-    tables = {
-        name: publish.read(settings.workspace, name, as_of=day, revision=found["revision"])
-        for name in WHOLE
-        if name in found["rows"]
-    }
-    since = day - timedelta(weeks=WEEKS - 1)
-    before = {name: publish.history(settings.workspace, name, since, day, columns) for name, columns in PAST.items()}
-    earlier = [d for d in _days(ledger) if since <= d < day]
-    last = _last_tables(settings, ledger, max(earlier)) if earlier else {}
-    return Week(day, settings.currency, found, tables, before, last)
+    """Return a published week, the latest unless told which, all of it as of one moment.
+
+    Raises UserError where the week was never published.
+    """
+    with store_of(settings.target).reading() as reader:
+        ledger = reader.ledger()
+        line = _line(ledger, as_of)
+        since = line.as_of - timedelta(weeks=WEEKS - 1)
+        days = sorted({one.as_of for one in ledger if since <= one.as_of < line.as_of})
+        past = [one for day in days if (one := leading(ledger, day))]
+        return Week(
+            as_of=line.as_of,
+            currency=settings.currency,
+            publication=asdict(line) | {name: json.loads(getattr(line, name)) for name in ("rows", "model_versions")},
+            tables=_tables(reader, line, WHOLE),
+            before={name: _rows(reader, name, past, columns) for name, columns in PAST.items() if reader.kinds(name)},
+            last=_tables(reader, past[-1], RISKS) if past else {},
+        )
 
 
 def latest_day(settings: Settings) -> date:
-    """Return the day of the latest published week."""
-    return max(_days(publish.publications(settings.workspace)))
+    """Return the day of the latest published week; UserError where nothing was published."""
+    with store_of(settings.target).reading() as reader:
+        return _line(reader.ledger(), None).as_of
 
 
-def _days(ledger: pd.DataFrame) -> list[date]:
-    return [pd.Timestamp(day).date() for day in ledger["as_of"].unique()]
-
-
-def _publication(ledger: pd.DataFrame, as_of: date | None) -> dict[str, Any]:
-    known = pd.to_datetime(ledger["as_of"])
-    mine = ledger[known == (pd.Timestamp(as_of) if as_of else known.max())]
-    if not len(mine):
-        there = ", ".join(str(day) for day in _days(ledger)[-10:])
+def _line(ledger: Sequence[Line], as_of: date | None) -> Line:
+    if not ledger:
+        raise UserError("nothing published yet; run bullwhip score")
+    line = leading(ledger, as_of or max(one.as_of for one in ledger))
+    if line is None:
+        there = ", ".join(dict.fromkeys(str(one.as_of) for one in ledger[-10:]))
         raise UserError(f"the week of {as_of} was never published; there are {there}")
-    newest = mine.sort_values("revision").iloc[-1].to_dict()
-    return {**newest, "as_of": pd.Timestamp(newest["as_of"]).date(), "revision": int(newest["revision"])}
+    return line
 
 
-def _last_tables(settings: Settings, ledger: pd.DataFrame, day: date) -> dict[str, pd.DataFrame]:
-    published = _publication(ledger, day)["rows"]
-    risks = ("supplier_delay_risk", "demand_shift_risk")
-    return {name: publish.read(settings.workspace, name, as_of=day) for name in risks if name in published}
+def _tables(reader: Reader, line: Line, names: Sequence[str]) -> dict[str, pd.DataFrame]:
+    published = json.loads(line.rows)
+    return {name: _rows(reader, name, [line]) for name in names if name in published}
+
+
+def _rows(reader: Reader, name: str, lines: Sequence[Line], columns: Sequence[str] = ()) -> pd.DataFrame:
+    return as_frame(reader.rows(name, [line.publication_id for line in lines], columns))

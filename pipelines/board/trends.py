@@ -7,11 +7,10 @@ import numpy as np
 import pandas as pd
 
 from models.watchlist import LEVELS
-from pipelines.board.reading import WEEKS, Week
+from pipelines.board.reading import RISKS, WEEKS, Week
 from pipelines.board.rows import cents
 
 HIGH = LEVELS[0][0]
-RISKS = ("supplier_delay_risk", "demand_shift_risk")
 
 
 def week_days(week: Week) -> list[date]:

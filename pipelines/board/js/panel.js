@@ -76,16 +76,17 @@ function shiftFacts(board, row, rows) {
 
 /** Tell the row that was clicked, and how its numbers can be traced to the published table. */
 function thisRow(board, row) {
-  const reason = board.data.reasons[row.place] ?? row.told;
+  const reason = board.data.reasons[row.place];
+  const moved = reason ? `Since ${board.data.before || "the week before"}: ${reason}.` : sentence(row.told);
   const table = row.isShift ? board.data.tables.shift : board.data.tables.delivery;
   const command = `bullwhip explain '${row.id.replaceAll("'", "'\\''")}'`;
   return [
     element("h3", "", row.isShift ? when(row, board.data.as_of) : `${row.product}: ${when(row, board.data.as_of)}`),
     element("p", "line", `${share(row.p)} ${LEVEL[row.level]}. ${impact(row).filter(Boolean).join(", ")}. `
-      + `${worth(row, board.data.sign)} ${worthOf(row, board.data.sign)}.`),
+      + `At risk: ${worth(row, board.data.sign)} ${worthOf(row, board.data.sign)}.`),
     reasonList(row),
     ownerCell(board.data, row),
-    ...(reason ? [element("p", "line", `Since ${board.data.before || "the week before"}: ${reason}.`)] : []),
+    ...(moved ? [element("p", "line", moved)] : []),
     element("p", "trace", "Row ", element("code", "", row.id), ` of ${table}, publication `,
       element("code", "", board.data.publication), `. ${evidence(row)} The whole story: `, element("code", "", command)),
   ];

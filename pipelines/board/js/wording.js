@@ -34,6 +34,10 @@ function count(number) {
   return (number < 0 ? "−" : "") + String(Math.abs(number)).replace(/\B(?=(\d{3})+$)/g, ",");
 }
 
+function sentence(words) {
+  return words ? `${words[0].toUpperCase()}${words.slice(1)}.` : "";
+}
+
 function plural(number, one, many = `${one}s`) {
   return `${count(number)} ${number === 1 ? one : many}`;
 }
@@ -92,7 +96,7 @@ function worth(row, sign) {
 }
 
 function worthOf(row, sign) {
-  if (row.of !== null) return `of ${money(row.of, sign)}`;
+  if (row.of !== null) return `${row.isShift ? "usually" : "of"} ${money(row.of, sign)}`;
   return `${count(row.usual)} units ${row.isShift ? "usual" : "open"}`;
 }
 
