@@ -3,7 +3,6 @@
 import difflib
 import json
 import os
-import re
 import textwrap
 import tomllib
 from collections.abc import Mapping
@@ -12,6 +11,9 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, Secret, ValidationError, field_validator
+
+from pipelines.addresses import MailAddress, MailServer, ServerURL, Webhook, WebhookURL
+from pipelines.addresses import mask as mask
 
 FILE = "bullwhip.toml"
 PREFIX = "BULLWHIP_"
@@ -34,12 +36,6 @@ class Unreachable(UserError):
     """A service or database that was named does not answer."""
 
     exit_code = 6
-
-
-def mask(text: str) -> str:
-    """Hide what a URL must not show: the password before the host, and secrets among its parameters."""
-    text = re.sub(r"(://[^:/@\s]*):.*@", r"\1:***@", text)
-    return re.sub(r"(?i)([?&][^=&]*(?:pass|pwd|token|secret|key|odbc_connect)[^=&]*)=[^&\s]*", r"\1=***", text)
 
 
 class DataSource(Secret[str]):
@@ -125,6 +121,33 @@ class Settings(BaseModel):
     tasks: tuple[Literal["delay", "shift"], ...] = key(
         ("delay", "shift"), "What to predict.", 'a list of "delay" and "shift"', min_length=1
     )
+    board_url: str = key(
+        "",
+        "The address under which the folder `board` can be read, for links in the digest; empty: they name the file.",
+        'an address such as "https://intranet.example/risks", or ""',
+        pattern=r"^(https?://[^\s<>\"]+)?$",
+    )
+    mail_to: tuple[MailAddress, ...] = key(
+        (), "Who gets the digest of every publication by mail.", 'a list of addresses such as ["planning@example.com"]'
+    )
+    mail_from: MailAddress = key("", "The sender of these mails.", 'an address such as "bullwhip@example.com"')
+    smtp: MailServer = key(
+        "",
+        "The mail server. With a password it belongs in the environment: BULLWHIP_SMTP. Encrypted by STARTTLS unless it"
+        " runs on this machine; ?tls=none and smtps:// (?tls=implicit) say otherwise.",
+        "smtp://user:password@host:587, with ?tls=starttls, ?tls=implicit or ?tls=none if need be",
+    )
+    slack_webhook: Webhook = key(
+        "",
+        "The incoming webhook of a Slack channel for the digest. It is a secret: better in BULLWHIP_SLACK_WEBHOOK.",
+        "an address that starts with https://",
+    )
+    teams_webhook: Webhook = key(
+        "",
+        'The address of a Teams workflow that starts "when a Teams webhook request is received" and posts the card it'
+        " gets. It is a secret: better in BULLWHIP_TEAMS_WEBHOOK.",
+        "an address that starts with https://",
+    )
     capacity: dict[str, int] = key(
         dict.fromkeys(FUNCTIONS, 25),
         "How many rows of the watchlist each function can work on in a week.",
@@ -137,7 +160,7 @@ class Settings(BaseModel):
         "a table such as [params.delay] with names that bullwhip tune prints",
     )
 
-    @field_validator("attributes", "tasks", mode="before")
+    @field_validator("attributes", "tasks", "mail_to", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         if isinstance(value, str):
@@ -267,7 +290,8 @@ def _in_one_line(error: ValidationError, given: Mapping[str, Given]) -> str:
     value, origin = given[name]
     extra = Settings.model_fields[name].json_schema_extra
     expected = extra["expected"] if isinstance(extra, dict) else ""
-    shown = " ".join(mask(str(value)).split())
+    hidden = Settings.model_fields[name].annotation in (ServerURL, WebhookURL)
+    shown = "***" if hidden else " ".join(mask(str(value)).split())
     others = sorted({str(e["loc"][0]) for e in error.errors()} - {name})
     also = f" (also wrong: {', '.join(others)})" if others else ""
     return f"{origin}: {name} is {shown!r}, expected {expected}{also}"
