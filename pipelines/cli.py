@@ -8,7 +8,7 @@ from typing import NoReturn
 from cyclopts import App
 
 from pipelines import terminal
-from pipelines.commands import demo, learning, risk, workspace
+from pipelines.commands import demo, handouts, learning, risk, workspace
 from pipelines.terminal import Answer
 
 COMMANDS: tuple[Callable[..., Answer], ...] = (
@@ -21,6 +21,8 @@ COMMANDS: tuple[Callable[..., Answer], ...] = (
     risk.publications,
     risk.publish,
     risk.board,
+    handouts.export,
+    handouts.digest,
     learning.backtest,
     learning.tune,
     demo.demo,
