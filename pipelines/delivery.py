@@ -36,7 +36,10 @@ def hand_out(settings: Settings, publication: Publication) -> dict[str, Any]:
     """
     found = digest(settings, publication.as_of)
     path = write(settings, found)
-    outcome = deliver(settings, found) if found.latest else {}
+    try:
+        outcome = deliver(settings, found) if found.latest else {}
+    except (UserError, OSError) as error:  # the week is out, whatever became of its digest
+        return {"file": str(path), "receivers": {}, "warnings": [f"digest not sent: {error}"]}
     return {"file": str(path), "receivers": outcome, "warnings": told(outcome)}
 
 

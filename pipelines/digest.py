@@ -70,8 +70,8 @@ class Digest:
 
 def digest(settings: Settings, week: date | None = None) -> Digest:
     """Return the digest of the latest revision of a week, the latest week unless told which."""
-    found = published(settings.workspace, week)
-    then = {n: publish.previous_week(settings.workspace, n, found.as_of) for n in MONEY if n in found.tables}
+    found = published(settings.target, week)
+    then = {n: publish.previous_week(settings.target, n, found.as_of) for n in MONEY if n in found.tables}
     return compose(settings, found, then if found.before else {})
 
 

@@ -12,8 +12,8 @@ from pipelines.published import published
 from pipelines.settings import Settings, UserError
 
 Format = Literal["xlsx", "csv"]
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
-"""What a spreadsheet may take for the beginning of a formula when it opens a CSV file."""
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+"""What a spreadsheet may take for the beginning of a formula when it opens a CSV file; the board's csv.js has the same."""
 
 
 def guarded(text: str) -> str:
@@ -31,7 +31,7 @@ def export(
     """
     if out is not None and form == "xlsx" and out.suffix.lower() != ".xlsx":
         raise UserError(f"--out is {out}, expected a file name that ends in .xlsx, or --format csv")
-    found = published(settings.workspace, week, tables)
+    found = published(settings.target, week, tables)
     home = settings.workspace / "export"
     if form == "xlsx":
         from pipelines import workbook

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from pipelines import board
+from pipelines import board, delivery
 from pipelines.publish import Publication
 from pipelines.settings import Settings
 
@@ -16,7 +16,7 @@ def board_page(settings: Settings, publication: Publication) -> str:
     return str(board.write(settings, publication.as_of))
 
 
-HANDOUTS: Mapping[str, Handout] = MappingProxyType({"board": board_page})
+HANDOUTS: Mapping[str, Handout] = MappingProxyType({"board": board_page, "digest": delivery.hand_out})
 """What is made of every publication, by name; each gives plain values that say what came of it, such as its path."""
 
 

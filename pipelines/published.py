@@ -1,15 +1,16 @@
 """One publication as its readers find it: its line of the ledger and its tables."""
 
+import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
-from pathlib import Path
 
 import pandas as pd
 
 from models import risk
-from pipelines import publish
+from models.risk_contract import BY_NAME
 from pipelines.settings import UserError
+from pipelines.stores import Target, as_frame, leading, store_of
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,39 +36,39 @@ def totals(tables: Mapping[str, pd.DataFrame]) -> dict[str, float]:
     """Return the totals of the tables at hand, with `preventable`: late deliveries and demand shifts, to the cent."""
     said = risk.totals(tables)
     ahead = [said[name] for name in ("late_deliveries", "demand_shifts") if name in said]
-    return {"preventable": round(sum(ahead), 2), **said}
+    return {"preventable": round(sum(ahead), 2), **said} if ahead else said
 
 
-def published(workspace: Path, as_of: date | None = None, only: Collection[str] = ()) -> Published:
-    """Read the latest revision of a week, the latest week unless told which; `only` names the tables wanted.
+def published(target: Target, as_of: date | None = None, only: Collection[str] = ()) -> Published:
+    """Read what readers see of a week, the latest week unless told which; `only` names the tables wanted.
 
-    All tables are of that one revision, whatever is published meanwhile.
+    All is of one moment, whatever is published meanwhile.
     """
-    ledger = publish.publications(workspace)
-    days = ledger["as_of"].dt.date
-    latest = days.max()
-    mine = ledger[days == (as_of or latest)]
-    if mine.empty:
-        known = ", ".join(str(day) for day in sorted(set(days))[-10:])
-        raise UserError(f"the week of {as_of} was never published; there are {known}")
-    line = mine.iloc[-1]
-    day, revision = line["as_of"].date(), int(line["revision"])
-    if missing := [name for name in only if name not in line["rows"]]:
-        raise UserError(f"{line['publication_id']} has no table {missing[0]}; it has {', '.join(line['rows'])}")
-    names = [name for name in _in_order(line["rows"]) if not only or name in only]
+    with store_of(target).reading() as reader:
+        ledger = reader.ledger()
+        days = sorted({line.as_of for line in ledger})
+        line = leading(ledger, as_of or days[-1]) if days else None
+        if line is None:
+            asked, known = as_of or "any week", ", ".join(map(str, days[-10:])) or "none yet, run bullwhip score"
+            raise UserError(f"{asked} was never published in {target}; there are {known}")
+        rows = json.loads(line.rows)
+        if missing := [name for name in only if name not in rows]:
+            raise UserError(f"{line.publication_id} has no table {missing[0]}; it has {', '.join(rows)}")
+        names = [name for name in _in_order(rows) if not only or name in only]
+        tables = {name: as_frame(reader.rows(name, [line.publication_id])) for name in names}
     return Published(
-        publication_id=line["publication_id"],
-        as_of=day,
-        revision=revision,
-        published_at=line["published_at"].to_pydatetime(),
-        model_versions=line["model_versions"],
-        rows={name: int(line["rows"][name]) for name in names},
-        tables={name: publish.read(workspace, name, as_of=day, revision=revision) for name in names},
-        before=max((d for d in days if d < day), default=None),
-        latest=day == latest,
+        publication_id=line.publication_id,
+        as_of=line.as_of,
+        revision=line.revision,
+        published_at=line.published_at,
+        model_versions=json.loads(line.model_versions),
+        rows={name: rows[name] for name in names},
+        tables=tables,
+        before=max((day for day in days if day < line.as_of), default=None),
+        latest=line.as_of == days[-1],
     )
 
 
 def _in_order(names: Collection[str]) -> list[str]:
     """Return table names as publishing lists them, others after them."""
-    return [*(n for n in publish.TABLES if n in names), *sorted(n for n in names if n not in publish.TABLES)]
+    return [*(n for n in BY_NAME if n in names), *sorted(n for n in names if n not in BY_NAME)]

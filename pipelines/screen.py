@@ -169,6 +169,9 @@ def scored(result: Mapping[str, Any], currency: str, screen: Console) -> None:
     if models:
         shown = ", ".join(f"{k} {v.get('version', v) if isinstance(v, Mapping) else v}" for k, v in models.items())
         screen.print(f"  [dim]models: {escape(shown)}[/]")
+    for made in (result.get("handouts") or {}).values():
+        for warning in made.get("warnings", ()) if isinstance(made, Mapping) else ():
+            screen.print(Text(f"  {warning}", style="yellow"))
 
 
 def publications(ledger: pd.DataFrame, screen: Console) -> None:

@@ -14,7 +14,7 @@ import xlsxwriter
 from xlsxwriter.format import Format
 from xlsxwriter.worksheet import Worksheet
 
-from pipelines.publish import ADDED
+from models.risk_contract import ADDED, BY_NAME, MONEY, SHARE, Column, P
 from pipelines.published import Published
 
 ROWS = 1_048_576  # Excel's own limits: rows of a sheet, …
@@ -34,7 +34,11 @@ FORMS = {
     "moment": "yyyy-mm-dd hh:mm:ss",
     "number": "#,##0.0",
 }
-MONEY, SHARE = ("value", "cost", "price", "loss", "margin"), ("share", "rate", "skill", "on_time", "in_full")
+BY_UNIT = {MONEY: "money", "currency per unit": "money"} | dict.fromkeys(
+    (SHARE, P, "difference of shares", "skill"), "share"
+)
+LAST = tuple(c.name for c in ADDED)
+COLUMNS = "Columns"
 FOR_A_FUNCTION = {
     "rank": "#", "tier": "tier", "what": "risk", "kind": "kind", "p": "chance", "level": "level", "impact": "impact",
     "value_at_risk": "value at risk", "next_step": "next step", "act_by": "act by", "driver_1": "why",
@@ -80,8 +84,9 @@ def write(path: Path, publication: Published, currency: str, *, rows: int = ROWS
         book = Book(file, rows)
         summary = book.sheet("Summary")
         owners = _functions(book, publication.tables.get("watchlist"))
+        _table(book, COLUMNS, _meanings(publication, currency), {})
         for name, table in publication.tables.items():
-            last = [c for c in ADDED if c in table]
+            last = [c for c in LAST if c in table]
             _table(book, name, table[[*(c for c in table if c not in last), *last]])
         _summary(book, summary, publication, currency, owners)
 
@@ -93,7 +98,7 @@ def _table(book: Book, title: str, table: pd.DataFrame, heads: Mapping[str, str]
     """Write a table to a sheet of its own: header that stays, filters, formats by column, bars for probabilities."""
     sheet = book.sheet(title)
     shown, wrap = table.iloc[: book.rows - 1], heads is not None
-    kinds = {c: _kind(str(c), table[c]) for c in table}
+    kinds = {c: _kind(title if heads is None else "watchlist", str(c), table[c]) for c in table}
     head = book.format(bold=True, bottom=1, bg_color="#E8EDF3", text_wrap=True, valign="top")
     for place, name in enumerate(table):
         sheet.write_string(0, place, (heads or {}).get(name, str(name)), head)
@@ -141,18 +146,21 @@ def _cell(sheet: Worksheet, row: int, place: int, value: Any) -> int:
     return sheet.write_string(row, place, value.isoformat() if hasattr(value, "isoformat") else str(value))
 
 
-def _kind(name: str, column: pd.Series) -> str:
-    """Return how a column is shown, by its type and by what its name says it is."""
+def _described(table: str, name: str) -> Column | None:
+    """Return what the contract says of a column, None where it does not know it."""
+    known = BY_NAME.get(table)
+    return next((c for c in ADDED if c.name == name), known.column(name) if known else None)
+
+
+def _kind(table: str, name: str, column: pd.Series) -> str:
+    """Return how a column is shown: by its type, and by the unit it has in the contract."""
     if column.dtype.kind == "M":
         filled = column.dropna()
         return "day" if (filled == filled.dt.normalize()).all() else "moment"
     if not pd.api.types.is_numeric_dtype(column.dtype) or pd.api.types.is_bool_dtype(column.dtype):
         return "text"
-    if name in ("p", "trend", "with_cancellations") or name.startswith("p_") or any(w in name for w in SHARE):
-        return "share"
-    if any(word in name for word in MONEY):
-        return "money"
-    return "number" if pd.api.types.is_float_dtype(column.dtype) else "count"
+    about = _described(table, name)
+    return BY_UNIT.get(about.unit if about else "", "number" if pd.api.types.is_float_dtype(column.dtype) else "count")
 
 
 def _width(head: str, column: pd.Series, kind: str, widest: int) -> float:
@@ -184,6 +192,17 @@ def _tell(book: Book, title: str, table: pd.DataFrame, shown: int, long: Mapping
 # The sheets for people
 
 
+def _meanings(publication: Published, currency: str) -> pd.DataFrame:
+    """Return a row for every column of every table with what the contract says of it."""
+    rows = []
+    for table, frame in publication.tables.items():
+        for name in map(str, frame):
+            about = _described(table, name) or Column(name, "text", "")
+            unit = about.unit.replace(MONEY, currency)
+            rows.append((table, name, about.about, unit, about.kind, about.nullable, ", ".join(about.one_of)))
+    return pd.DataFrame(rows, columns=["table", "column", "what it says", "unit", "kind", "may be empty", "values"])
+
+
 def _functions(book: Book, watchlist: pd.DataFrame | None) -> dict[str, pd.DataFrame]:
     """Write a sheet per function with its rows of the watchlist, and return these rows by sheet."""
     if watchlist is None or "owner" not in watchlist:
@@ -211,7 +230,7 @@ def _summary(
         ((f"Risks as of {publication.as_of:%A %d %B %Y}",), book.format(bold=True, font_size=16)),
         ((f"publication {publication.publication_id}, published {publication.published_at:%Y-%m-%d %H:%M} UTC",), None),
         ((f"models: {models or 'none'}; all money in {currency}",), None),
-        *(((f"{title}: {said}. The whole table stands in tables/{title}/as_of={publication.as_of}.",), warning)
+        *(((f"{title}: {said}. The whole table stands where it was published, as {title}_week.",), warning)
           for title, cut in book.cut.items() for said in cut),
         ((), None),
         (("value at risk", currency), bold),
@@ -220,7 +239,7 @@ def _summary(
         (("function", "risks on its list", "of these tier 1", f"value at risk, {currency}"), bold),
         *((cells, None) for cells in functions),
         ((), None),
-        (("sheet", "rows"), bold),
+        (("sheet", "rows", "what it holds"), bold),
     ]  # fmt: skip
     for row, (cells, form) in enumerate(lines):
         _line(sheet, row, cells, form, money)
@@ -239,7 +258,9 @@ def _line(sheet: Worksheet, row: int, cells: Iterable[Any], form: Format | None,
 
 def _links(book: Book, sheet: Worksheet, first: int, publication: Published) -> None:
     link = book.file.get_default_url_format()
+    about = {name: table.about for name, table in BY_NAME.items()} | {COLUMNS: "What every column of the tables says."}
     for row, name in enumerate(list(book.sheets)[1:], start=first):
         sheet.write_url(row, 0, f"internal:'{name.replace(chr(39), chr(39) * 2)}'!A1", link, name)
         if name in publication.rows:
             sheet.write_number(row, 1, publication.rows[name])
+        sheet.write_string(row, 2, about.get(name, "Its rows of the watchlist."))

@@ -12,7 +12,6 @@ import sys
 import threading
 from datetime import UTC, date, datetime, timedelta
 from email import message_from_bytes, policy
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from aiosmtpd.controller import Controller
@@ -32,43 +31,6 @@ DIGEST = Digest(
     "2026-06-01.r1", date(2026, 6, 1), 1, "EUR", {"preventable": 10.0, "late_deliveries": 10.0}, None, None, (RISK,), 1,
     (), "https://intranet.example/2026-06-01.html", True,
 )  # fmt: skip
-
-
-class Webhook:
-    """A receiver that answers as told, once per request and the last for ever; None keeps silent until the end."""
-
-    def __init__(self, *answers):
-        self.answers, self.came, self.end = list(answers), [], threading.Event()
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self):
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                outer.came.append((self.path, self.headers["Content-Type"], json.loads(body)))
-                answer = outer.answers.pop(0) if len(outer.answers) > 1 else outer.answers[0]
-                if answer is None:
-                    outer.end.wait(30)
-                    return
-                self.send_response(answer)
-                self.send_header("Location", "/elsewhere")
-                self.end_headers()
-                self.wfile.write(b"invalid_blocks" if answer == 400 else b"https://hooks.example/hush")
-
-            def log_message(self, *_):
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self.server.server_port}/services/hush"
-
-    def __enter__(self):
-        threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
-        return self
-
-    def __exit__(self, *_):
-        self.end.set()
-        self.server.shutdown()
-        self.server.server_close()
 
 
 class Mailbox:
@@ -152,8 +114,8 @@ def deliver(told, **named):
 
 @pytest.mark.parametrize(("name", "key"), [("slack", "blocks"), ("teams", "attachments")])
 @pytest.mark.parametrize(("answers", "requests"), [((200,), 1), ((202,), 1), ((500, 200), 2), ((429, 503, 200), 3)])
-def test_a_webhook_gets_its_message_once(tmp_path, name, key, answers, requests):
-    with Webhook(*answers) as hook:
+def test_a_webhook_gets_its_message_once(tmp_path, name, key, answers, requests, webhook):
+    with webhook(*answers) as hook:
         told = settings(tmp_path, **{f"{name}_webhook": hook.url})
         assert deliver(told) == {name: {"state": "sent", "why": ""}}
         assert len(hook.came) == requests
@@ -174,8 +136,8 @@ def test_a_webhook_gets_its_message_once(tmp_path, name, key, answers, requests)
         ((302,), 1, "it answered 302"),
     ],
 )
-def test_a_webhook_that_refuses_is_tried_again_by_the_next_run(tmp_path, answers, requests, why):
-    with Webhook(*answers) as hook:
+def test_a_webhook_that_refuses_is_tried_again_by_the_next_run(tmp_path, answers, requests, why, webhook):
+    with webhook(*answers) as hook:
         told = settings(tmp_path, slack_webhook=hook.url)
         said = deliver(told)
         assert said == {"slack": {"state": "not delivered", "why": f"{why}; the next run of the week tries again"}}
@@ -185,8 +147,8 @@ def test_a_webhook_that_refuses_is_tried_again_by_the_next_run(tmp_path, answers
         assert len(hook.came) == requests + 1
 
 
-def test_a_webhook_that_never_answers_is_asked_once_a_run(tmp_path):
-    with Webhook(None) as hook, Webhook(200) as other:
+def test_a_webhook_that_never_answers_is_asked_once_a_run(tmp_path, webhook):
+    with webhook(None) as hook, webhook(200) as other:
         told = settings(tmp_path, slack_webhook=hook.url, teams_webhook=other.url)
         said = deliver(told, seconds=0.2)
         assert said["slack"]["why"].startswith("no answer in time after it was sent")
@@ -286,22 +248,22 @@ def test_a_mail_setting_that_is_missing_is_named(tmp_path):
 # Once
 
 
-def test_every_publication_is_sent_once(tmp_path):
-    with Webhook(200) as hook:
+def test_every_publication_is_sent_once(tmp_path, webhook):
+    with webhook(200) as hook:
         told = settings(tmp_path, slack_webhook=hook.url)
         for publication in ("2026-06-01.r1", "2026-06-01.r2", "2026-06-01.r1", "2026-06-08.r1"):
             delivery.deliver(told, Digest(publication, *[getattr(DIGEST, n) for n in [*Digest.__slots__][1:]]))
         assert len(hook.came) == 3
 
 
-def test_a_run_killed_while_it_sends_leaves_the_receiver_in_doubt(tmp_path):
+def test_a_run_killed_while_it_sends_leaves_the_receiver_in_doubt(tmp_path, webhook):
     code = (
         "import pickle, sys; from pipelines import delivery; from pipelines.settings import load;"
         "found = pickle.load(sys.stdin.buffer);"
         "delivery.deliver(load(sys.argv[1], environ={}, slack_webhook=sys.argv[2]), found)"
     )
     here = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    with Webhook(None) as hook:
+    with webhook(None) as hook:
         run = subprocess.Popen([sys.executable, "-c", code, tmp_path, hook.url], env=here, stdin=subprocess.PIPE)
         run.stdin.write(pickle.dumps(DIGEST))
         run.stdin.close()
@@ -321,8 +283,8 @@ def test_a_run_killed_while_it_sends_leaves_the_receiver_in_doubt(tmp_path):
         assert len(hook.came) == 2
 
 
-def test_two_runs_at_once_send_once(tmp_path):
-    with Webhook(None) as hook:
+def test_two_runs_at_once_send_once(tmp_path, webhook):
+    with webhook(None) as hook:
         told = settings(tmp_path, slack_webhook=hook.url)
         first = threading.Thread(target=deliver, args=(told,))
         first.start()
@@ -334,10 +296,10 @@ def test_two_runs_at_once_send_once(tmp_path):
         assert len(hook.came) == 1
 
 
-def test_a_ledger_that_cannot_be_read_stops_the_sending(tmp_path):
+def test_a_ledger_that_cannot_be_read_stops_the_sending(tmp_path, webhook):
     (tmp_path / "digest").mkdir()
     (tmp_path / "digest" / "sent.json").write_text("{")
-    with Webhook(200) as hook:
+    with webhook(200) as hook:
         with pytest.raises(UserError, match="nobody knows what was sent; mend or delete it"):
             deliver(settings(tmp_path, slack_webhook=hook.url))
         assert hook.came == []
@@ -388,9 +350,9 @@ def test_secrets_are_shown_by_their_host_alone(tmp_path):
         assert "smtp://planner:***@mail.example:587" in shown
 
 
-def test_a_command_that_sends_says_what_came_of_it(tmp_path, monkeypatch, capsys):
+def test_a_command_that_sends_says_what_came_of_it(tmp_path, monkeypatch, capsys, webhook):
     monkeypatch.setattr("pipelines.digest.digest", lambda *_: DIGEST)
-    with Webhook(400) as hook:
+    with webhook(400) as hook:
         (tmp_path / "bullwhip.toml").write_text(f'slack_webhook = "{hook.url}"')
         where = ["--workspace", str(tmp_path)]
         assert cli.run(["digest", "--send", *where]) == 6

@@ -9,19 +9,21 @@ import shutil
 import subprocess
 import sys
 import time
+import warnings
 from datetime import date
 from functools import partial
 from pathlib import Path
 
 import duckdb
 import numpy as np
+import openpyxl
 import pandas as pd
 import pytest
 
 from features import matrix, orders
 from features.contracts import TABLES
 from features.core import Feature
-from models import lessons
+from models import lessons, risk
 from models.delay import DelayModel
 from models.forecasters import load as load_forecaster
 from models.gate import Decision
@@ -283,11 +285,53 @@ def test_probabilities_are_probabilities_and_money_adds_up(scored):
     assert (shifts["units_p50"] <= shifts["units_p90"]).all()
 
 
-def test_the_same_week_again_changes_nothing_and_a_correction_is_its_next_revision(published):
+def test_workbook_csv_files_and_digest_say_what_the_tables_say(published):
+    at_risk = totals(published)
+    code, said, _ = bullwhip(published, "export", "--out", str(published / "week.xlsx"))
+    assert (code, said["files"]) == (0, [str(published / "week.xlsx")])
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*extension is not supported", category=UserWarning)  # bars
+        book = openpyxl.load_workbook(published / "week.xlsx")
+    code, said, _ = bullwhip(published, "export", "--format", "csv")
+    assert [Path(file).stem for file in said["files"]] == [*publish.TABLES]
+    for table, file in zip(publish.TABLES, said["files"], strict=True):
+        frame = publish.read(published, table)
+        head, *rows = book[table].iter_rows(values_only=True)
+        back = pd.DataFrame(rows, columns=head)[list(frame)]
+        pd.testing.assert_frame_equal(back.astype(frame.dtypes), frame)
+        missing = frame.isna().to_numpy()
+        np.testing.assert_array_equal(back.isna().to_numpy(), missing)
+        texts = [c for c in frame if pd.api.types.is_string_dtype(frame[c])]
+        assert {type(v) for c in texts for v in back[c] if not pd.isna(v)} == {str}
+        dates = dict.fromkeys(texts, str)
+        again = pd.read_csv(file, dtype=dates, encoding="utf-8-sig", keep_default_na=False, na_values={
+            c: "" for c in frame if c not in texts})  # fmt: skip
+        assert len(again) == len(frame)
+        if "value_at_risk" in frame:
+            assert round(again["value_at_risk"].sum(), 2) == round(frame["value_at_risk"].sum(), 2)
+    summary = {row[0]: row[1] for row in book["Summary"].iter_rows(values_only=True) if row[1] is not None}
+    assert summary["Late deliveries"] == at_risk["late_deliveries"]
+    assert summary["Demand shifts"] == at_risk["demand_shifts"]
+    assert summary["Already late"] == at_risk["already_late"]
+    code, said, _ = bullwhip(published, "digest")
+    assert said["value_at_risk"] == {**at_risk, "preventable": summary["Can still be prevented"]}
+    assert round(at_risk["late_deliveries"] + at_risk["demand_shifts"], 2) == summary["Can still be prevented"]
+    assert f"**EUR {summary['Can still be prevented']:,.2f}**" in said["text"]
+
+
+def totals(workspace):
+    return risk.totals({name: publish.read(workspace, name) for name in publish.TABLES})
+
+
+def test_the_same_week_again_changes_nothing_and_a_correction_is_its_next_revision(published, webhook):
     before = tables_of(published)
     shutil.rmtree(published / "board")
-    code, said, _ = bullwhip(published, "score")
+    with webhook(500) as down:
+        posting_to(down, published)
+        code, said, _ = bullwhip(published, "score")
     assert (code, said["status"], said["revision"]) == (0, "unchanged", 1)
+    assert said["handouts"]["digest"]["receivers"]["slack"]["state"] == "not delivered"
+    assert len(down.came) == 3
     assert (published / "board" / "index.html").exists(), "a page that is missing is made again"
     line = before["supplier_delay_risk"]["po_line_id"].iloc[0]  # is open: its receipt was forgotten
     change(
@@ -296,17 +340,36 @@ def test_the_same_week_again_changes_nothing_and_a_correction_is_its_next_revisi
         f"SELECT * FROM old UNION ALL BY NAME SELECT '{line}' AS po_line_id, "
         "DATE '2026-05-28' AS received_on, 'late-paper' AS receipt_id, TIMESTAMP '2026-05-30' AS known_at",
     )
-    code, said, _ = bullwhip(published, "score")
-    assert (code, said["status"], said["publication_id"]) == (0, "revised", "2026-06-01.r2")
+    with webhook(200) as hook:
+        posting_to(hook, published)
+        code, said, _ = bullwhip(published, "score")
+        assert (code, said["status"], said["publication_id"]) == (0, "revised", "2026-06-01.r2")
+        code, again, _ = bullwhip(published, "score")
+        assert (code, again["status"]) == (0, "unchanged")
+    told = [said["handouts"]["digest"]["receivers"]["slack"] for said in (said, again)]
+    assert told == [{"state": "sent", "why": ""}, {"state": "sent", "why": "by an earlier run"}]
+    assert len(hook.came) == 1
     assert line not in set(tables_of(published)["supplier_delay_risk"]["po_line_id"])
     first = publish.read(published, "supplier_delay_risk", as_of=MONDAY, revision=1).drop(columns="publication_id")
     pd.testing.assert_frame_equal(first, before["supplier_delay_risk"])
 
 
-def test_an_earlier_week_published_later_uses_only_what_was_known_then_and_the_next_looks_back(published, workspace):
+def posting_to(hook, workspace):
+    with open(workspace / "bullwhip.toml", "a") as file:
+        file.truncate(0)
+        file.write(f'as_of = {MONDAY}\nslack_webhook = "{hook.url}"\n')
+
+
+def test_an_earlier_week_published_later_uses_only_what_was_known_then_and_the_next_looks_back(
+    published, workspace, webhook
+):
     current = tables_of(published)
-    code, said, _ = bullwhip(published, "score", "--as-of", str(EARLIER))
+    with webhook(200) as hook:
+        posting_to(hook, published)
+        code, said, _ = bullwhip(published, "score", "--as-of", str(EARLIER))
     assert (code, said["status"], said["as_of"]) == (0, "published", str(EARLIER))
+    assert (hook.came, said["handouts"]["digest"]["receivers"]) == ([], {})
+    assert (published / "digest" / f"{EARLIER}.md").exists()
     for name, frame in tables_of(published).items():
         pd.testing.assert_frame_equal(frame, current[name])
     forget_from(workspace, EARLIER)
@@ -316,8 +379,17 @@ def test_an_earlier_week_published_later_uses_only_what_was_known_then_and_the_n
     for name, frame in tables_of(published, EARLIER).items():
         pd.testing.assert_frame_equal(frame, known_then[name])
 
-    code, said, _ = bullwhip(published, "score", "--as-of", str(NEXT))
+    with webhook(200) as hook:
+        posting_to(hook, published)
+        code, said, _ = bullwhip(published, "score", "--as-of", str(NEXT))
     assert (code, said["status"]) == (0, "published")
+    (_, _, message), *more = hook.came
+    assert (
+        f"Risks of {NEXT}: EUR {said['value_at_risk']['demand_shifts'] + said['value_at_risk']['late_deliveries']:,.2f}"
+        in message["text"]
+    )
+    assert "Since Mon 1 Jun 2026" in message["text"]
+    assert more == []
     it_compares_itself_with_last_week(published)
 
 

@@ -34,6 +34,12 @@ def test_the_wheel_ships_exactly_our_modules(shipped):
     assert {name.split("/")[0] for name in shipped} - OURS == {f"bullwhip-{PROJECT['project']['version']}.dist-info"}
 
 
+def test_the_wheel_ships_the_templates_too(shipped):
+    templates = {str(p.relative_to(ROOT)) for package in OURS for p in (ROOT / package).rglob("*.j2")}
+    assert templates
+    assert templates <= shipped
+
+
 def test_no_other_distribution_owns_our_names():
     owners = importlib.metadata.packages_distributions()
     assert {name: set(owners.get(name, ())) - {"bullwhip"} for name in OURS} == {name: set() for name in OURS}

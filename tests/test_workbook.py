@@ -2,6 +2,7 @@
 
 import warnings
 from datetime import date, datetime
+from pathlib import Path
 
 import openpyxl
 import pandas as pd
@@ -9,7 +10,7 @@ import pytest
 from openpyxl.utils.escape import unescape
 
 from pipelines import workbook
-from pipelines.exports import guarded, write_csv
+from pipelines.exports import FORMULA_STARTS, guarded, write_csv
 from pipelines.published import Published
 
 HOSTILE = [
@@ -64,7 +65,7 @@ TYPES = pd.DataFrame(
         "digits": ["1", "2", "3"],
         "whole": [1, -2, 2**53 - 1],
         "nullable_whole": pd.array([1, None, 3], dtype="Int64"),
-        "p_late": [0.123456, float("nan"), 1.0],
+        "on_time_4w": [0.123456, float("nan"), 1.0],
         "open_value": [10105099.3, 0.01, 123456789.123456],
         "on": pd.to_datetime(["2026-06-01", None, "1900-03-01"]),
         "at": pd.to_datetime(["2026-06-01 05:00:07", "2026-06-01 00:00:00", "2026-12-31 23:59:59"]),
@@ -77,15 +78,15 @@ TYPES = pd.DataFrame(
 
 
 def test_every_cell_comes_back_with_its_value_and_type(tmp_path):
-    workbook.write(tmp_path / "a.xlsx", publication({"types": TYPES}), "EUR")
-    sheet = opened(tmp_path / "a.xlsx")["types"]
+    workbook.write(tmp_path / "a.xlsx", publication({"supplier_risk": TYPES}), "EUR")
+    sheet = opened(tmp_path / "a.xlsx")["supplier_risk"]
     back = read(sheet)
     assert back == expected(TYPES)
     types = [str, str, int, int, float, float, datetime, datetime, bool, str, datetime, str]
     assert [type(v) for v in back[0].values()] == types
     assert [*back[0]][-3:] == ["publication_id", "as_of", "schema_version"]
     formats = {sheet.cell(1, k).value: sheet.cell(2, k).number_format for k in range(1, sheet.max_column + 1)}
-    assert (formats["p_late"], formats["open_value"], formats["on"]) == ("0.0%", "#,##0.00", "yyyy-mm-dd")
+    assert (formats["on_time_4w"], formats["open_value"], formats["on"]) == ("0.0%", "#,##0.00", "yyyy-mm-dd")
     assert formats["at"] == "yyyy-mm-dd hh:mm:ss"
 
 
@@ -117,18 +118,29 @@ def test_what_does_not_fit_is_told_on_the_summary(tmp_path):
     said = " ".join(str(c) for row in book["Summary"].iter_rows(values_only=True) for c in row if c)
     assert "t: only the first 4 of 7 rows" in said
     assert "1 texts of note end at 32,767 characters" in said
-    assert "The whole table stands in tables/t/as_of=2026-06-01" in said
+    assert "The whole table stands where it was published, as t_week" in said
 
 
 def test_sheets_can_be_read_and_sorted_by_a_person(tmp_path):
     workbook.write(tmp_path / "a.xlsx", publication({"watchlist": watched(p=[0.9, 0.5, 0.1])}), "EUR")
     book = opened(tmp_path / "a.xlsx")
-    assert book.sheetnames == ["Summary", "Procurement", "Sales", "watchlist"]
+    assert book.sheetnames == ["Summary", "Procurement", "Sales", "Columns", "watchlist"]
     sheet = book["watchlist"]
     assert (sheet.freeze_panes, sheet.auto_filter.ref) == ("A2", "A1:N4")
     bars = [rule for rules in sheet.conditional_formatting for rule in rules.rules]
     assert [(rule.type, [end.val for end in rule.dataBar.cfvo]) for rule in bars] == [("dataBar", [0, 1])]
     assert [row["risk"] for row in read(book["Sales"])] == ["Acme 0", "Acme 2"]
+
+
+def test_a_sheet_says_what_the_columns_mean(tmp_path):
+    tables = {"watchlist": watched(p=[0.9, 0.5]), "rule_forecasts": pd.DataFrame({"p_last_outcome": [0.5], "new": [1]})}
+    workbook.write(tmp_path / "a.xlsx", publication(tables), "USD")
+    said = {(row["table"], row["column"]): row for row in read(opened(tmp_path / "a.xlsx")["Columns"])}
+    assert [*said] == [(name, column) for name, table in tables.items() for column in table]
+    assert said["watchlist", "value_at_risk"]["unit"] == "USD"
+    assert said["watchlist", "level"]["values"] == "high, medium, low"
+    assert "the rule of that name" in said["rule_forecasts", "p_last_outcome"]["what it says"]
+    assert said["rule_forecasts", "new"]["what it says"] == ""
 
 
 def test_the_same_publication_gives_the_same_bytes(tmp_path):
@@ -140,7 +152,7 @@ def test_the_same_publication_gives_the_same_bytes(tmp_path):
 @pytest.mark.parametrize("owner", ["a/b:c*[d]?" * 5, "summary", "History", "x" * 40, "'"])
 def test_any_owner_gets_a_sheet(tmp_path, owner):
     workbook.write(tmp_path / "a.xlsx", publication({"watchlist": watched(owner=[owner, owner])}), "EUR")
-    assert len(opened(tmp_path / "a.xlsx").sheetnames) == 3
+    assert len(opened(tmp_path / "a.xlsx").sheetnames) == 4
 
 
 def test_empty_tables_have_their_header(tmp_path):
@@ -152,7 +164,7 @@ def test_empty_tables_have_their_header(tmp_path):
 # CSV
 
 
-@pytest.mark.parametrize("text", ["=1", "+1", "-1", "@x", "\tx", "\rx", "\nx"])
+@pytest.mark.parametrize("text", ["=1", "+1", "-1", "@x", "\tx", "\rx"])
 def test_what_starts_like_a_formula_is_guarded(text):
     assert guarded(text) == "'" + text
 
@@ -160,6 +172,12 @@ def test_what_starts_like_a_formula_is_guarded(text):
 @pytest.mark.parametrize("text", ["", "a=1", "▲ up", " =1", "'=1"])
 def test_other_text_is_left_alone(text):
     assert guarded(text) == text
+
+
+def test_the_board_guards_the_same_starts():
+    script = (Path(__file__).parents[1] / "pipelines" / "board" / "js" / "csv.js").read_text()
+    assert "/^[=+\\-@\\t\\r]/.test(value)" in script
+    assert tuple("=+-@\t\r") == FORMULA_STARTS
 
 
 def test_a_csv_file_holds_the_table(tmp_path):
