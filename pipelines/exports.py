@@ -13,7 +13,7 @@ from pipelines.settings import Settings, UserError
 
 Format = Literal["xlsx", "csv"]
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
-"""What a spreadsheet may take for the beginning of a formula when it opens a CSV file; the board's csv.js has the same."""
+"""What a spreadsheet may take for the beginning of a formula in a CSV file; the board's csv.js has the same."""
 
 
 def guarded(text: str) -> str:
