@@ -81,7 +81,7 @@ def _end(known: Sequence[float | None]) -> dict[str, str]:
 def _of(row: Mapping[str, Any], sign: str) -> str:
     if row["of"] is None:
         return f"{units(row['usual'])} units {'open' if row['window'] < 0 else 'usual'}"
-    return f"{'of' if row['window'] < 0 else 'usually'} {money(row['of'], sign)}"
+    return f"{'of' if row['window'] < 0 else 'usual'} {money(row['of'], sign)}"
 
 
 def _reason(driver: str) -> dict[str, str]:

@@ -96,7 +96,7 @@ function worth(row, sign) {
 }
 
 function worthOf(row, sign) {
-  if (row.of !== null) return `${row.isShift ? "usually" : "of"} ${money(row.of, sign)}`;
+  if (row.of !== null) return `${row.isShift ? "usual" : "of"} ${money(row.of, sign)}`;
   return `${count(row.usual)} units ${row.isShift ? "usual" : "open"}`;
 }
 
