@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN := OMP_WAIT_POLICY=passive $(BIN)
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench docs lock olist skill
+.PHONY: help demo test check bench docs lock olist skill pictures
 
 help:  ## what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 10
@@ -22,6 +22,9 @@ docs: .venv/ready  ## write docs/data.md and docs/features.md anew
 
 bench: .venv/ready  ## speed next to peers, see benchmarks/RESULTS.md
 	@$(RUN)/python -m benchmarks
+
+pictures: .venv/servers  ## the README's pictures of the board, from ./demo
+	@$(BIN)/python -m docs.pictures --workspace demo
 
 skill: .venv/ready  ## what the forecasts are worth, see benchmarks/SKILL.md: make skill DATA=folder
 	@$(RUN)/python -m benchmarks.skill --data "$(or $(DATA),../shared/data)" --write

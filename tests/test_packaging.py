@@ -34,10 +34,10 @@ def test_the_wheel_ships_exactly_our_modules(shipped):
     assert {name.split("/")[0] for name in shipped} - OURS == {f"bullwhip-{PROJECT['project']['version']}.dist-info"}
 
 
-def test_the_wheel_ships_the_templates_too(shipped):
-    templates = {str(p.relative_to(ROOT)) for package in OURS for p in (ROOT / package).rglob("*.j2")}
-    assert templates
-    assert templates <= shipped
+def test_the_wheel_ships_what_pages_and_mails_are_made_of(shipped):
+    parts = [p for package in OURS for p in (ROOT / package).rglob("*") if p.suffix in (".css", ".js", ".j2")]
+    assert len(parts) > 8
+    assert {str(p.relative_to(ROOT)) for p in parts} <= shipped
 
 
 def test_no_other_distribution_owns_our_names():
