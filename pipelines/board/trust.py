@@ -17,8 +17,7 @@ def trust(week: Week) -> dict[str, Any]:
     """Return the state (ok, watch, act, unknown), the words of the header, and what is not as it should be."""
     health = week.table("health")
     if not len(health):
-        at = pd.Timestamp(week.publication["published_at"])
-        return {"state": "unknown", "fresh": f"Published {long_day(at)}, {at:%H:%M} UTC", "title": "", "items": []}
+        return {"state": "unknown", "fresh": _from_ledger(week), "title": "", "items": []}
     wrong = health[health["verdict"] != "ok"].sort_values(["verdict", "row_id"])
     state = "act" if (wrong["verdict"] == "act").any() else "watch" if len(wrong) else "ok"
     return {
@@ -27,9 +26,19 @@ def trust(week: Week) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _from_ledger(week: Week) -> str:
+    known = week.publication.get("data_time")
+    said, at = ("Data to", known) if known is not None else ("Published", week.publication["published_at"])
+    return f"{said} {_moment(pd.Timestamp(at))}"
+
+
+def _moment(at: pd.Timestamp) -> str:
+    return f"{long_day(at)}, {at:%H:%M} UTC"
+
+
 def _data_to(health: pd.DataFrame) -> str:
     known = pd.to_datetime(health.loc[health["area"] == "input", "last_known_at"]).max()
-    return "" if pd.isna(known) else f"Data to {long_day(known)}, {known:%H:%M}, "
+    return "" if pd.isna(known) else f"Data to {_moment(known)}, "
 
 
 def _checks(count: int, wrong: pd.DataFrame) -> str:
