@@ -8,7 +8,7 @@ from typing import NoReturn
 from cyclopts import App
 
 from pipelines import terminal
-from pipelines.commands import demo, learning, risk, workspace
+from pipelines.commands import demo, learning, risk, service, workspace
 from pipelines.terminal import Answer
 
 COMMANDS: tuple[Callable[..., Answer], ...] = (
@@ -23,6 +23,10 @@ COMMANDS: tuple[Callable[..., Answer], ...] = (
     risk.board,
     learning.backtest,
     learning.tune,
+    service.up,
+    service.status,
+    service.deploy,
+    service.trigger,
     demo.demo,
 )
 

@@ -103,7 +103,7 @@ class ChampionModel:
 def open_store(settings: Settings) -> Store:
     """Return the store, created and migrated on first use; Unreachable within seconds if a server does not answer."""
     uri = settings.tracking_uri
-    ours = "MLFLOW_TRACKING_URI" not in os.environ
+    ours = uri.startswith("sqlite") and "MLFLOW_TRACKING_URI" not in os.environ
     logging.getLogger("alembic").setLevel(logging.WARNING)
     logging.getLogger("mlflow").setLevel(logging.ERROR)  # 2026-11: INFO for each migrated table, no signature wanted
     _expect_answer(uri)
@@ -359,7 +359,7 @@ def _ended(store: Store, run_id: str) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        killed = isinstance(error, KeyboardInterrupt | SystemExit)
+        killed = not isinstance(error, Exception)  # Ctrl-C, SIGTERM, Prefect's own TerminationSignal
         with contextlib.suppress(Exception):  # the first error is the one to hear about
             store.client.set_terminated(run_id, "KILLED" if killed else "FAILED")
         with _reaching(store.uri):
