@@ -35,7 +35,7 @@ class Handler(SimpleHTTPRequestHandler):
         self.folder, self.hosts, self.login = folder.resolve(), hosts, login
         super().__init__(*args, directory=str(folder), **kwargs)  # type: ignore[arg-type]
 
-    def send_head(self):  # noqa: ANN201
+    def send_head(self):
         """Send the head of an answer, and return the file whose content follows."""
         if urlsplit(self.path).path == "/-/health":
             return self._answer(HTTPStatus.OK, b"ok")
@@ -69,7 +69,7 @@ class Handler(SimpleHTTPRequestHandler):
             self.send_header(name, value)
         super().end_headers()
 
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+    def log_message(self, format: str, *args: object) -> None:
         """Say what went wrong, and nothing of what was read."""
         if len(args) > 1 and str(args[1]) >= "500":
             super().log_message(format, *args)

@@ -12,7 +12,6 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
 from pipelines import running
-from pipelines.keeper import marked_alive
 from pipelines.settings import Settings, UserError, apply_environment, load, mask
 
 REPLAYED = timedelta(weeks=26)
@@ -64,15 +63,13 @@ def backtest_stretch(
     return _carried_out(workspace, last, work)
 
 
-def _carried_out(
-    workspace: Path, as_of: date | None, work: Callable[[Settings, date], dict[str, Any]]
-) -> State[Any]:
+def _carried_out(workspace: Path, as_of: date | None, work: Callable[[Settings, date], dict[str, Any]]) -> State[Any]:
     """Do the work of a flow, and say in its last state how it went, with the exit code the command would have had."""
     run_id = str(runtime.flow_run.id)
     try:
         settings = load(workspace, as_of=as_of)
         apply_environment(settings)
-        with marked_alive(settings.workspace, run_id):
+        with running.marked(settings.workspace, run_id):
             result = work(settings, scheduled_day(settings))
             create_markdown_artifact(_links(settings, result), key="bullwhip-links", description="Where to look")
     except UserError as error:

@@ -1,15 +1,12 @@
 """Bring runs to an end that processes left behind when they were killed: what died is started again, some times."""
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from pipelines import running
 from pipelines.prefect_api import Api
-from pipelines.services import POOL
 from pipelines.settings import UserError
 from pipelines.supervisor import Log
 
@@ -18,19 +15,6 @@ DEATHS = 5  # a run that died so often is left for a person
 PENDING = timedelta(seconds=90)  # a run that takes longer to begin has lost its process
 RECENT = timedelta(days=7)
 UNREACHABLE = "(exit code 6)"  # how a flow says that something was away; see pipelines.deployments
-
-
-@contextmanager
-def marked_alive(workspace: Path, flow_run_id: str) -> Iterator[None]:
-    """Hold a lock, for as long as this process lives, that says a flow run is alive on this machine."""
-    import fcntl
-
-    path = running.folder(workspace) / "runs" / flow_run_id
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-        path.unlink(missing_ok=True)
 
 
 def keep(url: str, workspace: Path, log: Log, stopping: threading.Event) -> None:
@@ -55,7 +39,7 @@ def heal(api: Api, workspace: Path, now: datetime) -> list[str]:
         state = run["state"]
         fresh = now - _moment(state["timestamp"]) < RECENT
         away = state["type"] == "CRASHED" or UNREACHABLE in (state.get("message") or "")
-        if not (fresh and away) or (deaths := _deaths(api, run)) >= DEATHS:
+        if not (run["deployment_id"] and fresh and away) or (deaths := _deaths(api, run)) >= DEATHS:
             continue
         again = now + timedelta(seconds=5 * 2**deaths)
         details = {"scheduled_time": again.isoformat()}
@@ -66,7 +50,6 @@ def heal(api: Api, workspace: Path, now: datetime) -> list[str]:
 
 def _runs(api: Api, states: list[str]) -> list[dict[str, Any]]:
     wanted = {
-        "work_pools": {"name": {"any_": [POOL]}},
         "flow_runs": {"state": {"type": {"any_": states}}},
         "sort": "EXPECTED_START_TIME_DESC",
         "limit": 100,
@@ -76,9 +59,11 @@ def _runs(api: Api, states: list[str]) -> list[dict[str, Any]]:
 
 def _lost(run: dict[str, Any], workspace: Path, now: datetime) -> str:
     """Return why a run cannot be alive; empty when it may be."""
-    mark = running.folder(workspace) / "runs" / run["id"]
-    if mark.exists() and not running.is_locked(mark):
-        mark.unlink(missing_ok=True)
+    marks = [m for m in (workspace / running.MARKS).glob(f"{run['id']}*") if not running.is_locked(m)]
+    if marks:
+        for mark in marks:
+            if mark.name == run["id"]:  # those of MLflow runs are for pipelines.tracking to take away
+                mark.unlink(missing_ok=True)
         return "its process is gone"
     waiting = run["state"]["type"] == "PENDING" and now - _moment(run["state"]["timestamp"]) > PENDING
     return "its process never began" if waiting else ""

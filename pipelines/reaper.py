@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 SECONDS_TO_END = 8.0
 
 
-def end(groups: Iterable[int], seconds: float = SECONDS_TO_END, reap: Callable[[], None] = lambda: None) -> None:
+def end(groups: Iterable[int], seconds: float = SECONDS_TO_END, reap: Callable[[], object] = lambda: None) -> None:
     """Ask every process of the groups to end, and after some seconds make them.
 
     `reap` takes note of the caller's own children that have ended, which would look alive until then.

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 FOLDER = "up"
+MARKS = Path("mlflow", "running")
 AUTH = "BULLWHIP_AUTH"
 """The environment variable that holds user:password of all servers; it is never written anywhere."""
 
@@ -37,14 +38,32 @@ def is_locked(path: Path) -> bool:
     try:
         import fcntl
 
-        with path.open("rb") as handle:
+        with path.open("ab") as handle:
             try:
-                fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 return True
             return False
     except (OSError, ImportError):
         return False
+
+
+@contextlib.contextmanager
+def marked(workspace: Path, name: str) -> Iterator[None]:
+    """Leave a mark that says a run is alive for as long as this process is; it stays when the process is killed."""
+    import fcntl
+
+    path = workspace / MARKS / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as handle:
+        fcntl.flock(handle, fcntl.LOCK_SH)
+        yield
+        path.unlink(missing_ok=True)
+
+
+def left_behind(workspace: Path) -> list[Path]:
+    """Return the marks of processes that are gone."""
+    return [path for path in sorted((workspace / MARKS).glob("*")) if not is_locked(path)]
 
 
 def write(workspace: Path, state: Mapping[str, Any]) -> None:

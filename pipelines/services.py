@@ -168,4 +168,3 @@ def secret_words(settings: Settings) -> tuple[str, ...]:
     urls = (settings.database.get_secret_value(), settings.data_url or "")
     found = [urlsplit(u).password or "" for u in urls] + ([login[1]] if login else [])
     return tuple(word for w in found for word in {w, unquote(w)} if word)
-

@@ -44,7 +44,7 @@ class Log:
         if name not in self.files:
             path = self.folder / f"{name}.log"
             handler = RotatingFileHandler(path, maxBytes=5_000_000, backupCount=3, encoding="utf-8", delay=True)
-            handler.handleError = lambda _: None  # type: ignore[method-assign]
+            handler.handleError = lambda record: None  # type: ignore[method-assign] # noqa: ARG005
             self.files[name] = handler
         self.files[name].handle(logging.makeLogRecord({"msg": stamped}))
         with contextlib.suppress(OSError, ValueError):
@@ -80,9 +80,7 @@ class Child:
 class Supervisor:
     """Runs services until told to stop; `tick` is its whole life, so that a test can live it step by step."""
 
-    def __init__(
-        self, services: Iterable[Service], log: Log, publish: Callable[[dict[str, Any]], None]
-    ) -> None:
+    def __init__(self, services: Iterable[Service], log: Log, publish: Callable[[dict[str, Any]], None]) -> None:
         self.children = {s.name: Child(s) for s in services}
         self.log, self.publish = log, publish
         self.stopping = threading.Event()
@@ -178,7 +176,7 @@ class Supervisor:
 
     def _end(self, children: list[Child], seconds: float) -> None:
         processes = [c.process for c in children if c.process]
-        reaper.end([p.pid for p in processes], seconds, lambda: [p.poll() for p in processes] and None)
+        reaper.end([p.pid for p in processes], seconds, lambda: [p.poll() for p in processes])
         for process in processes:
             process.wait()
             self._tell_reaper("-", process.pid)
@@ -211,5 +209,14 @@ def _answers(url: str) -> bool:
 
 
 def state_writer(workspace: Path, **facts: Any) -> Callable[[dict[str, Any]], None]:
-    """Return what writes the services' states into the workspace's state file."""
-    return lambda services: running.write(workspace, {"pid": os.getpid(), **facts, "services": services})
+    """Return what writes the services' states into the workspace's state file.
+
+    The first time it must succeed; a disk that is full later stops no service.
+    """
+    running.write(workspace, {"pid": os.getpid(), **facts, "services": {}})
+
+    def write(services: dict[str, Any]) -> None:
+        with contextlib.suppress(OSError):
+            running.write(workspace, {"pid": os.getpid(), **facts, "services": services})
+
+    return write

@@ -32,6 +32,7 @@ from mlflow.models import Model
 from mlflow.pyfunc import save_model
 from requests import RequestException
 
+from pipelines import running
 from pipelines.settings import Settings, Unreachable, UserError, mask
 
 EXPERIMENT = "bullwhip"
@@ -136,16 +137,17 @@ def run(
     """Yield the one MLflow run of a flow run: new, or the one a killed process left behind.
 
     Work that another flow run resumes names itself with `same`: its earlier run goes on. It ends FINISHED, FAILED after
-    an exception and KILLED after Ctrl-C or SIGTERM; after kill -9 it stays RUNNING.
+    an exception and KILLED after Ctrl-C or SIGTERM; after kill -9 the next run of the workspace says so.
     """
     store = open_store(settings)
+    _close_left_behind(settings.workspace, store)
     tags = {"prefect.flow_run_id": flow_run_id, "flow": flow, "as_of": as_of.isoformat(), "data_hash": data_fingerprint}
     source = {"git_sha": git_sha, "mlflow.source.name": f"bullwhip {flow}", "mlflow.source.type": "JOB"}
     with _reaching(store.uri):
         known = f"tags.same = '{same}'" if same else f"tags.`prefect.flow_run_id` = '{flow_run_id}'"
         run_id = _found_or_created(store, known, f"{flow} {as_of}", tags | source | ({"same": same} if same else {}))
         _log_params(store, run_id, params)
-    with _ended(store, run_id):
+    with running.marked(settings.workspace, f"{flow_run_id}.{run_id}"), _ended(store, run_id):
         yield Run(store, run_id, git_sha)
 
 
@@ -336,6 +338,17 @@ def _follow_moved_folder(uri: str, artifacts: Path) -> None:
                 f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE substr({column} || '/', 1, ?) = ?",
                 (str(artifacts), len(row[0]) + 1, len(row[0]) + 1, f"{row[0]}/"),
             )
+
+
+def _close_left_behind(workspace: Path, store: Store) -> None:
+    """Call the runs KILLED whose process was."""
+    for mark in running.left_behind(workspace):
+        run_id = mark.name.partition(".")[2]
+        with contextlib.suppress(MlflowException):
+            if run_id and store.client.get_run(run_id).info.status == "RUNNING":
+                store.client.set_terminated(run_id, "KILLED")
+        if run_id:
+            mark.unlink(missing_ok=True)
 
 
 def _found_or_created(store: Store, known: str, name: str, tags: dict[str, str]) -> str:

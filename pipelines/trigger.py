@@ -20,9 +20,7 @@ class TimedOut(UserError):
     exit_code = 124
 
 
-def trigger(
-    api: Api, name: str, *, as_of: date | None, key: str | None, wait: bool, timeout: float
-) -> dict[str, Any]:
+def trigger(api: Api, name: str, *, as_of: date | None, key: str | None, wait: bool, timeout: float) -> dict[str, Any]:
     """Create a run of a deployment, the same one for the same key; with `wait`, return when it has ended.
 
     The answer holds the exit code the command itself would have had. Raises TimedOut after `timeout` seconds.

@@ -100,7 +100,7 @@ def _until_told(stopping: threading.Event) -> Iterator[None]:
 
 
 def hide_password(argv: list[str]) -> None:
-    """Begin again with the database in the environment, when its URL came as an option, which `ps` shows to everybody."""
+    """Begin again with the database in the environment: as an option, `ps` would show it to everybody."""
     for place, word in enumerate(argv):
         name, equals, value = word.partition("=")
         if name == "--database" and (equals or place + 1 < len(argv)):
