@@ -1,7 +1,7 @@
 """The flows as Prefect's workers run them: plain, typed parameters; settings are read where the workspace is."""
 
 from collections.abc import Callable, Mapping
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 from zoneinfo import ZoneInfo
@@ -22,8 +22,10 @@ def score_weekly(workspace: Path, as_of: date | None = None) -> State[Any]:
     """Publish the risk tables of a week; `as_of` left out is the Monday of the week the run was scheduled for."""
 
     def work(settings: Settings, day: date) -> dict[str, Any]:
+        from pipelines.clock import refuse_a_slow_clock
         from pipelines.score import score
 
+        refuse_a_slow_clock(settings, datetime.now(UTC))
         return score.fn(settings, as_of=day)
 
     return _carried_out(workspace, as_of, work)
@@ -70,7 +72,7 @@ def _carried_out(workspace: Path, as_of: date | None, work: Callable[[Settings, 
         settings = load(workspace, as_of=as_of)
         apply_environment(settings)
         with running.marked(settings.workspace, run_id):
-            result = work(settings, scheduled_day(settings))
+            result = work(settings, scheduled_day(settings, runtime.flow_run.scheduled_start_time))
             create_markdown_artifact(_links(settings, result), key="bullwhip-links", description="Where to look")
     except UserError as error:
         return Failed(message=f"{mask(str(error))} (exit code {error.exit_code})")
@@ -79,10 +81,10 @@ def _carried_out(workspace: Path, as_of: date | None, work: Callable[[Settings, 
     return Completed(message=("; ".join(refused) or str(result.get("status", "done")).capitalize()) + code)
 
 
-def scheduled_day(settings: Settings) -> date:
-    """Return the day this run is about: that of its schedule, however late it is."""
-    begins = runtime.flow_run.scheduled_start_time.astimezone(ZoneInfo(settings.time_zone))
-    return settings.as_of_on(date(begins.year, begins.month, begins.day))
+def scheduled_day(settings: Settings, begins: datetime) -> date:
+    """Return the day a run is about: that of its schedule where the schedule is made, however late it is."""
+    there = begins.astimezone(ZoneInfo(settings.time_zone))
+    return settings.as_of_on(date(there.year, there.month, there.day))
 
 
 def _refusals(result: Mapping[str, Any]) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import time
 import uuid
 from collections.abc import Mapping
 from typing import Any
@@ -19,11 +20,18 @@ class Rejected(UserError):
         self.status = status
 
 
-class Api:
-    """One server; `auth` is its user:password."""
+class WrongPassword(UserError):
+    """The server is there and does not let us in."""
 
-    def __init__(self, url: str, auth: str = "", seconds: float = 15.0) -> None:
+    exit_code = 6
+
+
+class Api:
+    """One server; `auth` is its user:password, `patience` for how long to ask again when it does not answer."""
+
+    def __init__(self, url: str, auth: str = "", seconds: float = 15.0, patience: float = 0.0) -> None:
         self.url, self.seconds, self.client = url.rstrip("/"), seconds, uuid.uuid4().hex
+        self.patience = patience
         self.headers = {"Content-Type": "application/json", "Prefect-Csrf-Client": self.client}
         if auth:
             self.headers["Authorization"] = f"Basic {base64.b64encode(auth.encode()).decode()}"
@@ -51,6 +59,16 @@ class Api:
         return self._ask(method, path, body)
 
     def _ask(self, method: str, path: str, body: Mapping[str, Any] | None) -> Any:
+        deadline = time.monotonic() + self.patience
+        while True:
+            try:
+                return self._ask_once(method, path, body)
+            except Unreachable:
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(1)
+
+    def _ask_once(self, method: str, path: str, body: Mapping[str, Any] | None) -> Any:
         data = None if body is None else json.dumps(body).encode()
         request = Request(self.url + path, data, self.headers, method=method)
         try:
@@ -72,7 +90,7 @@ def _explained(url: str, error: HTTPError) -> UserError:
     except (ValueError, OSError):
         said = {}
     if error.code == 401:
-        return Unreachable(f"the Prefect server {url} wants a password: set BULLWHIP_AUTH=user:password as up has it")
+        return WrongPassword(f"the Prefect server {url} wants a password: set BULLWHIP_AUTH=user:password as up has it")
     if error.code >= 500:
         return Unreachable(f"the Prefect server {url} cannot answer now: {error.code} {error.reason}; try again")
     detail = said.get("detail") or said.get("exception_detail") or said.get("exception_message") or error.reason

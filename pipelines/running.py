@@ -101,7 +101,7 @@ def credentials(environ: Mapping[str, str] | None = None) -> tuple[str, str] | N
 def variables(workspace: Path, environ: Mapping[str, str] | None = None) -> dict[str, str]:
     """Return what clients of the running servers need in their environment, nothing when `up` does not run."""
     state = read(workspace)
-    if state is None:
+    if state is None or "prefect" not in state.get("services", {}):
         return {}
     out = {"PREFECT_API_URL": f"{state['services']['prefect']['url']}/api"}
     given = credentials(environ)

@@ -130,12 +130,6 @@ class Settings(BaseModel):
     tasks: tuple[Literal["delay", "shift"], ...] = key(
         ("delay", "shift"), "What to predict.", 'a list of "delay" and "shift"', min_length=1
     )
-    capacity: dict[str, int] = key(
-        dict.fromkeys(FUNCTIONS, 25),
-        "How many rows of the watchlist each function can work on in a week.",
-        f"a whole number from 0 for any of {', '.join(FUNCTIONS)}",
-    )
-
     database: DataSource = key(
         "",
         "A PostgreSQL database in which Prefect and MLflow keep what they know, each in a schema of its own; empty:"
@@ -147,6 +141,12 @@ class Settings(BaseModel):
     schedule_backtest: str = key("", "When it has the last half year replayed.", CRON)
     schedule_monitor: str = key("0 7 * * *", "When it has models and inputs watched.", CRON)
     time_zone: str = key("UTC", "The time zone of these schedules.", 'a name such as "UTC" or "Europe/Berlin"')
+    capacity: dict[str, int] = key(
+        dict.fromkeys(FUNCTIONS, 25),
+        "How many rows of the watchlist each function can work on in a week.",
+        f"a whole number from 0 for any of {', '.join(FUNCTIONS)}",
+    )
+
     params: dict[Literal["delay", "shift"], dict[str, int | float]] = key(
         {},
         "Parameters of the models that differ from the defaults, a table per task; `bullwhip tune` finds them.",

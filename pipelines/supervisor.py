@@ -24,12 +24,13 @@ ANSWER_WITHIN = 2.0
 SILENT = 20.0  # seconds without an answer after which a service is started anew …
 START_WITHIN = 180.0  # … and those it may take to give the first: a migration on a slow disk
 LONGEST_PAUSE = 30.0
+FILE_SIZE = 5_000_000  # bytes; three older ones are kept
 STEADY = 60.0  # seconds alive after which an end counts as the first again
-END_WITHIN = 3.5  # seconds: the worker and its flows first, then the servers, together below ten
+END_WITHIN = 3.0  # seconds: the worker and its flows first, then the servers, together below ten
 
 
 class Log:
-    """One view of everything: prefixed lines on stderr, and a file per service that turns over at 5 MB."""
+    """One view of everything: prefixed lines on stderr, and a file per service that turns over."""
 
     def __init__(self, folder: Path, secret: Iterable[str], shown: IO[str]) -> None:
         self.folder, self.secret, self.shown = folder, tuple(secret), shown
@@ -43,12 +44,19 @@ class Log:
         stamped = f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} {name:<7} | {line}"
         if name not in self.files:
             path = self.folder / f"{name}.log"
-            handler = RotatingFileHandler(path, maxBytes=5_000_000, backupCount=3, encoding="utf-8", delay=True)
+            handler = RotatingFileHandler(path, maxBytes=FILE_SIZE, backupCount=3, encoding="utf-8", delay=True)
             handler.handleError = lambda record: None  # type: ignore[method-assign] # noqa: ARG005
             self.files[name] = handler
         self.files[name].handle(logging.makeLogRecord({"msg": stamped}))
         with contextlib.suppress(OSError, ValueError):
             print(stamped, file=self.shown, flush=True)
+
+    def close(self) -> None:
+        """Close the files; they open again when there is more to say."""
+        for handler in self.files.values():
+            with contextlib.suppress(OSError):
+                handler.close()
+        self.files.clear()
 
 
 @dataclass(eq=False)
@@ -173,6 +181,10 @@ class Supervisor:
         if self.reaper and self.reaper.stdin:
             self.reaper.stdin.close()
             self.reaper.wait()
+            self.reaper = None
+        for child in self.children.values():
+            child.process, child.healthy = None, False
+        self.log.close()
 
     def _end(self, children: list[Child], seconds: float) -> None:
         processes = [c.process for c in children if c.process]

@@ -6,12 +6,13 @@ from datetime import date
 from typing import Any
 
 from pipelines.deploy import DEPLOYMENTS
+from pipelines.keeper import UNREACHABLE
 from pipelines.prefect_api import Api, Rejected
-from pipelines.settings import Unreachable, UserError
+from pipelines.settings import UserError
 
 FINAL = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 ASK_EVERY = 1.0  # seconds
-SETTLED = 20.0  # seconds a run must have been crashed: until then it may be begun again
+SETTLED = 20.0  # seconds a run must have been dead: until then it may be begun again
 
 
 class TimedOut(UserError):
@@ -41,22 +42,18 @@ def trigger(api: Api, name: str, *, as_of: date | None, key: str | None, wait: b
 
 
 def _waited(api: Api, run: dict[str, Any], timeout: float) -> dict[str, Any]:
-    deadline, crashed, away = time.monotonic() + timeout, 0.0, 0.0
+    deadline, crashed = time.monotonic() + timeout, 0.0
     while True:
         now = time.monotonic()
         state = run["state"]["type"]
-        crashed = (crashed or now) if state == "CRASHED" else 0.0
+        dead = state == "CRASHED" or UNREACHABLE in (run["state"].get("message") or "")
+        crashed = (crashed or now) if dead else 0.0
         if state in FINAL and (not crashed or now - crashed > SETTLED):
             return _told(run)
         if now >= deadline:
             raise TimedOut(f"{run['name']} is {run['state']['name']} after {timeout:g} s; it goes on: {api.url}")
         time.sleep(min(ASK_EVERY, deadline - now))
-        try:
-            run, away = api.get(f"/flow_runs/{run['id']}"), 0.0
-        except Unreachable:  # a server that starts again
-            away = away or now
-            if now - away > 60:
-                raise
+        run = api.get(f"/flow_runs/{run['id']}")
 
 
 def _told(run: dict[str, Any]) -> dict[str, Any]:

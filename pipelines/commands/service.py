@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from pipelines.prefect_api import Api
+    from pipelines.settings import Settings
 
 Port = Annotated[int, Parameter(validator=Number(gte=1, lte=65535))]
 
@@ -89,7 +90,7 @@ def _show_state(state: dict[str, Any], screen: "Console") -> None:
 def deploy(*, common: Common = HERE) -> Answer:
     """Tell the running Prefect what to run when: create or update the deployments; twice is the same as once."""
     settings = settings_of(common)
-    api = _api()
+    api = _api(settings)
     from pipelines.deploy import deploy as run_deploy
 
     with working("deploying"):
@@ -127,11 +128,11 @@ def trigger(
     timeout
         Seconds to wait; the run itself goes on. Exit code 124.
     """
-    settings_of(common)
+    settings = settings_of(common)
     from pipelines.trigger import trigger as run_trigger
 
     with working(f"running {deployment}"):
-        said = run_trigger(_api(), deployment, as_of=as_of, key=key, wait=wait, timeout=timeout)
+        said = run_trigger(_api(settings), deployment, as_of=as_of, key=key, wait=wait, timeout=timeout)
     code = said.pop("code")
     return Answer(
         said, lambda s: s.print(f"{deployment} {said['name']}: {said['state']}. {said['message']}".rstrip()), code,
@@ -139,14 +140,16 @@ def trigger(
     )  # fmt: skip
 
 
-def _api() -> "Api":
-    """Return the Prefect server the environment names, which is that of `up` unless the user has set one."""
+def _api(settings: "Settings") -> "Api":
+    """Return the Prefect server the environment names: that of `up`, which may be starting, or one of the user's."""
     import os
 
+    from pipelines import running
     from pipelines.prefect_api import Api
     from pipelines.settings import Unreachable
 
     url = os.environ.get("PREFECT_API_URL")
     if not url:
         raise Unreachable("no Prefect server is known: start bullwhip up, or set PREFECT_API_URL")
-    return Api(url, os.environ.get("PREFECT_API_AUTH_STRING") or os.environ.get("BULLWHIP_AUTH", ""))
+    patience = 120.0 if url == running.variables(settings.workspace).get("PREFECT_API_URL") else 0.0
+    return Api(url, os.environ.get("PREFECT_API_AUTH_STRING") or os.environ.get(running.AUTH, ""), patience=patience)
