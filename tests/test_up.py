@@ -159,7 +159,7 @@ def test_commands_of_the_workspace_use_the_running_servers(team):
 
 def test_parameters_that_are_wrong_start_nothing(team):
     deployment = team.rest("/deployments/filter", {"deployments": {"name": {"any_": ["score-weekly"]}}})[1][0]
-    with pytest.raises(OSError, match="409|422"):
+    with pytest.raises(OSError, match=r"409|422"):
         team.rest(f"/deployments/{deployment['id']}/create_flow_run", {"parameters": {"as_of": "soonish"}})
 
 
