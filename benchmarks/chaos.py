@@ -174,6 +174,7 @@ def main() -> None:
     given = asked.parse_args()
     random.seed(given.seed)
     folder = Path(tempfile.mkdtemp(prefix="bullwhip-chaos-"))
+    folder.chmod(0o755)  # PostgreSQL runs as another user where we are root
     workspace = Path(shutil.copytree(given.workspace, folder / "workspace", symlinks=True))
     shutil.rmtree(workspace / "up", ignore_errors=True)
     with contextlib.ExitStack() as stack:

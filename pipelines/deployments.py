@@ -3,22 +3,25 @@
 from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo
 
 from prefect import flow, runtime
 from prefect.artifacts import create_markdown_artifact
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
+from pydantic import WithJsonSchema
 
 from pipelines import running
 from pipelines.settings import Settings, UserError, apply_environment, load, mask
 
 REPLAYED = timedelta(weeks=26)
+Day = Annotated[date, WithJsonSchema({"type": "string", "format": "date", "pattern": r"^\d{4}-\d{2}-\d{2}$"})]
+"""Servers check patterns before a run exists; the format alone they do not."""
 
 
 @flow(name="score")
-def score_weekly(workspace: Path, as_of: date | None = None) -> State[Any]:
+def score_weekly(workspace: Path, as_of: Day | None = None) -> State[Any]:
     """Publish the risk tables of a week; `as_of` left out is the Monday of the week the run was scheduled for."""
 
     def work(settings: Settings, day: date) -> dict[str, Any]:
@@ -33,7 +36,7 @@ def score_weekly(workspace: Path, as_of: date | None = None) -> State[Any]:
 
 @flow(name="train")
 def train_monthly(
-    workspace: Path, as_of: date | None = None, tasks: list[Literal["delay", "shift"]] | None = None
+    workspace: Path, as_of: Day | None = None, tasks: list[Literal["delay", "shift"]] | None = None
 ) -> State[Any]:
     """Train on what was known before `as_of`, and promote what is better."""
 
@@ -49,8 +52,8 @@ def train_monthly(
 def backtest_stretch(
     workspace: Path,
     task: Literal["delay", "shift"] = "delay",
-    first: date | None = None,
-    last: date | None = None,
+    first: Day | None = None,
+    last: Day | None = None,
     refit_days: int = 28,
 ) -> State[Any]:
     """Replay a stretch of the past; left out, it is the last half year."""

@@ -85,6 +85,7 @@ def test_one_run_at_a_time_and_the_next_waits(tmp_path):
     ("score_weekly", {"as_of": "2026-06-01"}, True),
     ("score_weekly", {"as_of": None}, True),
     ("score_weekly", {"as_of": 5}, False),
+    ("score_weekly", {"as_of": "soonish"}, False),
     ("score_weekly", {"asof": "2026-06-01"}, True),  # the schema lets it pass, Prefect's engine does not
     ("train_monthly", {"tasks": ["delay"]}, True),
     ("train_monthly", {"tasks": ["delays"]}, False),
