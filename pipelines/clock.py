@@ -2,19 +2,20 @@
 
 from datetime import UTC, datetime, timedelta
 
-from pipelines import publish, releases
 from pipelines.settings import Settings, UserError
+from pipelines.stores import store_of
 
 SLACK = timedelta(minutes=5)
 
 
 def refuse_a_slow_clock(settings: Settings, now: datetime) -> None:
     """Raise UserError when it is earlier than the last publication, unless the day was said."""
-    if settings.as_of is not None or releases.current(settings.workspace) is None:
+    if settings.as_of is not None:
         return
-    last = publish.publications(settings.workspace)["published_at"].max()
-    if last.to_pydatetime().replace(tzinfo=UTC) > now.astimezone(UTC) + SLACK:
+    with store_of(settings.target).reading() as reader:
+        last = max((line.published_at for line in reader.ledger()), default=None)
+    if last is not None and last.replace(tzinfo=UTC) > now.astimezone(UTC) + SLACK:
         raise UserError(
-            f"the clock says {now:%Y-%m-%d %H:%M} but {settings.workspace} was published at {last:%Y-%m-%d %H:%M} UTC: "
+            f"the clock says {now:%Y-%m-%d %H:%M} but a week was published at {last:%Y-%m-%d %H:%M} UTC: "
             f"set the clock, or say the day with --as-of"
         )

@@ -109,5 +109,5 @@ def prepare(url: str, schemas: Sequence[str]) -> None:
                 if schema not in there:
                     connection.execute(sa.schema.CreateSchema(schema, if_not_exists=True))
     except sa.exc.SQLAlchemyError as error:
-        said = _without_password(error, place)
+        said = without_password(error, place)
         raise Unreachable(f"database {mask(url)} cannot be used: {said}; correct BULLWHIP_DATABASE") from None

@@ -20,6 +20,7 @@ from pipelines import running
 FILE = "bullwhip.toml"
 PREFIX = "BULLWHIP_"
 CRON = 'five fields of cron such as "0 6 * * MON", or "" for only when asked'
+SCHEMAS = ("bullwhip", "mlflow", "prefect")  # of `database`
 FUNCTIONS = ("procurement", "logistics", "manufacturing", "sales", "finance")
 
 
@@ -132,7 +133,7 @@ class Settings(BaseModel):
     )
     database: DataSource = key(
         "",
-        "A PostgreSQL database in which Prefect and MLflow keep what they know, each in a schema of its own; empty:"
+        "A PostgreSQL database for everything: risk tables, MLflow and Prefect, each in a schema of its own; empty:"
         " files in this workspace. A URL with a password belongs in the environment: BULLWHIP_DATABASE.",
         "a URL such as postgresql://user@host/name, or nothing",
     )
@@ -230,6 +231,8 @@ class Settings(BaseModel):
     @property
     def target(self) -> Path | DataSource:
         """Where risk tables are published and read back from: what the functions of pipelines.publish take."""
+        if self.database.get_secret_value() and not self.publish.get_secret_value():
+            return DataSource(self.database_url("psycopg", schema=SCHEMAS[0]))
         return self.publish if self.publish.get_secret_value() else self.workspace
 
     @property

@@ -14,6 +14,7 @@ from pipelines import keeper, running
 from pipelines.services import Plan, refuse_open_doors, refuse_taken_ports, secret_words, services
 from pipelines.settings import Settings, Unreachable, UserError
 from pipelines.supervisor import Log, Supervisor, state_writer
+from pipelines.warmup import prepare_database
 
 TRIES = 3  # a service that ends so often before all are well keeps nobody waiting any longer
 
@@ -28,7 +29,7 @@ def up(settings: Settings, plan: Plan, *, ready: Callable[[dict[str, Any]], None
     with _alone(settings.workspace):
         planned = services(settings, plan)
         refuse_taken_ports(planned, plan.host)
-        _prepare(settings)
+        prepare_database(settings)
         log = Log(running.folder(settings.workspace) / "logs", secret_words(settings), sys.stderr)
         facts = {"host": plan.host, "auth": running.credentials() is not None, "database": str(settings.database),
                  "started": datetime.now(UTC).isoformat(timespec="seconds")}  # fmt: skip
@@ -80,13 +81,6 @@ def _alone(workspace: Path) -> Iterator[None]:
                 f"{error.filename} cannot be written: {error.strerror}; free space or give this user the right"
             ) from error
         raise
-
-
-def _prepare(settings: Settings) -> None:
-    if settings.database.get_secret_value():
-        from pipelines.databases import prepare
-
-        prepare(settings.database_url("psycopg"), ("prefect", "mlflow"))
 
 
 @contextlib.contextmanager

@@ -1,7 +1,9 @@
 """What Prefect is told of deployments, and how triggers and the keeper speak to it: without a server."""
 
 import json
+from contextlib import nullcontext
 from datetime import UTC, date, datetime, timedelta
+from types import SimpleNamespace
 from urllib.error import URLError
 from zoneinfo import ZoneInfo
 
@@ -10,7 +12,7 @@ from prefect.client.schemas.schedules import CronSchedule
 from prefect.utilities.schema_tools.validation import ValidationError as Refused
 from prefect.utilities.schema_tools.validation import validate
 
-from pipelines import clock, deploy, deployments, keeper, prefect_api, publish, running
+from pipelines import clock, deploy, deployments, keeper, prefect_api, running
 from pipelines import trigger as triggers
 from pipelines.prefect_api import Api, Rejected, WrongPassword
 from pipelines.settings import Unreachable, UserError, load
@@ -233,15 +235,12 @@ def test_a_server_that_is_away_or_wants_a_password_is_one_line(monkeypatch):
 
 
 def test_a_clock_before_the_last_publication_chooses_no_week(tmp_path, monkeypatch):
-    import pandas as pd
-
-    settings = load(tmp_path, environ={})
+    settings, said = load(tmp_path, environ={}), r"the clock says 2026-06-01 12:00 but .* published at 2026-06-01 13:00"
     clock.refuse_a_slow_clock(settings, NOW)  # nothing is published
-    monkeypatch.setattr(clock.releases, "current", lambda workspace: workspace)
-    monkeypatch.setattr(
-        publish, "publications", lambda _: pd.DataFrame({"published_at": pd.to_datetime(["2026-06-01 13:00"])})
-    )
-    with pytest.raises(UserError, match=r"the clock says 2026-06-01 12:00 but .* was published at 2026-06-01 13:00"):
+    ledger = [SimpleNamespace(published_at=datetime(2026, 6, 1, 13))]  # noqa: DTZ001  (as a ledger has it)
+    store = SimpleNamespace(reading=lambda: nullcontext(SimpleNamespace(ledger=lambda: ledger)))
+    monkeypatch.setattr(clock, "store_of", lambda _: store)
+    with pytest.raises(UserError, match=said):
         clock.refuse_a_slow_clock(settings, NOW)
     clock.refuse_a_slow_clock(settings, NOW + timedelta(hours=1))
     clock.refuse_a_slow_clock(load(tmp_path, environ={}, as_of="2026-05-25"), NOW)
@@ -257,6 +256,9 @@ def test_one_database_holds_a_schema_each_and_shows_no_password(tmp_path):
     base = "me:s%40cret@db:5433/risk"
     assert settings.database_url("asyncpg") == f"postgresql+asyncpg://{base}?ssl=require"
     assert settings.tracking_store == (f"postgresql+psycopg://{base}?sslmode=require&options=-csearch_path%3Dmlflow")
+    assert settings.target.get_secret_value().endswith("options=-csearch_path%3Dbullwhip")
+    elsewhere = load(tmp_path, environ={"BULLWHIP_DATABASE": URL, "BULLWHIP_PUBLISH": "postgresql://u@h/x"})
+    assert elsewhere.target == elsewhere.publish
     assert load(tmp_path, environ={}).tracking_store.startswith("sqlite:///")
     for shown in (repr(settings), json.dumps(settings.public())):
         assert "s%40cret" not in shown

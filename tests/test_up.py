@@ -10,6 +10,7 @@ import sys
 import time
 from contextlib import ExitStack
 from pathlib import Path
+from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import psutil
@@ -77,8 +78,16 @@ class Team:
     def rest(self, path, body):
         request = Request(f"http://127.0.0.1:{self.ports[0]}/api{path}", json.dumps(body).encode(),
                           {"Content-Type": "application/json"})  # fmt: skip
-        with urlopen(request, timeout=30) as answer:
-            return answer.status, json.loads(answer.read())
+        for patience in (1, 2, 4, 8, None):
+            try:
+                with urlopen(request, timeout=60) as answer:
+                    return answer.status, json.loads(answer.read())
+            except HTTPError as error:  # Prefect's sqlite is locked now and then: its own clients ask again as well
+                if error.code != 503 or patience is None:
+                    raise
+                error.close()
+                time.sleep(patience)
+        return None
 
     def flow_runs(self, *states):
         return self.rest("/flow_runs/filter", {"flow_runs": {"state": {"type": {"any_": states}}}})[1]

@@ -40,7 +40,7 @@ def up(
     board_port
         The page for Monday.
     database
-        A PostgreSQL URL: Prefect and MLflow keep in it what they know, instead of in files of the workspace.
+        A PostgreSQL URL: everything is kept there instead of in files of the workspace.
     """
     import sys
 
