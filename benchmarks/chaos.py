@@ -1,9 +1,9 @@
 """Kill what `bullwhip up` runs at random moments, and see that every Monday is published once all the same.
 
-    python -m benchmarks.chaos --workspace trained --tries 20 [--postgres]
+    python -m benchmarks.chaos --workspace simulated --tries 20 [--postgres]
 
-The workspace is copied. Each try triggers one past Monday and kills one thing with kill -9: the flow, the worker, the
-Prefect server, MLflow, all of `up`, in turn, with --postgres the database too.
+The workspace is copied and trained as of the first of so many Mondays. Each try triggers one Monday and kills one thing
+with kill -9: the flow, the worker, the Prefect server, MLflow, all of `up`, in turn, with --postgres the database too.
 """
 
 import argparse
@@ -110,12 +110,12 @@ def verdict(bench: Bench, days: list[date]) -> dict:
     from pipelines.prefect_api import Api
     from pipelines.settings import load
 
-    ledger = publish.publications(bench.workspace)
+    ledger = publish.publications(load(bench.workspace, environ=bench.environ).target)
     per_day = ledger[ledger["as_of"].dt.date.isin(days)].groupby("as_of").size()
     api = Api(f"http://127.0.0.1:{bench.ports[0]}/api")
     states = {"state": {"type": {"any_": ["RUNNING", "PENDING", "CANCELLING"]}}}
     running_runs = api.post("/flow_runs/filter", {"flow_runs": states})
-    store = tracking.open_store(load(bench.workspace, environ={}))
+    store = tracking.open_store(load(bench.workspace, environ=bench.environ))
     open_runs = store.client.search_runs([store.experiment_id], "attributes.status = 'RUNNING'")
     return {
         "mondays": len(days), "published": len(per_day), "published_twice": int((per_day > 1).sum()),
@@ -167,7 +167,7 @@ def main() -> None:
     asked = argparse.ArgumentParser(description=__doc__)
     asked.add_argument("--workspace", type=Path, required=True)
     asked.add_argument("--tries", type=int, default=20)
-    asked.add_argument("--first", type=date.fromisoformat, default=date(2026, 6, 1))
+    asked.add_argument("--last", type=date.fromisoformat, default=date(2026, 6, 1), help="the last Monday")
     asked.add_argument("--longest", type=float, default=25.0, help="seconds after the trigger within which to kill")
     asked.add_argument("--postgres", action="store_true")
     asked.add_argument("--seed", type=int, default=7)
@@ -181,11 +181,10 @@ def main() -> None:
         named = stack.enter_context(postgres(folder / "postgres")) if given.postgres else {}
         bench = Bench(workspace, os.environ | named, free_ports(3))
         victims = (*VICTIMS, *(("postgres",) if given.postgres else ()))
+        days = [given.last - timedelta(weeks=k) for k in reversed(range(given.tries))]
         bench.start()
-        if given.postgres:  # its model registry starts empty
-            assert bench.call("train")[0] in (0, 4)
+        assert bench.call("train", "--as-of", str(days[0]))[0] in (0, 4)
         assert bench.call("deploy")[0] == 0
-        days = [given.first - timedelta(weeks=k) for k in reversed(range(given.tries))]
         try:
             for k, day in enumerate(days):
                 print(json.dumps(attempt(bench, victims[k % len(victims)], day, given.longest)), flush=True)

@@ -1,7 +1,6 @@
 """Tell Prefect what runs when: deployments, their schedules, and what becomes of runs that fall silent."""
 
 import hashlib
-import importlib.util
 import json
 import sys
 from collections.abc import Mapping
@@ -37,7 +36,9 @@ DEPLOYMENTS = (
 
 def available() -> tuple[Deployment, ...]:
     """Return the deployments whose flow is in this version."""
-    return tuple(d for d in DEPLOYMENTS if importlib.util.find_spec(f"pipelines.{d.flow}"))
+    from pipelines import deployments
+
+    return tuple(d for d in DEPLOYMENTS if hasattr(deployments, d.function))
 
 
 def deploy(settings: Settings, api: Api) -> dict[str, Any]:

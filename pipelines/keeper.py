@@ -19,20 +19,29 @@ UNREACHABLE = "(exit code 6)"  # how a flow says that something was away; see pi
 
 def keep(url: str, workspace: Path, log: Log, stopping: threading.Event) -> None:
     """Look at the runs again and again; a server that is away is asked again later."""
-    api = Api(url, ":".join(running.credentials() or ()), seconds=10)
+    api, suspects = Api(url, ":".join(running.credentials() or ()), seconds=10), set[str]()
     while not stopping.wait(EVERY):
         try:
-            for line in heal(api, workspace, datetime.now(UTC)):
+            for line in heal(api, workspace, datetime.now(UTC), suspects):
                 log.say("keeper", line)
         except (UserError, OSError, KeyError, ValueError) as error:
             log.say("keeper", f"{type(error).__name__}: {error}")
 
 
-def heal(api: Api, workspace: Path, now: datetime) -> list[str]:
-    """Bury the runs whose process is gone, wake those that died or found something away; say what was done."""
+def heal(api: Api, workspace: Path, now: datetime, suspects: set[str]) -> list[str]:
+    """Bury the runs whose process is gone, wake those that died or found something away; say what was done.
+
+    A run is buried when it is seen dead twice: until then the worker may report it. `suspects` remembers.
+    """
     said = []
     for run in _runs(api, ["RUNNING", "PENDING", "CANCELLING"]):
-        if why := _lost(run, workspace, now):
+        if not (why := _lost(run, workspace, now)):
+            continue
+        if run["id"] not in suspects:
+            suspects.add(run["id"])
+        else:
+            suspects.discard(run["id"])
+            _forget(workspace, run["id"])
             _set(api, run, {"type": "CRASHED", "name": "Crashed", "message": why})
             said.append(f"{run['name']}: {why}")
     for run in _runs(api, ["CRASHED", "FAILED"]):
@@ -61,12 +70,14 @@ def _lost(run: dict[str, Any], workspace: Path, now: datetime) -> str:
     """Return why a run cannot be alive; empty when it may be."""
     marks = [m for m in (workspace / running.MARKS).glob(f"{run['id']}*") if not running.is_locked(m)]
     if marks:
-        for mark in marks:
-            if mark.name == run["id"]:  # those of MLflow runs are for pipelines.tracking to take away
-                mark.unlink(missing_ok=True)
         return "its process is gone"
     waiting = run["state"]["type"] == "PENDING" and now - _moment(run["state"]["timestamp"]) > PENDING
     return "its process never began" if waiting else ""
+
+
+def _forget(workspace: Path, run_id: str) -> None:
+    """Take a run's mark away; those of MLflow runs are left for pipelines.tracking."""
+    (workspace / running.MARKS / run_id).unlink(missing_ok=True)
 
 
 def _deaths(api: Api, run: dict[str, Any]) -> int:

@@ -160,7 +160,10 @@ def test_runs_whose_process_is_gone_are_buried(tmp_path):
         (marks / "gone.mlflow").touch()
         runs = [run("RUNNING", name=n) for n in ("alive", "dead", "gone", "cli", "elsewhere")]
         api = FakeApi([*runs, run("PENDING", age=300, name="lost"), run("PENDING", age=20, name="new")])
-        keeper.heal(api, tmp_path, NOW)
+        suspects = set()
+        keeper.heal(api, tmp_path, NOW, suspects)
+        assert sent_states(api) == {}  # the worker may still report them
+        keeper.heal(api, tmp_path, NOW, suspects)
     assert {name: s["type"] for name, s in sent_states(api).items()} == dict.fromkeys(
         ("dead", "gone", "lost"), "CRASHED"
     )
@@ -180,7 +183,7 @@ def test_runs_whose_process_is_gone_are_buried(tmp_path):
 ])  # fmt: skip
 def test_what_died_begins_again_some_times(tmp_path, found, deaths, again):
     api = FakeApi([found], states=[{"type": "RUNNING"}] + [{"type": "CRASHED"}] * deaths)
-    keeper.heal(api, tmp_path, NOW)
+    keeper.heal(api, tmp_path, NOW, set())
     assert [s["name"] for s in sent_states(api).values()] == (["AwaitingRetry"] if again else [])
 
 

@@ -19,7 +19,7 @@ import pytest
 from pipelines import publish, running, tracking
 from pipelines.settings import load
 
-MONDAY, EARLIER = "2026-06-01", "2026-05-25"
+MONDAY, TUESDAY = "2026-06-01", "2026-06-02"
 CLI = (sys.executable, "-m", "pipelines.cli")
 PATIENCE = 240.0  # seconds; a busy machine takes long
 
@@ -173,7 +173,7 @@ def test_parameters_that_are_wrong_start_nothing(team):
 
 
 def test_kill_9_of_worker_and_of_up_costs_no_week_and_leaves_no_process(team):
-    code, said, _ = team.call("trigger", "score-weekly", "--as-of", EARLIER, "--key", "killed")
+    code, said, _ = team.call("trigger", "score-weekly", "--as-of", TUESDAY, "--key", "killed")
     assert code == 0
     team.until(team.flow_process, "the flow does not begin")
     os.kill(running.read(team.workspace)["services"]["worker"]["pid"], signal.SIGKILL)
@@ -186,7 +186,7 @@ def test_kill_9_of_worker_and_of_up_costs_no_week_and_leaves_no_process(team):
     code, said, err = team.call("trigger", "score-weekly", "--key", "killed", "--wait", "--timeout", "200")
     assert (code, said["state"]) == (0, "Completed"), err
     ledger = publish.publications(team.workspace)
-    assert sorted(ledger["as_of"].dt.date.astype(str)) == [EARLIER, MONDAY]
+    assert sorted(ledger["as_of"].dt.date.astype(str)) == [MONDAY, TUESDAY]
     assert set(ledger["revision"]) == {1}
     assert team.flow_runs("RUNNING", "PENDING") == []
     store = tracking.open_store(load(team.workspace, environ={}))
