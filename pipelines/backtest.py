@@ -24,7 +24,7 @@ from models.metrics import binary_report
 from pipelines import pictures, tracking
 from pipelines.learn import At, prepare, training
 from pipelines.settings import Settings, UserError
-from pipelines.steps import step
+from pipelines.steps import step, stoppable
 from pipelines.train import TITLES, log_pictures, recipe
 from pipelines.world import World, open_world, request
 
@@ -59,6 +59,7 @@ class Question:
 
 
 @flow(name="backtest", validate_parameters=False)
+@stoppable
 def backtest(settings: Settings, asked: Question, *, file: Path | None = None) -> dict[str, Any]:
     """Go to each past as-of, retrain and score as production would have, and judge what has matured since.
 

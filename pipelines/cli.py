@@ -8,7 +8,7 @@ from typing import NoReturn
 from cyclopts import App
 
 from pipelines import terminal
-from pipelines.commands import demo, handouts, learning, risk, workspace
+from pipelines.commands import demo, handouts, learning, risk, service, workspace
 from pipelines.terminal import Answer
 
 COMMANDS: tuple[Callable[..., Answer], ...] = (
@@ -25,6 +25,10 @@ COMMANDS: tuple[Callable[..., Answer], ...] = (
     handouts.digest,
     learning.backtest,
     learning.tune,
+    service.up,
+    service.status,
+    service.deploy,
+    service.trigger,
     demo.demo,
 )
 

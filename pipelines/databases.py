@@ -96,3 +96,18 @@ def _cell(value: Any) -> str:
     if isinstance(value, bytes | memoryview):
         return bytes(value).hex()
     return value.isoformat(*" " * hasattr(value, "hour")) if hasattr(value, "isoformat") else str(value)
+
+
+def prepare(url: str, schemas: Sequence[str]) -> None:
+    """Make the schemas that are not there yet; Unreachable, in one line, when the database does not let us in."""
+    place = make_url(url)
+    engine = sa.create_engine(place, connect_args={"connect_timeout": 5}, poolclass=sa.NullPool)
+    try:
+        with engine.begin() as connection:
+            there = sa.inspect(connection).get_schema_names()
+            for schema in schemas:
+                if schema not in there:
+                    connection.execute(sa.schema.CreateSchema(schema, if_not_exists=True))
+    except sa.exc.SQLAlchemyError as error:
+        said = without_password(error, place)
+        raise Unreachable(f"database {mask(url)} cannot be used: {said}; correct BULLWHIP_DATABASE") from None

@@ -25,7 +25,7 @@ from models.risk_contract import SCHEMA_VERSION
 from pipelines import publish, sources, tracking
 from pipelines.handouts import hand_out
 from pipelines.settings import GateRefused, Settings
-from pipelines.steps import side_by_side, step
+from pipelines.steps import side_by_side, step, stoppable
 from pipelines.stores import Target
 from pipelines.world import World, delay_rows, open_world, request, shift_rows
 
@@ -45,6 +45,7 @@ class Champion:
 
 
 @flow(name="score", validate_parameters=False)
+@stoppable
 def score(settings: Settings, *, as_of: date, dry_run: bool = False) -> dict[str, Any]:
     """Publish the risk tables as of one day. Running it again for the same day and facts changes nothing.
 

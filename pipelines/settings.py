@@ -3,20 +3,26 @@
 import difflib
 import json
 import os
+import re
 import textwrap
 import tomllib
 from collections.abc import Mapping
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
+from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, ConfigDict, Field, Secret, ValidationError, field_validator
 
+from pipelines import running
 from pipelines.addresses import MailAddress, MailServer, ServerURL, Webhook, WebhookURL
 from pipelines.addresses import mask as mask
 
 FILE = "bullwhip.toml"
 PREFIX = "BULLWHIP_"
+CRON = 'five fields of cron such as "0 6 * * MON", or "" for only when asked'
+SCHEMAS = ("bullwhip", "mlflow", "prefect")  # of `database`
 FUNCTIONS = ("procurement", "logistics", "manufacturing", "sales", "finance")
 
 
@@ -148,6 +154,17 @@ class Settings(BaseModel):
         " gets. It is a secret: better in BULLWHIP_TEAMS_WEBHOOK.",
         "an address that starts with https://",
     )
+    database: DataSource = key(
+        "",
+        "A PostgreSQL database for everything: risk tables, MLflow and Prefect, each in a schema of its own; empty:"
+        " files in this workspace. A URL with a password belongs in the environment: BULLWHIP_DATABASE.",
+        "a URL such as postgresql://user@host/name, or nothing",
+    )
+    schedule_score: str = key("0 6 * * MON", "When `bullwhip deploy` has weeks scored, in cron's words.", CRON)
+    schedule_train: str = key("0 3 1 * *", "When it has models trained.", CRON)
+    schedule_backtest: str = key("", "When it has the last half year replayed.", CRON)
+    schedule_monitor: str = key("0 7 * * *", "When it has models and inputs watched.", CRON)
+    time_zone: str = key("UTC", "The time zone of these schedules.", 'a name such as "UTC" or "Europe/Berlin"')
     capacity: dict[str, int] = key(
         dict.fromkeys(FUNCTIONS, 25),
         "How many rows of the watchlist each function can work on in a week.",
@@ -200,6 +217,29 @@ class Settings(BaseModel):
             raise ValueError("unknown function or negative rows")
         return value
 
+    @field_validator("database")
+    @classmethod
+    def _postgres(cls, value: DataSource) -> DataSource:
+        if value.get_secret_value() and not re.match(r"postgres(ql)?(\+\w+)?://", value.get_secret_value()):
+            raise ValueError("not PostgreSQL")
+        return value
+
+    @field_validator("schedule_score", "schedule_train", "schedule_backtest", "schedule_monitor")
+    @classmethod
+    def _five_fields(cls, value: str) -> str:
+        if value and not re.fullmatch(r"([\w*/,#-]+ ){4}[\w*/,#-]+", value):
+            raise ValueError("no cron line")
+        return value
+
+    @field_validator("time_zone")
+    @classmethod
+    def _zone(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (OSError, LookupError, ValueError):
+            raise ValueError("no time zone") from None
+        return value
+
     @property
     def data_url(self) -> str | None:
         """The database URL with its password, or None when the tables are in a folder."""
@@ -214,13 +254,32 @@ class Settings(BaseModel):
     @property
     def target(self) -> Path | DataSource:
         """Where risk tables are published and read back from: what the functions of pipelines.publish take."""
+        if self.database.get_secret_value() and not self.publish.get_secret_value():
+            return DataSource(self.database_url("psycopg", schema=SCHEMAS[0]))
         return self.publish if self.publish.get_secret_value() else self.workspace
 
     @property
     def tracking_uri(self) -> str:
-        """MLflow's own MLFLOW_TRACKING_URI where the user has set it, else a database in the workspace."""
-        default = f"sqlite:///{self.workspace.resolve().as_posix()}/mlflow/mlflow.db"
-        return os.environ.get("MLFLOW_TRACKING_URI") or default
+        """MLflow's own MLFLOW_TRACKING_URI where the user has set it, the server `up` runs, else the store itself."""
+        return os.environ.get("MLFLOW_TRACKING_URI") or running.url(self.workspace, "mlflow") or self.tracking_store
+
+    @property
+    def tracking_store(self) -> str:
+        """The database behind MLflow: schema mlflow of `database`, or a file in the workspace."""
+        file = f"sqlite:///{self.workspace.resolve().as_posix()}/mlflow/mlflow.db"
+        return self.database_url("psycopg", schema="mlflow") or file
+
+    def database_url(self, driver: str, schema: str = "") -> str:
+        """Return `database` for a driver, with its password; psycopg looks into `schema`. Empty when there is none."""
+        if not (given := self.database.get_secret_value()):
+            return ""
+        parts = urlsplit(given)
+        query = parse_qsl(parts.query)
+        if driver == "asyncpg":
+            query = [("ssl" if k == "sslmode" else k, v) for k, v in query]
+        elif schema:
+            query.append(("options", f"-csearch_path={schema}"))
+        return urlunsplit(parts._replace(scheme=f"postgresql+{driver}", query=urlencode(query, quote_via=quote)))
 
     def as_of_on(self, today: date) -> date:
         """Return the day predictions are made for when the calendar says `today`."""
@@ -302,6 +361,8 @@ def environment(settings: Settings) -> dict[str, str]:
     return {
         "OMP_WAIT_POLICY": "passive",  # training was 11 times faster with it on a machine with other load
         "PREFECT_HOME": str((settings.workspace / "prefect").resolve()),
+        **_database_of_prefect(settings),
+        **running.variables(settings.workspace),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",  # a fresh home takes up to 19 s, default 20
@@ -316,6 +377,13 @@ def environment(settings: Settings) -> dict[str, str]:
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
         "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
     }
+
+
+def _database_of_prefect(settings: Settings) -> dict[str, str]:
+    if not (url := settings.database_url("asyncpg")):
+        return {}
+    path = "PREFECT_SERVER_DATABASE_SQLALCHEMY_CONNECT_ARGS_SEARCH_PATH"
+    return {"PREFECT_SERVER_DATABASE_CONNECTION_URL": url, path: "prefect"}
 
 
 def apply_environment(settings: Settings) -> None:

@@ -162,6 +162,9 @@ def _explained(error: Exception, tokens: Sequence[str]) -> tuple[str, int]:
         return f"{message}; give this user the right, or name another --workspace", 2
     if type(error).__name__ in ("ConnectError", "ConnectTimeout") or message.startswith("Failed to reach API"):
         return f"the Prefect server {os.environ.get('PREFECT_API_URL', '')} does not answer: {message}", 6
+    if type(error).__name__ == "PrefectHTTPStatusError" and "401 Unauthorized" in message:
+        wanted = "set BULLWHIP_AUTH=user:password (or PREFECT_API_AUTH_STRING) as the server has it"
+        return f"the Prefect server {os.environ.get('PREFECT_API_URL', '')} wants another password: {wanted}", 6
     return f"unexpected {type(error).__name__}: {message} (traceback: {_leave_traceback(error, tokens)})", 1
 
 

@@ -32,6 +32,7 @@ from mlflow.models import Model
 from mlflow.pyfunc import save_model
 from requests import RequestException
 
+from pipelines import running
 from pipelines.settings import Settings, Unreachable, UserError, mask
 
 EXPERIMENT = "bullwhip"
@@ -103,7 +104,7 @@ class ChampionModel:
 def open_store(settings: Settings) -> Store:
     """Return the store, created and migrated on first use; Unreachable within seconds if a server does not answer."""
     uri = settings.tracking_uri
-    ours = "MLFLOW_TRACKING_URI" not in os.environ
+    ours = uri.startswith("sqlite") and "MLFLOW_TRACKING_URI" not in os.environ
     logging.getLogger("alembic").setLevel(logging.WARNING)
     logging.getLogger("mlflow").setLevel(logging.ERROR)  # 2026-11: INFO for each migrated table, no signature wanted
     _expect_answer(uri)
@@ -136,16 +137,17 @@ def run(
     """Yield the one MLflow run of a flow run: new, or the one a killed process left behind.
 
     Work that another flow run resumes names itself with `same`: its earlier run goes on. It ends FINISHED, FAILED after
-    an exception and KILLED after Ctrl-C or SIGTERM; after kill -9 it stays RUNNING.
+    an exception and KILLED after Ctrl-C or SIGTERM; after kill -9 the next run of the workspace says so.
     """
     store = open_store(settings)
+    _close_left_behind(settings.workspace, store)
     tags = {"prefect.flow_run_id": flow_run_id, "flow": flow, "as_of": as_of.isoformat(), "data_hash": data_fingerprint}
     source = {"git_sha": git_sha, "mlflow.source.name": f"bullwhip {flow}", "mlflow.source.type": "JOB"}
     with _reaching(store.uri):
         known = f"tags.same = '{same}'" if same else f"tags.`prefect.flow_run_id` = '{flow_run_id}'"
         run_id = _found_or_created(store, known, f"{flow} {as_of}", tags | source | ({"same": same} if same else {}))
         _log_params(store, run_id, params)
-    with _ended(store, run_id):
+    with running.marked(settings.workspace, f"{flow_run_id}.{run_id}"), _ended(store, run_id):
         yield Run(store, run_id, git_sha)
 
 
@@ -338,6 +340,17 @@ def _follow_moved_folder(uri: str, artifacts: Path) -> None:
             )
 
 
+def _close_left_behind(workspace: Path, store: Store) -> None:
+    """Call the runs KILLED whose process was."""
+    for mark in running.left_behind(workspace):
+        run_id = mark.name.partition(".")[2]
+        with contextlib.suppress(MlflowException):
+            if run_id and store.client.get_run(run_id).info.status == "RUNNING":
+                store.client.set_terminated(run_id, "KILLED")
+        if run_id:
+            mark.unlink(missing_ok=True)
+
+
 def _found_or_created(store: Store, known: str, name: str, tags: dict[str, str]) -> str:
     found = store.client.search_runs([store.experiment_id], known, max_results=1)
     if not found:
@@ -359,7 +372,7 @@ def _ended(store: Store, run_id: str) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        killed = isinstance(error, KeyboardInterrupt | SystemExit)
+        killed = not isinstance(error, Exception)  # Ctrl-C, SIGTERM, Prefect's own TerminationSignal
         with contextlib.suppress(Exception):  # the first error is the one to hear about
             store.client.set_terminated(run_id, "KILLED" if killed else "FAILED")
         with _reaching(store.uri):

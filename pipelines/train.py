@@ -25,7 +25,7 @@ from models.report import as_dict, number, units
 from pipelines import pictures, tracking
 from pipelines.learn import Learned, learn, threads_each
 from pipelines.settings import Settings
-from pipelines.steps import side_by_side, step
+from pipelines.steps import side_by_side, step, stoppable
 from pipelines.world import World, open_world
 
 LEARNT_WITH = (
@@ -37,6 +37,7 @@ TOO_GOOD_ROC, TOO_GOOD_SHARE = 0.95, 0.60
 
 
 @flow(name="train", validate_parameters=False)
+@stoppable
 def train(
     settings: Settings, *, as_of: date, tasks: Sequence[str] | None = None, dry_run: bool = False
 ) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from models.tuning import SPACE, Choice
 from pipelines import tracking
 from pipelines.learn import prepare, training
 from pipelines.settings import FILE, Settings, UserError
-from pipelines.steps import step
+from pipelines.steps import step, stoppable
 from pipelines.train import recipe
 from pipelines.world import World, open_world, request
 
@@ -26,6 +26,7 @@ REFERENCE = "climatology"
 
 
 @flow(name="tune", validate_parameters=False)
+@stoppable
 def tune(settings: Settings, task: str, *, as_of: date, minutes: float, trials: int | None = None) -> dict[str, Any]:
     """Try parameters for `minutes` and return the best, next to the defaults, which are the first to be tried.
 

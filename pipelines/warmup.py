@@ -6,7 +6,15 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
-from pipelines.settings import load
+from pipelines.settings import SCHEMAS, Settings, load
+
+
+def prepare_database(settings: Settings) -> None:
+    """Make the schemas of `database`, where there is one; Unreachable, in one line, when it does not let us in."""
+    if url := settings.database_url("psycopg"):
+        from pipelines.databases import prepare
+
+        prepare(url, SCHEMAS)
 
 
 def warm_up(workspace: Path) -> Callable[[], None]:

@@ -48,9 +48,13 @@ class World:
     def __enter__(self) -> "World":
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         for world in (*self.others, self):
-            world.connection.pop().close()
+            connection = world.connection.pop()
+            if kind is None or issubclass(kind, Exception):
+                connection.close()
+            else:  # told to stop: work in other threads may be using it
+                connection.interrupt()
 
     def has(self, task: str) -> bool:
         """Whether there is anything to predict: purchase lines for delays, orders for shifts, known before the day."""

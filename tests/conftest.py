@@ -365,3 +365,36 @@ class Webhook:
 def webhook():
     """Return a maker of receivers: `with webhook(500, 200) as hook` has hook.url, and in hook.came what was posted."""
     return Webhook
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory, migrated_mlflow):
+    """The smallest simulated world, not trained yet."""
+    import shutil
+
+    from pipelines.simulate import simulate
+
+    folder = tmp_path_factory.mktemp("world")
+    simulate(folder, scale="toy")
+    shutil.copytree(migrated_mlflow, folder / "mlflow")
+    (folder / "bullwhip.toml").write_text("as_of = 2026-06-01\n")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def trained(world, tmp_path_factory, prefect_server):  # noqa: ARG001
+    """A workspace trained once, the exit code and what training said; training takes a minute, so there is one."""
+    import contextlib
+    import io
+    import json
+    import shutil
+
+    from pipelines import cli
+
+    folder = shutil.copytree(world, tmp_path_factory.mktemp("trained") / "workspace")
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(io.StringIO()):
+        code = cli.run(["train", "--json", "--workspace", str(folder)])
+    said = json.loads(out.getvalue())
+    assert code in (0, 4), said
+    return folder, code, said

@@ -139,6 +139,11 @@ ERRORS = [
     (GateRefused("worse\nthan before"), 4, "bullwhip: worse than before\n"),
     (PermissionError(13, "Permission denied", "/x"), 2, "Permission denied"),
     (ZeroDivisionError("of course"), 1, "bullwhip: unexpected ZeroDivisionError: of course (traceback: "),
+    (
+        type("PrefectHTTPStatusError", (Exception,), {})("error '401 Unauthorized' for"),
+        6,
+        "wants another password: set",
+    ),
     (KeyboardInterrupt(), 130, "bullwhip: interrupted\n"),
     (SystemExit(143), 143, "bullwhip: terminated\n"),
 ]

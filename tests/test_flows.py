@@ -31,7 +31,6 @@ from models.shift import ShiftModel
 from pipelines import backtest, cli, learn, publish, tracking
 from pipelines.score import recomputed_record
 from pipelines.settings import load
-from pipelines.simulate import simulate
 from pipelines.world import delay_rows, open_world, request
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
@@ -47,25 +46,6 @@ def bullwhip(workspace, *words):
         code = cli.run([*words, "--json", "--workspace", str(workspace)])
     assert "Traceback" not in err.getvalue(), err.getvalue()
     return code, json.loads(out.getvalue()), err.getvalue()
-
-
-@pytest.fixture(scope="session")
-def world(tmp_path_factory, migrated_mlflow):
-    """The smallest simulated world, not trained yet."""
-    folder = tmp_path_factory.mktemp("world")
-    simulate(folder, scale="toy")
-    shutil.copytree(migrated_mlflow, folder / "mlflow")
-    (folder / "bullwhip.toml").write_text(f"as_of = {MONDAY}\n")
-    return folder
-
-
-@pytest.fixture(scope="session")
-def trained(world, tmp_path_factory, prefect_server):  # noqa: ARG001
-    """A workspace trained once, and what training said."""
-    folder = shutil.copytree(world, tmp_path_factory.mktemp("trained") / "workspace")
-    code, said, _ = bullwhip(folder, "train")
-    assert code in (0, 4), said
-    return folder, code, said
 
 
 @pytest.fixture(scope="session")

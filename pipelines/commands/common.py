@@ -56,6 +56,7 @@ def settings_of(common: Common, **flags: Any) -> "Settings":
 
 
 def warming_up(settings: "Settings") -> Callable[[], None]:
-    from pipelines.warmup import warm_up
+    from pipelines.warmup import prepare_database, warm_up
 
+    prepare_database(settings)
     return warm_up(settings.workspace)

@@ -24,9 +24,11 @@ def score(*, as_of: date | None = None, dry_run: Annotated[bool, Flag] = False, 
     """
     settings = settings_of(common, as_of=as_of)
     ready = warming_up(settings)
+    from pipelines.clock import refuse_a_slow_clock
     from pipelines.score import score as run_scoring
 
-    day = settings.as_of_on(datetime.now(UTC).date())
+    refuse_a_slow_clock(settings, now := datetime.now(UTC))
+    day = settings.as_of_on(now.date())
     with working(f"scoring {day}"):
         ready()
         result = run_scoring(settings, as_of=day, dry_run=dry_run)
