@@ -8,7 +8,7 @@ from typing import NoReturn
 from cyclopts import App
 
 from pipelines import terminal
-from pipelines.commands import demo, handouts, learning, risk, workspace
+from pipelines.commands import demo, handouts, learning, operations, risk, workspace
 from pipelines.terminal import Answer
 
 COMMANDS: tuple[Callable[..., Answer], ...] = (
@@ -17,6 +17,7 @@ COMMANDS: tuple[Callable[..., Answer], ...] = (
     workspace.check,
     learning.train,
     risk.score,
+    operations.catch_up,
     risk.show,
     risk.publications,
     risk.publish,
@@ -25,6 +26,10 @@ COMMANDS: tuple[Callable[..., Answer], ...] = (
     handouts.digest,
     learning.backtest,
     learning.tune,
+    learning.compare,
+    learning.models,
+    learning.promote,
+    learning.rollback,
     demo.demo,
 )
 

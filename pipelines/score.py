@@ -27,7 +27,7 @@ from pipelines.handouts import hand_out
 from pipelines.settings import GateRefused, Settings
 from pipelines.steps import side_by_side, step
 from pipelines.stores import Target
-from pipelines.world import World, delay_rows, open_world, request, shift_rows
+from pipelines.world import World, delay_rows, of_last_day, open_world, request, shift_rows, steps_to_score
 
 EXPLAINED = 5_000  # rows with drivers, by value at risk: more than anybody reads in a week
 
@@ -85,10 +85,14 @@ def _risk_tables(world: World, champions: Mapping[str, Champion]) -> dict[str, p
 
 
 def find_champions(world: World) -> dict[str, Champion]:
-    """Return the champion of each task that has facts; GateRefused where no task has one."""
+    """Return each task's champion of the day, for tasks that have facts; GateRefused where no task has one.
+
+    A model that learnt from the day or from later ones would know what it is asked.
+    """
     found: dict[str, Champion] = {}
     for task in world.settings.tasks:
-        champion = tracking.champion(world.settings, tracking.REGISTRY[task]) if world.has(task) else None
+        name = tracking.REGISTRY[task]
+        champion = tracking.champion(world.settings, name, world.as_of) if world.has(task) else None
         if champion:
             try:
                 found[task] = Champion(champion.version, load(champion.folder))
@@ -97,10 +101,20 @@ def find_champions(world: World) -> dict[str, Champion]:
                     f"the champion of {task}, version {champion.version}, cannot be used: {error}"
                 ) from error
     if not found:
-        raise GateRefused(
-            f"nothing to score with: no model is trained in {world.settings.workspace}; run bullwhip train first"
-        )
+        raise GateRefused(_why_nothing_scores(world))
     return found
+
+
+def _why_nothing_scores(world: World) -> str:
+    day, settings = world.as_of, world.settings
+    known = {task: tracking.versions(settings, tracking.REGISTRY[task]) for task in settings.tasks}
+    if not any(known.values()):
+        return f"nothing to score with: no model is trained in {settings.workspace}; run bullwhip train first"
+    cuts = {task: [str(v["tags"].get("cut", "")) for v in of_task] for task, of_task in known.items() if of_task}
+    said = ", ".join(f"{task} was first trained as of {min(of_task)}" for task, of_task in cuts.items())
+    if all(cut > str(day) for of_task in cuts.values() for cut in of_task):
+        return f"no model of {day} or before: {said}, and hindsight does not count; run bullwhip train --as-of {day}"
+    return f"no version is champion on {day}; run bullwhip promote, or bullwhip train --as-of {day}"
 
 
 def score_delays(world: World, champion: Champion) -> dict[str, pd.DataFrame]:
@@ -111,7 +125,7 @@ def score_delays(world: World, champion: Champion) -> dict[str, pd.DataFrame]:
     forecaster = champion.forecaster
     assert isinstance(forecaster, DelayForecaster)
     asked = request(world, "delay", forecaster.facts.terms)
-    open_now = delay_rows(world, asked, np.array([asked.grid.size - 1]), proofs=1)
+    open_now = of_last_day(delay_rows(world, asked, steps_to_score(asked), proofs=1), asked)
     rows, X = open_now.rows, open_now.X
     said = forecaster.predict(X)
     p = said["p_late"]
@@ -145,7 +159,7 @@ def score_shifts(world: World, champion: Champion) -> dict[str, pd.DataFrame]:
         windows=known.windows,
         planned_in_baseline=known.planned_in_baseline,
     )
-    alive, _ = shift_rows(world, asked, np.array([asked.grid.size - 1]), proofs=1)
+    alive = of_last_day(shift_rows(world, asked, steps_to_score(asked), proofs=1)[0], asked)
     down_at, up_at = shift_thresholds(alive.rows, known)
     alive = alive.take(np.flatnonzero(~np.isnan(up_at)))
     rows = alive.rows.assign(down_at_units=down_at[~np.isnan(up_at)], up_at_units=up_at[~np.isnan(up_at)])

@@ -1,11 +1,12 @@
 """Commands around the published week: score it, show it."""
 
-from datetime import UTC, date, datetime
+from datetime import date
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 from pipelines.commands.common import HERE, Common, Count, Flag, settings_of, warming_up
+from pipelines.commands.operations import weekly
 from pipelines.terminal import Answer, working
 
 if TYPE_CHECKING:
@@ -13,23 +14,24 @@ if TYPE_CHECKING:
 
 
 def score(*, as_of: date | None = None, dry_run: Annotated[bool, Flag] = False, common: Common = HERE) -> Answer:
-    """Publish the risk tables of one week; the same week again changes nothing.
+    """Publish the risk tables of the week, after any that were missed; the same week again changes nothing.
 
     Parameters
     ----------
     as_of
-        The day predictions are made for.
+        Score this day and no other.
     dry_run
         Say what would change: rows added, removed and changed per table, and the totals before and after.
     """
     settings = settings_of(common, as_of=as_of)
+    if as_of is None:
+        return weekly(settings, dry_run=dry_run)
     ready = warming_up(settings)
     from pipelines.score import score as run_scoring
 
-    day = settings.as_of_on(datetime.now(UTC).date())
-    with working(f"scoring {day}"):
+    with working(f"scoring {as_of}"):
         ready()
-        result = run_scoring(settings, as_of=day, dry_run=dry_run)
+        result = run_scoring(settings, as_of=as_of, dry_run=dry_run)
     from pipelines import screen as screens
 
     return Answer(dict(result), lambda s: screens.scored(result, settings.currency, s))
