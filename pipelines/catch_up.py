@@ -1,16 +1,15 @@
 """Publish the weeks that were missed, in order, each as it would have been on its day, and then the week itself."""
 
-from collections.abc import Sequence
 from datetime import date, timedelta
-from pathlib import Path
 from typing import Any
 
 from prefect import flow
 
 from features.contracts import ContractError
-from pipelines import publish
 from pipelines.score import score
+from pipelines.publish import store_of
 from pipelines.settings import Settings, UserError
+from pipelines.stores import Target
 
 WEEK = timedelta(weeks=1)
 
@@ -27,7 +26,7 @@ def catch_up(settings: Settings, *, as_of: date, since: date | None = None, dry_
     missed, out_of_reach = missed_weeks(settings, as_of, since)
     caught_up, refused = [], []
     for day in missed:
-        if day in published(settings.workspace):  # by somebody else in the meantime
+        if day in published(settings.target):  # by somebody else in the meantime
             continue
         try:
             said = score(settings, as_of=day, dry_run=dry_run)
@@ -47,7 +46,7 @@ def missed_weeks(settings: Settings, as_of: date, since: date | None = None) -> 
     Missed are the weeks after the last publication before `as_of`; with `since` those not published from that day on,
     however far back.
     """
-    known = published(settings.workspace)
+    known = published(settings.target)
     last = max((day for day in known if day < as_of), default=None)
     begin = since or (last + WEEK if last else as_of)
     weeks = range(1, (as_of - begin) // WEEK + 1)
@@ -56,8 +55,7 @@ def missed_weeks(settings: Settings, as_of: date, since: date | None = None) -> 
     return [d for d in due if since or d >= reach], [d for d in due if not since and d < reach]
 
 
-def published(workspace: Path) -> Sequence[date]:
+def published(target: Target) -> list[date]:
     """Return the days that have a publication."""
-    if publish.releases.current(workspace) is None:
-        return []
-    return [day.date() for day in publish.publications(workspace)["as_of"].unique()]
+    with store_of(target).reading() as reader:
+        return sorted({line.as_of for line in reader.ledger()})

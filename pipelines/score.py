@@ -20,9 +20,10 @@ from models.delay import DelayModel
 from models.explain import DRIVERS, drivers
 from models.forecasters import MODEL, DelayForecaster, Forecaster, OtherFormat, ShiftForecaster, load, publishers
 from models.hazard import arrival_days
+from models.health import as_table, merged
 from models.record import READS, RECORD_WEEKS, track_record
 from models.risk_contract import SCHEMA_VERSION
-from pipelines import publish, sources, tracking
+from pipelines import health, publish, sources, tracking
 from pipelines.handouts import hand_out
 from pipelines.settings import GateRefused, Settings
 from pipelines.steps import side_by_side, step
@@ -38,6 +39,7 @@ class Champion:
 
     version: str
     forecaster: Forecaster
+    found: tracking.RegisteredModel
 
     @property
     def publishes(self) -> str:
@@ -52,6 +54,7 @@ def score(settings: Settings, *, as_of: date, dry_run: bool = False) -> dict[str
     """
     began = time.monotonic()
     with step(open_world, "read")(settings, as_of) as world:
+        health.refuse_stale(world)
         champions = step(find_champions, "find champions")(world)
         with tracking.run(
             settings, flow="score", flow_run_id=str(runtime.flow_run.id), as_of=as_of,
@@ -79,8 +82,9 @@ def _risk_tables(world: World, champions: Mapping[str, Champion]) -> dict[str, p
     """Score the tasks side by side, then rank and sum up what came of both."""
     score_one = {"delay": (score_delays, "score open lines"), "shift": (score_shifts, "score demand")}
     parts = side_by_side({task: (*score_one[task], (world.beside(), c)) for task, c in champions.items()})
-    tables = {name: table for part in parts.values() for name, table in part.items() if name != "rule_forecasts"}
+    tables = {name: table for part in parts.values() for name, table in part.items()}
     tables["rule_forecasts"] = pd.concat([part["rule_forecasts"] for part in parts.values()], ignore_index=True)
+    tables["health"] = merged(part["health"] for part in parts.values())
     return tables | step(summarise, "rank and sum up")(world, champions, tables)
 
 
@@ -95,7 +99,7 @@ def find_champions(world: World) -> dict[str, Champion]:
         champion = tracking.champion(world.settings, name, world.as_of) if world.has(task) else None
         if champion:
             try:
-                found[task] = Champion(champion.version, load(champion.folder))
+                found[task] = Champion(champion.version, load(champion.folder), champion)
             except OtherFormat as error:
                 raise GateRefused(
                     f"the champion of {task}, version {champion.version}, cannot be used: {error}"
@@ -143,7 +147,8 @@ def score_delays(world: World, champion: Champion) -> dict[str, pd.DataFrame]:
         ask["po_line_id"], "late", ask["due_on"], ask["due_on"] + lag, _by_rules(forecaster, X.iloc[due])["late"],
         model_version=champion.version,
     )  # fmt: skip
-    return {"supplier_delay_risk": table, "rule_forecasts": rules}
+    drifted = health.drift(world, champion.found, "delay", open_now.take(due), said["p_late"].to_numpy(float)[due])
+    return {"supplier_delay_risk": table, "rule_forecasts": rules, "health": as_table(drifted)}
 
 
 def score_shifts(world: World, champion: Champion) -> dict[str, pd.DataFrame]:
@@ -182,7 +187,9 @@ def score_shifts(world: World, champion: Champion) -> dict[str, pd.DataFrame]:
         model_version=champion.version, names=world.names(),
         last_week=publish.previous_week(world.settings.target, "demand_shift_risk", world.as_of),
     )  # fmt: skip
-    return {"demand_shift_risk": table, "rule_forecasts": _shift_rule_forecasts(alive.X, rows, champion)}
+    drifted = health.drift(world, champion.found, "shift", alive, p["p_up"].to_numpy(float))
+    rules = _shift_rule_forecasts(alive.X, rows, champion)
+    return {"demand_shift_risk": table, "rule_forecasts": rules, "health": as_table(drifted)}
 
 
 def _shift_rule_forecasts(X: pd.DataFrame, rows: pd.DataFrame, champion: Champion) -> pd.DataFrame:
@@ -233,7 +240,7 @@ def _told(matrix: Matrix, forecaster: Forecaster, stake: np.ndarray, up: np.ndar
 def summarise(
     world: World, champions: Mapping[str, Champion], tables: Mapping[str, pd.DataFrame]
 ) -> dict[str, pd.DataFrame]:
-    """Return roll-ups, watchlist and track record over the scored rows."""
+    """Return roll-ups, watchlist, track record and health over the scored rows."""
     target, as_of = world.settings.target, pd.Timestamp(world.as_of)
     out = {}
     if "delay" in champions:
@@ -245,10 +252,13 @@ def summarise(
         tables.get("supplier_delay_risk"), tables.get("demand_shift_risk"), world.settings.capacity,
         publish.previous_week(target, "watchlist", world.as_of), as_of, world.settings.currency,
     )  # fmt: skip
+    past = past_releases(world.settings.target, world.as_of)
     out["track_record"] = track_record(
-        world.con, as_of, past_releases(target, world.as_of), walked(champions),
-        short_tolerance=world.settings.short_tolerance,
-    )  # fmt: skip
+        world.con, as_of, past, walked(champions), short_tolerance=world.settings.short_tolerance
+    )
+    found = {task: c.found for task, c in champions.items()}
+    judged = [*health.inputs(world), *health.champions(world, found), *health.forecasts(world, found, past)]
+    out["health"] = merged([tables["health"], as_table(judged)])
     return out
 
 
@@ -300,7 +310,8 @@ def _result(
         task: {"version": c.version, "publishes": c.publishes, "trained_to": c.forecaster.facts.cut}
         for task, c in champions.items()
     }
-    return {**publish.summary(release), "value_at_risk": risk.totals(tables), "models": models}
+    said = {"value_at_risk": risk.totals(tables), "models": models, "health": health.counted(tables["health"])}
+    return {**publish.summary(release), **said}
 
 
 def totals_before(settings: Settings, as_of: date) -> dict[str, float]:

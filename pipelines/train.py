@@ -20,10 +20,12 @@ from models.backtest import binary, forecaster_names, predictions
 from models.boosting import gain_shares
 from models.forecasters import Forecaster, OtherFormat, load, publishers
 from models.gate import as_published, squared_errors
+from models.health import heard
 from models.metrics import binary_report
 from models.report import as_dict, number, units
 from models.tenure import PROMOTED, champion_of
 from pipelines import pictures, tracking
+from pipelines.health import INPUTS
 from pipelines.learn import Learned, learn, threads_each
 from pipelines.settings import Settings
 from pipelines.steps import side_by_side, step
@@ -207,6 +209,7 @@ def register(
         forecaster.save(Path(folder))
         walk = as_published(learned.walk, learned.decision.publishes)
         walk.to_parquet(Path(folder) / "walk_forward.parquet")
+        (Path(folder) / INPUTS).write_text(json.dumps(_inputs(learned)))
         (Path(folder) / "result.json").write_text(json.dumps(dict(result), default=str))
         tags = {
             "recipe": recipe(world, forecaster.task), "cut": forecaster.facts.cut, "publishes": publishers(forecaster),
@@ -221,6 +224,14 @@ def register(
         "model_version": version, "alias": "champion" if scores else "challenger",
         "promoted": scores and refusal is None, "publishes": publishers(forecaster),
     }  # fmt: skip
+
+
+def _inputs(learned: Learned) -> list[dict[str, Any]]:
+    """Return where the inputs that count lay in the last year the model learnt from, to know later when they leave."""
+    lesson, model = learned.lesson, learned.forecaster.model
+    since = pd.Timestamp(lesson.known_until) - pd.Timedelta(weeks=52)
+    recent = lesson.matrix.X[(lesson.rows["as_of"] >= since).to_numpy()]
+    return heard(recent, gain_shares(model.booster_, model.encoder_.columns_))
 
 
 def _said(result: Mapping[str, Any]) -> str:
