@@ -18,6 +18,7 @@ COMMANDS: tuple[Callable[..., Answer], ...] = (
     learning.train,
     risk.score,
     operations.catch_up,
+    operations.monitor,
     risk.show,
     risk.publications,
     risk.publish,

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from pipelines.screen import EVENTS, MEASURES, TASKS, share
 
+ALARM = {"watch": "yellow", "act": "bold red"}
 LISTED = 10  # changes of the list that are shown; all are in --json
 
 
@@ -82,6 +83,18 @@ def _version(version: Mapping[str, Any]) -> str:
     skill, rule = version["skill_over_best_rule"], version["best_rule"]
     worth = f", {skill:+.1%} over {rule}" if skill is not None else ""
     return f"{version['version']:>3}  learnt until {version['cut']}{worth}  {names}"
+
+
+def monitored(result: Mapping[str, Any], screen: Console) -> None:
+    """Show what must be done or looked at, and how much is fine."""
+    verdicts = result["verdicts"]
+    screen.print(f"[bold]As of {result['as_of']}[/]: " + ", ".join(f"{n} {name}" for name, n in verdicts.items()))
+    for row in result["health"].to_dict("records"):
+        if row["verdict"] != "ok":
+            said = f"{escape(row['subject'])}: {escape(row['reason'])}"
+            screen.print(f"  [{ALARM[row['verdict']]}]{row['verdict']:>5}[/]  {said}")
+    for done in result["rolled_back"]:
+        screen.print(f"{TASKS[done['task']]}: version {done['champion']} scores from now on. {escape(done['reason'])}")
 
 
 def decided(result: Mapping[str, Any], screen: Console) -> None:

@@ -1,4 +1,4 @@
-"""Commands that keep it running from week to week: catch up."""
+"""Commands that keep it running from week to week: catch up, monitor."""
 
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Annotated, Any
@@ -37,6 +37,29 @@ def catch_up(
     codes = [week["exit_code"] for week in answer.values["refused"]]
     refused = "; ".join(f"{week['as_of']} was left out: {week['error']}" for week in answer.values["refused"])
     return Answer(answer.values, answer.show, max(codes, default=0), refused)
+
+
+def monitor(*, as_of: date | None = None, dry_run: Annotated[bool, Flag] = False, common: Common = HERE) -> Answer:
+    """Judge inputs, models and matured forecasts; a champion that fails is rolled back.
+
+    Parameters
+    ----------
+    as_of
+        The day, today if left out.
+    dry_run
+        Say what is wrong, but roll nothing back.
+    """
+    settings = settings_of(common, as_of=as_of)
+    ready = warming_up(settings)
+    from pipelines.monitor import monitor as run_monitoring
+
+    day = settings.as_of or datetime.now(UTC).date()
+    with working(f"looking at what is known on {day}"):
+        ready()
+        result = dict(run_monitoring(settings, as_of=day, dry_run=dry_run))
+    from pipelines import screen_models as screens
+
+    return Answer(result, lambda screen: screens.monitored(result, screen))
 
 
 def weekly(settings: "Settings", *, since: date | None = None, dry_run: bool = False) -> Answer:
