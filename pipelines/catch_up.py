@@ -7,9 +7,8 @@ from prefect import flow
 
 from features.contracts import ContractError
 from pipelines.score import score
-from pipelines.publish import store_of
 from pipelines.settings import Settings, UserError
-from pipelines.stores import Target
+from pipelines.stores import Target, store_of
 
 WEEK = timedelta(weeks=1)
 

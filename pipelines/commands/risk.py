@@ -1,6 +1,6 @@
 """Commands around the published week: score it, show it."""
 
-from datetime import date
+from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
