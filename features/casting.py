@@ -150,8 +150,8 @@ def stage_sql(
 ) -> str:  # fmt: skip
     """Return the SELECT of the whole table: contract columns, extra columns, and `__bad` (NULL in a good row).
 
-    `raw` maps the columns of `source` to DuckDB types. `__bad` is STRUCT(rules, shows, row_json). Rows and cells that
-    became known on `known_before` or later are left out, before any rule sees them.
+    `raw` maps the columns of `source` to DuckDB types. `__bad` is STRUCT(rules, shows, row_json). Cells that became
+    known on `known_before` or later are empty, before any rule sees them.
     """
     own = [c.name for c in table.columns]
     extras = [n for n in raw if n not in own]
@@ -174,16 +174,12 @@ def stage_sql(
 
 
 def _known_before(day: date | None, table: Table, rows: str) -> str:
-    """Return the rows without what became known on the day or later; what cannot be read is left to the rules."""
-    if day is None:
-        return rows
+    """Return the rows without the cells that became known on the day or later, such as a cancellation."""
     cells = [
         f"CASE WHEN {quote(c.known_from)} >= DATE '{day}' THEN NULL ELSE {name} END AS {name}"
         for c in table.columns if c.known_from != "known_at" for name in (quote(c.name), quote(f"__c_{c.name}"))
     ]  # fmt: skip
-    dated = any(c.name == "known_at" for c in table.columns)
-    return f"""SELECT *{f" REPLACE ({', '.join(cells)})" if cells else ""} FROM ({rows})
-               {f"WHERE known_at IS NULL OR known_at < DATE '{day}'" if dated else ""}"""
+    return f"SELECT * REPLACE ({', '.join(cells)}) FROM ({rows})" if day and cells else rows
 
 
 def _bad(rules: Sequence[Rule], raw: Sequence[str]) -> str:

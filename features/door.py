@@ -176,6 +176,8 @@ def _stage(con: duckdb.DuckDBPyConnection, s: Seen, now: datetime, known_before:
     except duckdb.Error as error:
         return s.error("", 0, unreadable(error))
     s.staged = part(s.table.name)
+    if known_before and any(c.name == "known_at" for c in s.table.columns):
+        con.execute(f"DELETE FROM {s.staged} WHERE known_at >= DATE '{known_before}'")  # the others keep their numbers
     s.rows = con.execute(f"SELECT count(*) FROM {s.staged}").fetchall()[0][0]
     unsplit, swallowed = find_unsplit(con, s.table, f"{s.source}_rejects")
     s.rows += unsplit
