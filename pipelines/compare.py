@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
@@ -16,8 +16,9 @@ from models.forecasters import DelayForecaster, Forecaster, OtherFormat, load, p
 from models.risk import window_dates
 from models.tenure import PROMOTED, ROLLED_BACK, What, champion_of, decided
 from pipelines import tracking
+from pipelines.score import live_windows, open_lines
 from pipelines.settings import Settings, UserError
-from pipelines.world import World, delay_rows, open_world, request, shift_rows
+from pipelines.world import World, open_world
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,7 +39,7 @@ def compare(settings: Settings, task: str, a: str, b: str, *, as_of: date) -> di
     versions = {"a": _version(settings, task, a), "b": _version(settings, task, b)}
     pairs = common_pairs(versions["a"].walk, versions["b"].walk, task)
     with open_world(settings, as_of) as world:
-        today = {m: _today(world, task, v.forecaster) for m, v in versions.items()} if world.has(task) else {}
+        today = {m: _today(world, v.forecaster) for m, v in versions.items()} if world.has(task) else {}
     return {
         "task": task, **{m: _about(v) for m, v in versions.items()},
         "events": side_by_side(pairs, task, seed=settings.seed) if len(pairs) else [],
@@ -66,17 +67,13 @@ def _about(version: Version) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _today(world: World, task: str, forecaster: Forecaster) -> tuple[pd.DataFrame, float]:
+def _today(world: World, forecaster: Forecaster) -> tuple[pd.DataFrame, float]:
     """Return row_id, p and stake of the rows open now, and the seconds that predicting took."""
-    asked = request(world, task, forecaster.facts.terms)
-    last = np.array([asked.grid.size - 1])
     if isinstance(forecaster, DelayForecaster):
-        matrix = delay_rows(world, asked, last, proofs=0)
+        matrix = open_lines(world, forecaster, proofs=0)
         matrix = matrix.take(np.flatnonzero(matrix.rows["state"] == "due_future"))
     else:
-        known = forecaster.facts.shift_terms
-        asked = replace(asked, windows=known.windows, planned_in_baseline=known.planned_in_baseline)
-        matrix = shift_rows(world, asked, last, proofs=0)[0]
+        matrix = live_windows(world, forecaster, proofs=0)
     began = time.perf_counter()
     said = forecaster.predict(matrix.X, matrix.rows)
     return _staked(matrix, said), time.perf_counter() - began

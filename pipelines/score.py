@@ -121,6 +121,27 @@ def _why_nothing_scores(world: World) -> str:
     return f"no version is champion on {day}; run bullwhip promote, or bullwhip train --as-of {day}"
 
 
+def open_lines(world: World, forecaster: DelayForecaster, *, proofs: int = 1) -> Matrix:
+    """Return the lines open as of the day, with the inputs of a forecaster."""
+    asked = request(world, "delay", forecaster.facts.terms)
+    return of_last_day(delay_rows(world, asked, steps_to_score(asked), proofs), asked)
+
+
+def live_windows(world: World, forecaster: ShiftForecaster, *, proofs: int = 1) -> Matrix:
+    """Return the windows of series alive as of the day that can be judged later, and from where on they shift."""
+    known = forecaster.facts.shift_terms
+    asked = replace(
+        request(world, "shift", forecaster.facts.terms),
+        windows=known.windows,
+        planned_in_baseline=known.planned_in_baseline,
+    )
+    alive = of_last_day(shift_rows(world, asked, steps_to_score(asked), proofs)[0], asked)
+    down_at, up_at = shift_thresholds(alive.rows, known)
+    told = alive.take(np.flatnonzero(~np.isnan(up_at)))
+    at = {"down_at_units": down_at[~np.isnan(up_at)], "up_at_units": up_at[~np.isnan(up_at)]}
+    return replace(told, rows=told.rows.assign(**at))
+
+
 def score_delays(world: World, champion: Champion) -> dict[str, pd.DataFrame]:
     """Return `supplier_delay_risk` of the lines open as of the day.
 
@@ -128,8 +149,7 @@ def score_delays(world: World, champion: Champion) -> dict[str, pd.DataFrame]:
     """
     forecaster = champion.forecaster
     assert isinstance(forecaster, DelayForecaster)
-    asked = request(world, "delay", forecaster.facts.terms)
-    open_now = of_last_day(delay_rows(world, asked, steps_to_score(asked), proofs=1), asked)
+    open_now = open_lines(world, forecaster)
     rows, X = open_now.rows, open_now.X
     said = forecaster.predict(X)
     p = said["p_late"]
@@ -142,7 +162,7 @@ def score_delays(world: World, champion: Champion) -> dict[str, pd.DataFrame]:
         last_week=publish.previous_week(world.settings.target, "supplier_delay_risk", world.as_of),
     )  # fmt: skip
     due = np.flatnonzero(rows["state"] == "due_future")
-    ask, lag = rows.iloc[due], asked.terms.posting_lag_days * risk.DAY
+    ask, lag = rows.iloc[due], forecaster.facts.terms.posting_lag_days * risk.DAY
     rules = risk.rule_forecasts(
         ask["po_line_id"], "late", ask["due_on"], ask["due_on"] + lag, _by_rules(forecaster, X.iloc[due])["late"],
         model_version=champion.version,
@@ -158,16 +178,8 @@ def score_shifts(world: World, champion: Champion) -> dict[str, pd.DataFrame]:
     """
     forecaster = champion.forecaster
     assert isinstance(forecaster, ShiftForecaster)
-    known = forecaster.facts.shift_terms
-    asked = replace(
-        request(world, "shift", forecaster.facts.terms),
-        windows=known.windows,
-        planned_in_baseline=known.planned_in_baseline,
-    )
-    alive = of_last_day(shift_rows(world, asked, steps_to_score(asked), proofs=1)[0], asked)
-    down_at, up_at = shift_thresholds(alive.rows, known)
-    alive = alive.take(np.flatnonzero(~np.isnan(up_at)))
-    rows = alive.rows.assign(down_at_units=down_at[~np.isnan(up_at)], up_at_units=up_at[~np.isnan(up_at)])
+    alive = live_windows(world, forecaster)
+    rows = alive.rows
     p = forecaster.predict(alive.X, rows)
     units = forecaster.model.predict_units(alive.X, rows["baseline_units"], rows["noise_units"])
     up = (p["p_up"] >= p["p_down"]).to_numpy()

@@ -74,7 +74,8 @@ def listed(known: Sequence[Mapping[str, Any]], screen: Console) -> None:
         screen.print(f"[bold]{TASKS[task]}[/]")
         for version in (v for v in known if v["task"] == task):
             screen.print(f"  {escape(_version(version))}", style="bold" if version["champion"] else "")
-            for said in [*version["decisions"], *filter(None, [version["refused_because"]])]:
+            refused = version["refused_because"] or ""
+            for said in [*version["decisions"], *([refused] if refused not in " ".join(version["decisions"]) else [])]:
                 screen.print(f"      [dim]{escape(said)}[/]")
 
 

@@ -71,7 +71,7 @@ def show(*, table: str = "watchlist", top: Count = 10, as_of: date | None = None
     Parameters
     ----------
     table
-        supplier_delay_risk, demand_shift_risk, supplier_risk, watchlist, rule_forecasts or track_record.
+        supplier_delay_risk, demand_shift_risk, supplier_risk, watchlist, rule_forecasts, track_record or health.
     top
         How many rows; 0 for all.
     as_of
