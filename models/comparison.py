@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from models import metrics
+from models.gate import LEAST_POSITIVES
 from models.lessons import KEYS
 from models.report import ENTITY, number
 
@@ -52,9 +53,10 @@ def _skill(part: pd.DataFrame, entity: str, seed: int) -> dict[str, Any]:
 
     weeks, entities = part["as_of"].to_numpy().astype("datetime64[W]"), part[entity].to_numpy()
     low, high = metrics.block_bootstrap(skill, weeks, entities, seed=seed)["skill"]
+    told = min(y.sum(), (1 - y).sum()) >= LEAST_POSITIVES
     return {
         "skill_of_b_over_a": number(metrics.brier_skill(y, b, a)), "interval": [number(low), number(high)],
-        "better": "b" if low > 0 else "a" if high < 0 else "neither, as far as can be told",
+        "better": "too few to tell" if not told else "b" if low > 0 else "a" if high < 0 else "neither can be told",
     }  # fmt: skip
 
 

@@ -111,12 +111,20 @@ def test_weeks_scored_late_equal_those_scored_on_their_day(late, on_time):
     code, said = bullwhip(late, "catch-up", "--from", str(BEGIN))
     assert (code, said["as_of"], said["status"]) == (0, str(END), "published")
     assert [week["as_of"] for week in said["caught_up"]] == [str(day) for day in days[:-1]]
-    ledgers = [publish.publications(w).drop(columns="published_at") for w in (late, on_time)]
+    ledgers = [publish.publications(w).drop(columns=["published_at", "code_version"]) for w in (late, on_time)]
     pd.testing.assert_frame_equal(*ledgers)  # digests of every table, models and fingerprint of the facts
     assert len(publish.read(late, "supplier_delay_risk", as_of=BEGIN)) > 10
 
     code, said = bullwhip(late, "score")
     assert (code, said["status"], said["caught_up"], said["refused"]) == (0, "unchanged", [], [])
+
+    code, said = bullwhip(late, "monitor")
+    shown = publish.read(late, "health").drop(columns=["publication_id", "as_of", "schema_version"])
+    assert (code, said["as_of"], said["rolled_back"]) == (0, str(END), [])
+    drifting = shown["row_id"].str.endswith("|drift")  # is that of the week before
+    assert len(said["health"]) == sum(said["verdicts"].values()) == len(shown)
+    now = {row["row_id"]: row["reason"] for row in said["health"]}
+    assert shown[~drifting].set_index("row_id")["reason"].to_dict().items() <= now.items()
 
 
 def test_a_scheduled_score_fills_in_what_was_missed_and_names_what_cannot_be(late):
@@ -177,7 +185,7 @@ def edited(monkeypatch, entry):
     before, end, after = Path(orders.__file__).read_text().partition(")  # fmt: skip\n\n\ndef line_features")
     module = types.ModuleType("features.orders_edited")
     monkeypatch.setitem(sys.modules, module.__name__, module)
-    exec(compile(before + entry + end + after, "orders.py", "exec"), module.__dict__)
+    exec(compile(before + entry.rstrip() + ",\n" + end + after, "orders.py", "exec"), module.__dict__)
     monkeypatch.setattr(matrix, "LINE_FEATURES", module.LINE_FEATURES)
     monkeypatch.setattr(matrix, "line_features", module.line_features)
     return module.LINE_FEATURES[-1].name
