@@ -28,7 +28,7 @@ def catch_up(settings: Settings, *, as_of: date, since: date | None = None, dry_
         if day in published(settings.target):  # by somebody else in the meantime
             continue
         try:
-            said = score(settings, as_of=day, dry_run=dry_run)
+            said = score(settings, as_of=day, dry_run=dry_run, late=True)
         except (UserError, ContractError) as error:
             if getattr(error, "exit_code", 1) not in (3, 4):
                 raise

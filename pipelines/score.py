@@ -47,10 +47,10 @@ class Champion:
 
 
 @flow(name="score", validate_parameters=False)
-def score(settings: Settings, *, as_of: date, dry_run: bool = False) -> dict[str, Any]:
+def score(settings: Settings, *, as_of: date, dry_run: bool = False, late: bool = False) -> dict[str, Any]:
     """Publish the risk tables as of one day. Running it again for the same day and facts changes nothing.
 
-    Returns what `bullwhip score --json` prints.
+    Of a week that is caught up `late`, nobody is sent a digest. Returns what `bullwhip score --json` prints.
     """
     began = time.monotonic()
     with step(open_world, "read")(settings, as_of) as world:
@@ -71,7 +71,7 @@ def score(settings: Settings, *, as_of: date, dry_run: bool = False) -> dict[str
             )
             run.log_dict(result, "result")
             run.tag(publication_id=release.publication_id, status=release.status)
-            result["handouts"] = {} if dry_run else step(hand_out, "hand out")(settings, release)
+            result["handouts"] = {} if dry_run else step(hand_out, "hand out")(settings, release, late=late)
     create_markdown_artifact(
         _paragraph(result, settings.currency), key="bullwhip-score", description=f"Scores as of {as_of}"
     )
