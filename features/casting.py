@@ -1,7 +1,7 @@
 """Write the SQL that reads one raw table once: typed columns, and for every bad row its reasons and what came."""
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import date, datetime
 
 from features.contracts import EARLIEST, YEARS_AHEAD, Column, Rule, Table
 
@@ -144,10 +144,14 @@ def _moment_rules(column: Column, name: str, now: datetime) -> list[Rule]:
     return [*rules, Rule(f"{column.name} is in the future", f"{name} > {at}{slack}", shown)]
 
 
-def stage_sql(table: Table, source: str, raw: Mapping[str, str], *, now: datetime, defaults: Mapping[str, str]) -> str:
+def stage_sql(
+    table: Table, source: str, raw: Mapping[str, str], *, now: datetime, defaults: Mapping[str, str],
+    known_before: date | None = None,
+) -> str:  # fmt: skip
     """Return the SELECT of the whole table: contract columns, extra columns, and `__bad` (NULL in a good row).
 
-    `raw` maps the columns of `source` to DuckDB types. `__bad` is STRUCT(rules, shows, row_json).
+    `raw` maps the columns of `source` to DuckDB types. `__bad` is STRUCT(rules, shows, row_json). Cells that became
+    known on `known_before` or later are empty, before any rule sees them.
     """
     own = [c.name for c in table.columns]
     extras = [n for n in raw if n not in own]
@@ -161,11 +165,21 @@ def stage_sql(table: Table, source: str, raw: Mapping[str, str], *, now: datetim
     given = ", known_at AS __given_known_at" if "known_at" in own else ""
     filled = ", ".join(f"coalesce({quote(n)}, {sql}) AS {quote(n)}" for n, sql in defaults.items())
     rules = [r for c in table.columns for r in cell_rules(c, raw.get(c.name, ""), now)] + list(table.rules)
+    rows = f"""SELECT *{f" REPLACE ({filled})" if filled else ""}{given}
+               FROM (SELECT *, {types} FROM (SELECT {cells} FROM {quote(source)}))"""
     return f"""
         SELECT {", ".join(map(quote, own))}{"".join(f", {quote(f'__r_{n}')} AS {quote(own_name(n))}" for n in extras)},
                {_bad(rules, list(raw))} AS __bad
-        FROM (SELECT *{f" REPLACE ({filled})" if filled else ""}{given}
-              FROM (SELECT *, {types} FROM (SELECT {cells} FROM {quote(source)})))"""
+        FROM ({_known_before(known_before, table, rows)})"""
+
+
+def _known_before(day: date | None, table: Table, rows: str) -> str:
+    """Return the rows without the cells that became known on the day or later, such as a cancellation."""
+    cells = [
+        f"CASE WHEN {quote(c.known_from)} >= DATE '{day}' THEN NULL ELSE {name} END AS {name}"
+        for c in table.columns if c.known_from != "known_at" for name in (quote(c.name), quote(f"__c_{c.name}"))
+    ]  # fmt: skip
+    return f"SELECT * REPLACE ({', '.join(cells)}) FROM ({rows})" if day and cells else rows
 
 
 def _bad(rules: Sequence[Rule], raw: Sequence[str]) -> str:

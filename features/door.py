@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any
 
 import duckdb
@@ -59,12 +59,15 @@ def hold(
     now: datetime,
     max_quarantined: float = 0.10,
     attributes: Sequence[str] = (),
+    known_before: date | None = None,
 ) -> tuple[Verdict, ...]:
     """Create every contract table and `quarantine` in `con` from raw relations, and say what came of each table.
 
     `sources` maps table names to relations in `con`; lines their reader could not split into cells are taken from
-    `<relation>_rejects` where there is one (DuckDB's own rejects table). Sets the session's time zone to UTC. Raises
-    ContractError with the breaches of all tables at once; then `con` has no contract table, but `quarantine`.
+    `<relation>_rejects` where there is one (DuckDB's own rejects table). Facts that became known on `known_before` or
+    later are not there yet: they are neither kept nor counted, and cannot put earlier ones in doubt. Sets the session's
+    time zone to UTC. Raises ContractError with the breaches of all tables at once; then `con` has no contract table,
+    but `quarantine`.
     """
     now = now.astimezone(UTC).replace(tzinfo=None) if now.tzinfo else now
     con.execute("SET TimeZone = 'UTC'")
@@ -77,7 +80,7 @@ def hold(
     for s in present:
         _inspect(con, s, attributes if s.table.name == "purchases" else ())
         if not s.broken:
-            _stage(con, s, now)
+            _stage(con, s, now, known_before)
     ready = {s.table.name: s.table for s in present if s.staged}
     for t in ready.values():
         find_own(con, t)
@@ -161,18 +164,20 @@ def _wrong_type(con: duckdb.DuckDBPyConnection, s: Seen, c: Column) -> None:
         s.source = without
 
 
-def _stage(con: duckdb.DuckDBPyConnection, s: Seen, now: datetime) -> None:
+def _stage(con: duckdb.DuckDBPyConnection, s: Seen, now: datetime, known_before: date | None) -> None:
     """Read the source once into a typed table beside its reasons."""
     defaults = {c.name: c.default for c in s.table.columns if c.default}
     try:
         if s.table is ORDERS and "known_at" not in s.raw and _weekly_totals(con, s):
             defaults["known_at"] = "ordered_at + INTERVAL 7 DAY - INTERVAL 1 MICROSECOND"
             s.warn("known_at", 0, WEEKLY)
-        select = stage_sql(s.table, s.source, s.raw, now=now, defaults=defaults)
+        select = stage_sql(s.table, s.source, s.raw, now=now, defaults=defaults, known_before=known_before)
         con.execute(f"CREATE OR REPLACE TABLE {part(s.table.name)} AS {select}")
     except duckdb.Error as error:
         return s.error("", 0, unreadable(error))
     s.staged = part(s.table.name)
+    if known_before and any(c.name == "known_at" for c in s.table.columns):
+        con.execute(f"DELETE FROM {s.staged} WHERE known_at >= DATE '{known_before}'")  # the others keep their numbers
     s.rows = con.execute(f"SELECT count(*) FROM {s.staged}").fetchall()[0][0]
     unsplit, swallowed = find_unsplit(con, s.table, f"{s.source}_rejects")
     s.rows += unsplit
@@ -180,7 +185,9 @@ def _stage(con: duckdb.DuckDBPyConnection, s: Seen, now: datetime) -> None:
         s.error(
             "", 0, f"a quote opened in line {swallowed:,} is not closed; close it or double it inside a quoted cell"
         )
-    if not s.rows and not s.table.optional and not s.table.line:  # nothing received yet is a chain that begins
+    if not s.rows and known_before and con.execute(f"SELECT 1 FROM {quote(s.source)} LIMIT 1").fetchall():
+        s.warn("", 0, f"no row was known before {known_before}")
+    elif not s.rows and not s.table.optional and not s.table.line:  # nothing received yet is a chain that begins
         s.error(
             "", 0, f"the table has its columns but no rows, expected one row per {s.table.key[0].removesuffix('_id')}"
         )

@@ -16,10 +16,10 @@ RECORD_WEEKS = 39  # published weeks that the record looks back on: three quarte
 ALL = "all"  # the bin of every row: not to be added to the tenths
 READS: Mapping[str, tuple[str, ...]] = {
     "rule_forecasts": (),  # every column: one per rule
-    "supplier_delay_risk": ("row_id", "po_line_id", "p_late", "open_value"),
+    "supplier_delay_risk": ("row_id", "po_line_id", "p_late", "open_value", "arrival_p10", "arrival_p90"),
     "demand_shift_risk": (
         "row_id", "product_id", "site_id", "window_begin", "window_end", "p_up", "p_down", "up_at_units",
-        "down_at_units", "baseline_units", "unit_price",
+        "down_at_units", "baseline_units", "unit_price", "units_p10", "units_p90",
     ),
     "watchlist": ("row_id", "kind"),
 }  # fmt: skip
@@ -207,8 +207,18 @@ def _judged_delays(con: duckdb.DuckDBPyConnection, as_of: pd.Timestamp, said: pd
     joined = said.merge(lines, on="po_line_id", how="inner")
     on_time = joined["complete_on"] <= joined["due_on"]
     left = (joined["left_at"].dt.normalize() <= joined["due_on"]) & ~on_time
-    out = joined[_kept(said)].assign(p=joined["p_late"], y=(~on_time) * 1.0, value=joined["open_value"])
+    out = joined[_kept(said)].assign(p=joined["p_late"], y=(~on_time) * 1.0, value=joined["open_value"],
+                                     inside=_arrived_inside(joined, as_of))  # fmt: skip
     return out[~left]
+
+
+def _arrived_inside(rows: pd.DataFrame, as_of: pd.Timestamp) -> np.ndarray:
+    """Return 1 for a line that came between arrival_p10 and arrival_p90, else 0; NaN while that may still happen."""
+    if "arrival_p90" not in rows:
+        return np.full(len(rows), np.nan)
+    came, low, high = rows["complete_on"], rows["arrival_p10"], rows["arrival_p90"]
+    known = high.notna() & (came.notna() | (high < as_of))
+    return np.where(known, ((came >= low) & (came <= high)) * 1.0, np.nan)
 
 
 def _judged_shifts(con: duckdb.DuckDBPyConnection, as_of: pd.Timestamp, said: pd.DataFrame) -> pd.DataFrame:
@@ -220,9 +230,17 @@ def _judged_shifts(con: duckdb.DuckDBPyConnection, as_of: pd.Timestamp, said: pd
     surge = said["event"] == "up"
     out = said[_kept(said)].assign(
         p=said["p_up"].where(surge, said["p_down"]), y=up.where(surge, down) * 1.0,
-        value=(said["units"] - said["baseline_units"]).abs() * said["unit_price"],
+        value=(said["units"] - said["baseline_units"]).abs() * said["unit_price"], inside=_sold_inside(said),
     )  # fmt: skip
     return out[~(down & said["stock_out"])]
+
+
+def _sold_inside(said: pd.DataFrame) -> np.ndarray:
+    """Return 1 for a window whose units came between units_p10 and units_p90, else 0; NaN where no band was said."""
+    if "units_p90" not in said:
+        return np.full(len(said), np.nan)
+    inside = (said["units"] >= said["units_p10"]) & (said["units"] <= said["units_p90"])
+    return np.where(said["units_p90"].notna(), inside * 1.0, np.nan)
 
 
 def _window_facts(

@@ -320,6 +320,23 @@ TRACK_RECORD = Table(
     ),
 )  # fmt: skip
 
+HEALTH = Table(
+    "health",
+    "May the week be trusted? A verdict on every input, model and kind of forecast, what needs doing first.",
+    ("row_id",),
+    (
+        text("row_id", "The row, the same from week to week: area, subject and what was measured."),
+        text("area", "What is judged.", ("input", "model", "forecast")),
+        text("subject", "The table, the task or the event, in words."),
+        text("verdict", "act: do not trust before it is put right; watch: look at it.", ("ok", "watch", "act")),
+        text("reason", "Why, in words."),
+        number("measured", "What was measured, such as days, a share or a skill.", "as the reason says", nullable=True),
+        number("limit", "What it is held against.", "as the reason says", nullable=True),
+        Column("last_known_at", "timestamp", "When the newest fact became known, of an input.", nullable=True),
+        text("model_version", "The registered version that is judged; empty for an input."),
+    ),
+)
+
 PUBLICATIONS = Table(
     "publications",
     "The ledger: one row per publication.",
@@ -340,7 +357,7 @@ PUBLICATIONS = Table(
     ),
 )
 
-TABLES = (SUPPLIER_DELAY_RISK, DEMAND_SHIFT_RISK, SUPPLIER_RISK, WATCHLIST, RULE_FORECASTS, TRACK_RECORD)
+TABLES = (SUPPLIER_DELAY_RISK, DEMAND_SHIFT_RISK, SUPPLIER_RISK, WATCHLIST, RULE_FORECASTS, TRACK_RECORD, HEALTH)
 """Every risk table, in the order people are told of them."""
 
 BY_NAME = MappingProxyType({table.name: table for table in TABLES})

@@ -92,7 +92,7 @@ def backtest(settings: Settings, asked: Question, *, file: Path | None = None) -
 
 def _known_world(settings: Settings, asked: Question) -> World:
     """Return the facts with the day until which outcomes are known: the last fact's, today at the latest."""
-    world = open_world(settings, asked.last)
+    world = open_world(settings, asked.last, hindsight=True)
     tables = ("purchases", "receipts") if asked.task == "delay" else ("orders",)
     newest = max((day for name in tables for (day,) in world.con.execute(
         f"SELECT CAST(max(known_at) AS DATE) FROM {name}").fetchall() if day), default=None)  # fmt: skip

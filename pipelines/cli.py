@@ -8,7 +8,7 @@ from typing import NoReturn
 from cyclopts import App
 
 from pipelines import terminal
-from pipelines.commands import demo, handouts, learning, risk, service, workspace
+from pipelines.commands import demo, handouts, learning, operations, risk, service, workspace
 from pipelines.terminal import Answer
 
 COMMANDS: tuple[Callable[..., Answer], ...] = (
@@ -17,6 +17,8 @@ COMMANDS: tuple[Callable[..., Answer], ...] = (
     workspace.check,
     learning.train,
     risk.score,
+    operations.catch_up,
+    operations.monitor,
     risk.show,
     risk.publications,
     risk.publish,
@@ -29,6 +31,10 @@ COMMANDS: tuple[Callable[..., Answer], ...] = (
     service.status,
     service.deploy,
     service.trigger,
+    learning.compare,
+    learning.models,
+    learning.promote,
+    learning.rollback,
     demo.demo,
 )
 

@@ -22,14 +22,15 @@ Day = Annotated[date, WithJsonSchema({"type": "string", "format": "date", "patte
 
 @flow(name="score")
 def score_weekly(workspace: Path, as_of: Day | None = None) -> State[Any]:
-    """Publish the risk tables of a week; `as_of` left out is the Monday of the week the run was scheduled for."""
+    """Publish the risk tables of a week; left out, it is the Monday the run was scheduled for and what was missed."""
 
     def work(settings: Settings, day: date) -> dict[str, Any]:
+        from pipelines.catch_up import catch_up
         from pipelines.clock import refuse_a_slow_clock
         from pipelines.score import score
 
         refuse_a_slow_clock(settings, datetime.now(UTC))
-        return score.fn(settings, as_of=day)
+        return score.fn(settings, as_of=day) if as_of else catch_up.fn(settings, as_of=day)
 
     return _carried_out(workspace, as_of, work)
 
@@ -66,6 +67,18 @@ def backtest_stretch(
         return backtest.fn(settings, Question(task, first or until - REPLAYED, until, every, refit_days))
 
     return _carried_out(workspace, last, work)
+
+
+@flow(name="monitor")
+def monitor_daily(workspace: Path, as_of: Day | None = None) -> State[Any]:
+    """Say of every input, model and forecast whether it may be trusted, and take a failing champion back."""
+
+    def work(settings: Settings, day: date) -> dict[str, Any]:
+        from pipelines.monitor import monitor
+
+        return monitor.fn(settings, as_of=day)
+
+    return _carried_out(workspace, as_of, work)
 
 
 def _carried_out(workspace: Path, as_of: date | None, work: Callable[[Settings, date], dict[str, Any]]) -> State[Any]:

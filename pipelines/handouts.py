@@ -20,6 +20,9 @@ HANDOUTS: Mapping[str, Handout] = MappingProxyType({"board": board_page, "digest
 """What is made of every publication, by name; each gives plain values that say what came of it, such as its path."""
 
 
-def hand_out(settings: Settings, publication: Publication) -> dict[str, Any]:
-    """Make everything people open of a publication, an unchanged one too, and return by name what came of each."""
-    return {name: make(settings, publication) for name, make in HANDOUTS.items()}
+def hand_out(settings: Settings, publication: Publication, *, late: bool = False) -> dict[str, Any]:
+    """Make everything people open of a publication, an unchanged one too, and return by name what came of each.
+
+    Of a `late` week, which another follows at once, nobody is sent a digest.
+    """
+    return {name: make(settings, publication) for name, make in HANDOUTS.items() if not late or name != "digest"}

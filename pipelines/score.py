@@ -20,14 +20,15 @@ from models.delay import DelayModel
 from models.explain import DRIVERS, drivers
 from models.forecasters import MODEL, DelayForecaster, Forecaster, OtherFormat, ShiftForecaster, load, publishers
 from models.hazard import arrival_days
+from models.health import as_table, merged
 from models.record import READS, RECORD_WEEKS, track_record
 from models.risk_contract import SCHEMA_VERSION
-from pipelines import publish, sources, tracking
+from pipelines import health, publish, sources, tracking
 from pipelines.handouts import hand_out
 from pipelines.settings import GateRefused, Settings
 from pipelines.steps import side_by_side, step, stoppable
 from pipelines.stores import Target
-from pipelines.world import World, delay_rows, open_world, request, shift_rows
+from pipelines.world import World, delay_rows, of_last_day, open_world, request, shift_rows, steps_to_score
 
 EXPLAINED = 5_000  # rows with drivers, by value at risk: more than anybody reads in a week
 
@@ -38,6 +39,7 @@ class Champion:
 
     version: str
     forecaster: Forecaster
+    found: tracking.RegisteredModel
 
     @property
     def publishes(self) -> str:
@@ -46,13 +48,14 @@ class Champion:
 
 @flow(name="score", validate_parameters=False)
 @stoppable
-def score(settings: Settings, *, as_of: date, dry_run: bool = False) -> dict[str, Any]:
+def score(settings: Settings, *, as_of: date, dry_run: bool = False, late: bool = False) -> dict[str, Any]:
     """Publish the risk tables as of one day. Running it again for the same day and facts changes nothing.
 
-    Returns what `bullwhip score --json` prints.
+    Of a week that is caught up `late`, nobody is sent a digest. Returns what `bullwhip score --json` prints.
     """
     began = time.monotonic()
     with step(open_world, "read")(settings, as_of) as world:
+        health.refuse_stale(world)
         champions = step(find_champions, "find champions")(world)
         with tracking.run(
             settings, flow="score", flow_run_id=str(runtime.flow_run.id), as_of=as_of,
@@ -69,7 +72,7 @@ def score(settings: Settings, *, as_of: date, dry_run: bool = False) -> dict[str
             )
             run.log_dict(result, "result")
             run.tag(publication_id=release.publication_id, status=release.status)
-            result["handouts"] = {} if dry_run else step(hand_out, "hand out")(settings, release)
+            result["handouts"] = {} if dry_run else step(hand_out, "hand out")(settings, release, late=late)
     create_markdown_artifact(
         _paragraph(result, settings.currency), key="bullwhip-score", description=f"Scores as of {as_of}"
     )
@@ -80,28 +83,64 @@ def _risk_tables(world: World, champions: Mapping[str, Champion]) -> dict[str, p
     """Score the tasks side by side, then rank and sum up what came of both."""
     score_one = {"delay": (score_delays, "score open lines"), "shift": (score_shifts, "score demand")}
     parts = side_by_side({task: (*score_one[task], (world.beside(), c)) for task, c in champions.items()})
-    tables = {name: table for part in parts.values() for name, table in part.items() if name != "rule_forecasts"}
+    tables = {name: table for part in parts.values() for name, table in part.items()}
     tables["rule_forecasts"] = pd.concat([part["rule_forecasts"] for part in parts.values()], ignore_index=True)
+    tables["health"] = merged(part["health"] for part in parts.values())
     return tables | step(summarise, "rank and sum up")(world, champions, tables)
 
 
 def find_champions(world: World) -> dict[str, Champion]:
-    """Return the champion of each task that has facts; GateRefused where no task has one."""
+    """Return each task's champion of the day, for tasks that have facts; GateRefused where no task has one.
+
+    A model that learnt from the day or from later ones would know what it is asked.
+    """
     found: dict[str, Champion] = {}
     for task in world.settings.tasks:
-        champion = tracking.champion(world.settings, tracking.REGISTRY[task]) if world.has(task) else None
+        name = tracking.REGISTRY[task]
+        champion = tracking.champion(world.settings, name, world.as_of) if world.has(task) else None
         if champion:
             try:
-                found[task] = Champion(champion.version, load(champion.folder))
+                found[task] = Champion(champion.version, load(champion.folder), champion)
             except OtherFormat as error:
                 raise GateRefused(
                     f"the champion of {task}, version {champion.version}, cannot be used: {error}"
                 ) from error
     if not found:
-        raise GateRefused(
-            f"nothing to score with: no model is trained in {world.settings.workspace}; run bullwhip train first"
-        )
+        raise GateRefused(_why_nothing_scores(world))
     return found
+
+
+def _why_nothing_scores(world: World) -> str:
+    day, settings = world.as_of, world.settings
+    known = {task: tracking.versions(settings, tracking.REGISTRY[task]) for task in settings.tasks}
+    if not any(known.values()):
+        return f"nothing to score with: no model is trained in {settings.workspace}; run bullwhip train first"
+    cuts = {task: [str(v["tags"].get("cut", "")) for v in of_task] for task, of_task in known.items() if of_task}
+    said = ", ".join(f"{task} was first trained as of {min(of_task)}" for task, of_task in cuts.items())
+    if all(cut > str(day) for of_task in cuts.values() for cut in of_task):
+        return f"no model of {day} or before: {said}, and hindsight does not count; run bullwhip train --as-of {day}"
+    return f"no version is champion on {day}; run bullwhip promote, or bullwhip train --as-of {day}"
+
+
+def open_lines(world: World, forecaster: DelayForecaster, *, proofs: int = 1) -> Matrix:
+    """Return the lines open as of the day, with the inputs of a forecaster."""
+    asked = request(world, "delay", forecaster.facts.terms)
+    return of_last_day(delay_rows(world, asked, steps_to_score(asked), proofs), asked)
+
+
+def live_windows(world: World, forecaster: ShiftForecaster, *, proofs: int = 1) -> Matrix:
+    """Return the windows of series alive as of the day that can be judged later, and from where on they shift."""
+    known = forecaster.facts.shift_terms
+    asked = replace(
+        request(world, "shift", forecaster.facts.terms),
+        windows=known.windows,
+        planned_in_baseline=known.planned_in_baseline,
+    )
+    alive = of_last_day(shift_rows(world, asked, steps_to_score(asked), proofs)[0], asked)
+    down_at, up_at = shift_thresholds(alive.rows, known)
+    told = alive.take(np.flatnonzero(~np.isnan(up_at)))
+    at = {"down_at_units": down_at[~np.isnan(up_at)], "up_at_units": up_at[~np.isnan(up_at)]}
+    return replace(told, rows=told.rows.assign(**at))
 
 
 def score_delays(world: World, champion: Champion) -> dict[str, pd.DataFrame]:
@@ -111,8 +150,7 @@ def score_delays(world: World, champion: Champion) -> dict[str, pd.DataFrame]:
     """
     forecaster = champion.forecaster
     assert isinstance(forecaster, DelayForecaster)
-    asked = request(world, "delay", forecaster.facts.terms)
-    open_now = delay_rows(world, asked, np.array([asked.grid.size - 1]), proofs=1)
+    open_now = open_lines(world, forecaster)
     rows, X = open_now.rows, open_now.X
     said = forecaster.predict(X)
     p = said["p_late"]
@@ -125,12 +163,13 @@ def score_delays(world: World, champion: Champion) -> dict[str, pd.DataFrame]:
         last_week=publish.previous_week(world.settings.target, "supplier_delay_risk", world.as_of),
     )  # fmt: skip
     due = np.flatnonzero(rows["state"] == "due_future")
-    ask, lag = rows.iloc[due], asked.terms.posting_lag_days * risk.DAY
+    ask, lag = rows.iloc[due], forecaster.facts.terms.posting_lag_days * risk.DAY
     rules = risk.rule_forecasts(
         ask["po_line_id"], "late", ask["due_on"], ask["due_on"] + lag, _by_rules(forecaster, X.iloc[due])["late"],
         model_version=champion.version,
     )  # fmt: skip
-    return {"supplier_delay_risk": table, "rule_forecasts": rules}
+    drifted = health.drift(world, champion.found, "delay", open_now.take(due), said["p_late"].to_numpy(float)[due])
+    return {"supplier_delay_risk": table, "rule_forecasts": rules, "health": as_table(drifted)}
 
 
 def score_shifts(world: World, champion: Champion) -> dict[str, pd.DataFrame]:
@@ -140,16 +179,8 @@ def score_shifts(world: World, champion: Champion) -> dict[str, pd.DataFrame]:
     """
     forecaster = champion.forecaster
     assert isinstance(forecaster, ShiftForecaster)
-    known = forecaster.facts.shift_terms
-    asked = replace(
-        request(world, "shift", forecaster.facts.terms),
-        windows=known.windows,
-        planned_in_baseline=known.planned_in_baseline,
-    )
-    alive, _ = shift_rows(world, asked, np.array([asked.grid.size - 1]), proofs=1)
-    down_at, up_at = shift_thresholds(alive.rows, known)
-    alive = alive.take(np.flatnonzero(~np.isnan(up_at)))
-    rows = alive.rows.assign(down_at_units=down_at[~np.isnan(up_at)], up_at_units=up_at[~np.isnan(up_at)])
+    alive = live_windows(world, forecaster)
+    rows = alive.rows
     p = forecaster.predict(alive.X, rows)
     units = forecaster.model.predict_units(alive.X, rows["baseline_units"], rows["noise_units"])
     up = (p["p_up"] >= p["p_down"]).to_numpy()
@@ -169,7 +200,9 @@ def score_shifts(world: World, champion: Champion) -> dict[str, pd.DataFrame]:
         model_version=champion.version, names=world.names(),
         last_week=publish.previous_week(world.settings.target, "demand_shift_risk", world.as_of),
     )  # fmt: skip
-    return {"demand_shift_risk": table, "rule_forecasts": _shift_rule_forecasts(alive.X, rows, champion)}
+    drifted = health.drift(world, champion.found, "shift", alive, p["p_up"].to_numpy(float))
+    rules = _shift_rule_forecasts(alive.X, rows, champion)
+    return {"demand_shift_risk": table, "rule_forecasts": rules, "health": as_table(drifted)}
 
 
 def _shift_rule_forecasts(X: pd.DataFrame, rows: pd.DataFrame, champion: Champion) -> pd.DataFrame:
@@ -220,7 +253,7 @@ def _told(matrix: Matrix, forecaster: Forecaster, stake: np.ndarray, up: np.ndar
 def summarise(
     world: World, champions: Mapping[str, Champion], tables: Mapping[str, pd.DataFrame]
 ) -> dict[str, pd.DataFrame]:
-    """Return roll-ups, watchlist and track record over the scored rows."""
+    """Return roll-ups, watchlist, track record and health over the scored rows."""
     target, as_of = world.settings.target, pd.Timestamp(world.as_of)
     out = {}
     if "delay" in champions:
@@ -232,10 +265,13 @@ def summarise(
         tables.get("supplier_delay_risk"), tables.get("demand_shift_risk"), world.settings.capacity,
         publish.previous_week(target, "watchlist", world.as_of), as_of, world.settings.currency,
     )  # fmt: skip
+    past = past_releases(world.settings.target, world.as_of)
     out["track_record"] = track_record(
-        world.con, as_of, past_releases(target, world.as_of), walked(champions),
-        short_tolerance=world.settings.short_tolerance,
-    )  # fmt: skip
+        world.con, as_of, past, walked(champions), short_tolerance=world.settings.short_tolerance
+    )
+    found = {task: c.found for task, c in champions.items()}
+    judged = [*health.inputs(world), *health.champions(world, found), *health.forecasts(world, found, past)]
+    out["health"] = merged([tables["health"], as_table(judged)])
     return out
 
 
@@ -287,7 +323,8 @@ def _result(
         task: {"version": c.version, "publishes": c.publishes, "trained_to": c.forecaster.facts.cut}
         for task, c in champions.items()
     }
-    return {**publish.summary(release), "value_at_risk": risk.totals(tables), "models": models}
+    said = {"value_at_risk": risk.totals(tables), "models": models, "health": health.counted(tables["health"])}
+    return {**publish.summary(release), **said}
 
 
 def totals_before(settings: Settings, as_of: date) -> dict[str, float]:

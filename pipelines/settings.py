@@ -108,6 +108,18 @@ class Settings(BaseModel):
     max_quarantined: float = key(
         0.10, "Share of bad rows in a table above which a run stops.", "a number from 0 to 1", ge=0, le=1
     )
+    max_stale: float = key(
+        8.0,
+        "How many times its usual gap a table that a task rests on may be without a new fact before scoring stops.",
+        "a number above 0",
+        gt=0,
+    )
+    catch_up_weeks: int = key(
+        13,
+        "Weeks back within which a scheduled score publishes what was missed; bullwhip catch-up --from goes further.",
+        "a whole number from 0",
+        ge=0,
+    )
     seed: int = key(7, "Start of every random choice.", "a whole number from 0", ge=0)
     threads: int = key(0, "Processor threads for training; 0 for all.", "a whole number from 0", ge=0)
     history_weeks: int = key(156, "Weeks of history to learn from.", "a whole number from 1", ge=1)

@@ -8,7 +8,7 @@ import io
 import os
 import tempfile
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
 
 import duckdb
@@ -23,8 +23,12 @@ SUFFIXES = (".parquet", ".csv", ".csv.gz")
 NAMES = tuple(t.name for t in TABLES)
 
 
-def load(settings: Settings, *, now: datetime) -> tuple[duckdb.DuckDBPyConnection, tuple[Verdict, ...]]:
+def load(
+    settings: Settings, *, now: datetime, known_before: date | None = None
+) -> tuple[duckdb.DuckDBPyConnection, tuple[Verdict, ...]]:
     """Read the tables that settings name and hold them to their contracts, in memory; big ones spill to disk.
+
+    With `known_before` as they stood when that day began: what became known later is not read.
 
     Refused rows go to `<workspace>/quarantine/<table>.parquet`, also when the input as a whole is refused with
     ContractError. Files of tables that are clean now are removed.
@@ -32,7 +36,10 @@ def load(settings: Settings, *, now: datetime) -> tuple[duckdb.DuckDBPyConnectio
     con = connect(settings)
     sources = read(settings.data.get_secret_value() if settings.data_url else str(settings.data_folder), con)
     try:
-        verdicts = hold(con, sources, now=now, max_quarantined=settings.max_quarantined, attributes=settings.attributes)
+        verdicts = hold(
+            con, sources, now=now, max_quarantined=settings.max_quarantined, attributes=settings.attributes,
+            known_before=known_before,
+        )  # fmt: skip
     finally:
         write_quarantine(con, settings.workspace / "quarantine")
         for name in sources.values():

@@ -32,6 +32,7 @@ from mlflow.models import Model
 from mlflow.pyfunc import save_model
 from requests import RequestException
 
+from models.tenure import FOREVER, Decided, What, champion_of, with_decision
 from pipelines import running
 from pipelines.settings import Settings, Unreachable, UserError, mask
 
@@ -90,8 +91,8 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
-class ChampionModel:
-    """The registered version that scores, with its files in a local folder."""
+class RegisteredModel:
+    """A registered version, with its files in a local folder."""
 
     name: str
     version: str
@@ -126,7 +127,7 @@ def open_store(settings: Settings) -> Store:
 def run(
     settings: Settings,
     *,
-    flow: Literal["train", "score", "backtest", "tune"],
+    flow: Literal["train", "score", "backtest", "tune", "monitor"],
     flow_run_id: str,
     as_of: date,
     data_fingerprint: str,
@@ -188,42 +189,60 @@ def register(
     return str(version)
 
 
-def promote(settings: Settings, name: str, version: str, *, reason: str) -> None:
-    """Make a version the one that scores, and write down when and why."""
+def decide(settings: Settings, name: str, version: str, what: What, *, since: date, because: str) -> None:
+    """Promote a version from the day `since` on, or take it back for good, and keep when and why.
+
+    The alias `champion` follows to the version that scores the days to come.
+    """
     store = open_store(settings)
     with _reaching(store.uri):
+        tags = dict(store.client.get_model_version(name, version).tags)
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        for tag, value in (("promoted_at", now), ("promoted_because", reason)):
+        for tag, value in with_decision(tags, Decided(what, since.isoformat(), now, because)).items():
             store.client.set_model_version_tag(name, version, tag, value)
-        store.client.set_registered_model_alias(name, "champion", version)
-        if str(store.client.get_registered_model(name).aliases.get("challenger")) == version:
+        known = _versions(store, name)
+        chosen, aliases = champion_of(known), {a: v["version"] for v in known for a in v["aliases"]}
+        if chosen is None:
+            store.client.delete_registered_model_alias(name, "champion")
+        elif aliases.get("champion") != chosen["version"]:
+            store.client.set_registered_model_alias(name, "champion", chosen["version"])
+        if aliases.get("challenger") == version:
             store.client.delete_registered_model_alias(name, "challenger")
 
 
-def champion(settings: Settings, name: str) -> ChampionModel | None:
-    """Return the version that scores, or None when no version was promoted yet."""
+def champion(settings: Settings, name: str, as_of: date = FOREVER) -> RegisteredModel | None:
+    """Return the version that scores a day, or None when none was promoted by then that had not learnt from later."""
+    found = champion_of(versions(settings, name), as_of)
+    return registered(settings, name, found["version"]) if found else None
+
+
+def registered(settings: Settings, name: str, version: str) -> RegisteredModel:
+    """Return a version with its files; UserError where there is none of that number or alias."""
     store = open_store(settings)
     with _reaching(store.uri):
-        if not store.client.search_registered_models(f"name = '{name}'"):
-            return None
-        aliases = store.client.get_registered_model(name).aliases
-        if "champion" not in aliases:
-            return None
-        found = store.client.get_model_version(name, str(aliases["champion"]))
-        run_id = found.run_id or ""
+        known = _versions(store, name)
+        found = next((v for v in known if version == v["version"] or version in v["aliases"]), None)
+        if found is None:
+            there = ", ".join([v["version"] for v in known] + sorted(a for v in known for a in v["aliases"])) or "none"
+            raise UserError(f"{name} has no version {version!r}; there are {there}")
+        whole = store.client.get_model_version(name, found["version"])
+        run_id = whole.run_id or ""
         metrics = store.client.get_run(run_id).data.metrics if run_id else {}
-        folder = _local_folder(settings, store, found)
-    return ChampionModel(name, str(found.version), folder, dict(found.tags), dict(metrics), run_id)
+        folder = _local_folder(settings, store, whole)
+    return RegisteredModel(name, found["version"], folder, dict(whole.tags), dict(metrics), run_id)
 
 
 def versions(settings: Settings, name: str) -> list[dict[str, Any]]:
     """Return every version of a model, newest first: version, aliases, tags, run_id, created_at."""
     store = open_store(settings)
     with _reaching(store.uri):
-        if not store.client.search_registered_models(f"name = '{name}'"):
-            return []
-        aliases = store.client.get_registered_model(name).aliases
-        found = store.client.search_model_versions(f"name = '{name}'")
+        return _versions(store, name)
+
+
+def _versions(store: Store, name: str) -> list[dict[str, Any]]:
+    if not store.client.search_registered_models(f"name = '{name}'"):
+        return []
+    aliases = store.client.get_registered_model(name).aliases
     return [
         {
             "version": str(v.version),
@@ -232,7 +251,7 @@ def versions(settings: Settings, name: str) -> list[dict[str, Any]]:
             "run_id": v.run_id,
             "created_at": datetime.fromtimestamp(v.creation_timestamp / 1000, UTC).isoformat(timespec="seconds"),
         }
-        for v in sorted(found, key=lambda v: -int(v.version))
+        for v in sorted(store.client.search_model_versions(f"name = '{name}'"), key=lambda v: -int(v.version))
     ]
 
 

@@ -20,9 +20,12 @@ from models.backtest import binary, forecaster_names, predictions
 from models.boosting import gain_shares
 from models.forecasters import Forecaster, OtherFormat, load, publishers
 from models.gate import as_published, squared_errors
+from models.health import heard
 from models.metrics import binary_report
 from models.report import as_dict, number, units
+from models.tenure import PROMOTED, champion_of
 from pipelines import pictures, tracking
+from pipelines.health import INPUTS
 from pipelines.learn import Learned, learn, threads_each
 from pipelines.settings import Settings
 from pipelines.steps import side_by_side, step, stoppable
@@ -39,11 +42,13 @@ TOO_GOOD_ROC, TOO_GOOD_SHARE = 0.95, 0.60
 @flow(name="train", validate_parameters=False)
 @stoppable
 def train(
-    settings: Settings, *, as_of: date, tasks: Sequence[str] | None = None, dry_run: bool = False
-) -> dict[str, Any]:
+    settings: Settings, *, as_of: date, tasks: Sequence[str] | None = None, dry_run: bool = False,
+    challenger: bool = False,
+) -> dict[str, Any]:  # fmt: skip
     """Train, judge and register each task; the same data, settings and code again change nothing.
 
-    Returns per task what `bullwhip train --json` prints. Nothing is registered in a dry run.
+    Returns per task what `bullwhip train --json` prints. A `challenger` is registered and never promoted; in a dry run
+    nothing is registered.
     """
     world = step(open_world, "read")(settings, as_of)
     with world, tracking.run(
@@ -55,7 +60,7 @@ def train(
         threads = threads_each(settings, len(new))
         lessons = side_by_side({name: (learn, f"learn {name}", (world, name, threads)) for name in new})
         for name, learned in lessons.items():
-            out[name] = _decide(world, name, learned, run, dry_run)
+            out[name] = _decide(world, name, learned, run, dry_run, challenger)
         run.log_dict(out, "result")
     create_markdown_artifact(_paragraph(as_of, out), key="bullwhip-train", description=f"Training as of {as_of}")
     return {"as_of": as_of, "tasks": out}
@@ -65,30 +70,31 @@ def _known_already(world: World, name: str) -> dict[str, Any] | None:
     """Return what is to be said of a task without learning: no facts, or trained before on the same; None otherwise."""
     if not world.has(name):
         return {"skipped": f"no {'purchase lines' if name == 'delay' else 'orders'} known before {world.as_of}"}
-    return _already_trained(world.settings, name, recipe(world, name))
+    return _already_trained(world, name)
 
 
-def _decide(world: World, name: str, learned: Learned, run: tracking.Run, dry_run: bool) -> dict[str, Any]:
+def _decide(
+    world: World, name: str, learned: Learned, run: tracking.Run, dry_run: bool, challenger: bool
+) -> dict[str, Any]:
     """Let the gate decide, log what was learned, and register it."""
-    refusal = _refusal(world.settings, learned)
+    refusal = _refusal(world, learned)
     result = _result(learned) | {"refused_because": refusal, "mlflow_run_id": run.run_id}
     _log(run, learned, result)
     if dry_run:
         result |= {"model_version": None, "alias": None, "promoted": False, "dry_run": True}
     else:
-        made_of = recipe(world, name)
-        result |= step(register, f"register {name}")(world.settings, run, learned, result, made_of)
+        result |= step(register, f"register {name}")(world, run, learned, result, challenger)
     return {**result, "seconds": round(learned.seconds, 1)}
 
 
 # The gate -----------------------------------------------------------------------------------------------------------
 
 
-def _refusal(settings: Settings, learned: Learned) -> str | None:
+def _refusal(world: World, learned: Learned) -> str | None:
     """Return why the forecaster may not become champion, None if it may: no rule and no champion did as well."""
     if learned.decision.refused_because:
         return learned.decision.refused_because
-    champion = tracking.champion(settings, tracking.REGISTRY[learned.lesson.task])
+    champion = tracking.champion(world.settings, tracking.REGISTRY[learned.lesson.task], world.as_of)
     if champion is None or not _readable(champion):
         return None
     theirs, ours, n = _against_champion(champion, learned)
@@ -100,7 +106,7 @@ def _refusal(settings: Settings, learned: Learned) -> str | None:
     return None
 
 
-def _readable(champion: tracking.ChampionModel) -> bool:
+def _readable(champion: tracking.RegisteredModel) -> bool:
     """Whether this version of bullwhip can still score with a champion; one it cannot read has to make room."""
     try:
         load(champion.folder)
@@ -109,7 +115,7 @@ def _readable(champion: tracking.ChampionModel) -> bool:
     return True
 
 
-def _against_champion(champion: tracking.ChampionModel, learned: Learned) -> tuple[float, float, int]:
+def _against_champion(champion: tracking.RegisteredModel, learned: Learned) -> tuple[float, float, int]:
     """Return the champion's and the new forecaster's Brier score on the same predictions, none made with hindsight.
 
     For as-of days before the champion's cut its own walk-forward predictions count, for later ones it scores now.
@@ -193,28 +199,40 @@ def log_pictures(run: tracking.Run, pairs: pd.DataFrame, task: str, of: str) -> 
 
 
 def register(
-    settings: Settings, run: tracking.Run, learned: Learned, result: Mapping[str, Any], made_of: str
+    world: World, run: tracking.Run, learned: Learned, result: Mapping[str, Any], challenger: bool
 ) -> dict[str, Any]:
-    """Register the forecaster and promote it where the gate lets it through, or where nothing scores yet."""
-    forecaster = learned.forecaster
+    """Register the forecaster; promote it where the gate lets it through, or where nothing scores that day yet."""
+    forecaster, refusal = learned.forecaster, result["refused_because"]
     name = tracking.REGISTRY[forecaster.task]
-    refusal = result["refused_because"]
-    champion = tracking.champion(settings, name)
+    champion = tracking.champion(world.settings, name, world.as_of)
     first = champion is None or not _readable(champion)
     with tempfile.TemporaryDirectory() as folder:
         forecaster.save(Path(folder))
         walk = as_published(learned.walk, learned.decision.publishes)
         walk.to_parquet(Path(folder) / "walk_forward.parquet")
+        (Path(folder) / INPUTS).write_text(json.dumps(_inputs(learned)))
         (Path(folder) / "result.json").write_text(json.dumps(dict(result), default=str))
-        tags = {"recipe": made_of, "cut": forecaster.facts.cut, "publishes": publishers(forecaster)}
+        tags = {
+            "recipe": recipe(world, forecaster.task), "cut": forecaster.facts.cut, "publishes": publishers(forecaster),
+            "seconds_to_learn": round(learned.seconds, 1),
+        }  # fmt: skip
         version = tracking.register(run, name=name, folder=Path(folder), tags=tags | {"result": _said(result)})
-    promoted = refusal is None
-    if promoted or first:
-        tracking.promote(
-            settings, name, version, reason=refusal or "better than every naive rule and the last champion"
-        )
-    alias = "champion" if promoted or first else "challenger"
-    return {"model_version": version, "alias": alias, "promoted": promoted, "publishes": publishers(forecaster)}
+    scores = (refusal is None or first) and not challenger
+    if scores:
+        because = refusal or "better than every naive rule and the last champion"
+        tracking.decide(world.settings, name, version, PROMOTED, since=world.as_of, because=because)
+    return {
+        "model_version": version, "alias": "champion" if scores else "challenger",
+        "promoted": scores and refusal is None, "publishes": publishers(forecaster),
+    }  # fmt: skip
+
+
+def _inputs(learned: Learned) -> list[dict[str, Any]]:
+    """Return where the inputs that count lay in the last year the model learnt from, to know later when they leave."""
+    lesson, model = learned.lesson, learned.forecaster.model
+    since = pd.Timestamp(lesson.known_until) - pd.Timedelta(weeks=52)
+    recent = lesson.matrix.X[(lesson.rows["as_of"] >= since).to_numpy()]
+    return heard(recent, gain_shares(model.booster_, model.encoder_.columns_))
 
 
 def _said(result: Mapping[str, Any]) -> str:
@@ -242,15 +260,18 @@ def recipe(world: World, name: str, more: Sequence[str] = ()) -> str:
     return digest.hexdigest()
 
 
-def _already_trained(settings: Settings, name: str, made_of: str) -> dict[str, Any] | None:
-    for version in tracking.versions(settings, tracking.REGISTRY[name])[:3]:
+def _already_trained(world: World, name: str) -> dict[str, Any] | None:
+    known, made_of = tracking.versions(world.settings, tracking.REGISTRY[name]), recipe(world, name)
+    scores = champion_of(known, world.as_of)
+    for version in known:
         tags = version["tags"]
         if tags.get("recipe") == made_of and "result" in tags:
             said = json.loads(tags["result"])
-            alias = next(iter(version["aliases"]), None)
-            promoted = alias == "champion" and said.get("refused_because") is None
-            known = {"model_version": version["version"], "alias": alias, "promoted": promoted}
-            return {**said, **known, "unchanged": True, "seconds": 0.0}
+            champion = scores is not None and scores["version"] == version["version"]
+            alias = "champion" if champion else next(iter(version["aliases"]), None)
+            promoted = champion and said.get("refused_because") is None
+            now = {"model_version": version["version"], "alias": alias, "promoted": promoted}
+            return {**said, **now, "unchanged": True, "seconds": 0.0}
     return None
 
 
@@ -261,7 +282,8 @@ def _paragraph(as_of: date, out: Mapping[str, Any]) -> str:
             said.append(f"**{name}**: {result['skipped']}.")
             continue
         m = result["metrics"]
-        verdict = "promoted" if result["promoted"] else f"not promoted: {result['refused_because'] or 'dry run'}"
+        why = result["refused_because"] or ("dry run" if result.get("dry_run") else "nobody asked for it")
+        verdict = "promoted" if result["promoted"] else f"not promoted: {why}"
         skill = f"PR-AUC {m['pr_auc']:.3f} at {m['prevalence']:.1%} prevalence, " if m.get("pr_auc") is not None else ""
         said.append(f"**{name}** version {result['model_version']}: {skill}{verdict}.")
     return f"Trained on what was known before {as_of}. " + " ".join(said)

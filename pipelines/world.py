@@ -71,11 +71,15 @@ class World:
 SIDES = {"delay": "purchases", "shift": "orders"}
 
 
-def open_world(settings: Settings, as_of: date) -> World:
-    """Read every table, hold it to its contract and take the fingerprint of all it holds."""
-    con, verdicts = sources.load(
-        settings, now=max(datetime.now(UTC), datetime(as_of.year, as_of.month, as_of.day, tzinfo=UTC))
-    )
+def open_world(settings: Settings, as_of: date, *, hindsight: bool = False) -> World:
+    """Read every table as it stood when the day began, hold it to its contract and take the fingerprint of it all.
+
+    A run about a day is then the same whenever it happens: no later fact can refuse, correct or contradict an earlier
+    one. With `hindsight` everything known today is read, as a replay needs it to see what came true.
+    """
+    midnight = datetime(as_of.year, as_of.month, as_of.day, tzinfo=UTC)
+    now, until = (max(datetime.now(UTC), midnight), None) if hindsight else (midnight, as_of)
+    con, verdicts = sources.load(settings, now=now, known_before=until)
     return World([con], verdicts, settings, as_of, sources.fingerprint(con))
 
 
@@ -113,6 +117,17 @@ def steps_to_learn_from(asked: Request, history_weeks: int) -> np.ndarray:
     return np.arange(first, grid.size)
 
 
+def steps_to_score(asked: Request) -> np.ndarray:
+    """Return the numbers of the last as-of day and of one a week before: there is a later fact to prove nothing by."""
+    last = asked.grid.size - 1
+    return np.unique([max(last - asked.grid.steps(1), 0), last])
+
+
+def of_last_day(matrix: Matrix, asked: Request) -> Matrix:
+    """Return the rows of the last as-of day."""
+    return matrix.take(np.flatnonzero(matrix.rows["step"] == asked.grid.size - 1))
+
+
 def delay_rows(world: World, asked: Request, steps: np.ndarray, proofs: int, at: str = "snapshot") -> Matrix:
     """Return the open lines at `steps`, after proving on `proofs` of the days that no input saw the future.
 
@@ -137,8 +152,12 @@ def shift_rows(world: World, asked: Request, steps: np.ndarray, proofs: int) -> 
 
 
 def _sample(whole: Matrix, proofs: int) -> list[int]:
-    """Return the last day with rows and, for more proofs, days spread over the history."""
+    """Return the last day but one with rows and, for more proofs, days spread over the history.
+
+    After the very last there may be no fact: what was read ends there.
+    """
     days = np.unique(whole.rows["step"].to_numpy())
+    days = days[:-1] if len(days) > 1 else days
     return (
         sorted({int(days[i]) for i in np.linspace(len(days) - 1, len(days) // 3, proofs).round().astype(int)})
         if len(days)

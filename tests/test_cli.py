@@ -37,6 +37,7 @@ SCORED = {
     "value_at_risk": 1234567.8,
     "models": {"delay": "3"},
 }
+NOTHING = {"caught_up": [], "refused": [], "out_of_reach": []}
 WATCHED = pd.DataFrame(
     {
         "as_of": pd.to_datetime(["2026-06-01", "2026-06-01"]),
@@ -79,10 +80,12 @@ def fake(monkeypatch):
             module.size_of = lambda scale: scale
             monkeypatch.setitem(sys.modules, module.__name__, module)
             monkeypatch.setattr(pipelines, name, module, raising=False)
+            if name == "score":  # without a day it catches up first
+                put(catch_up=lambda *given, since, _score=function, **more: dict(_score(*given, **more), **NOTHING))  # noqa: ARG005
 
     put(
         check=lambda _settings, now: Checked(),  # noqa: ARG005
-        train=lambda _settings, as_of, tasks, dry_run: {t: TRAINED | {"dry_run": dry_run} for t in tasks},  # noqa: ARG005
+        train=lambda _settings, tasks, dry_run, **_: {t: TRAINED | {"dry_run": dry_run} for t in tasks},
         score=lambda _settings, as_of, dry_run: SCORED | {"as_of": as_of},  # noqa: ARG005
         publish=lambda _workspace, table, as_of=None: WATCHED.copy(),  # noqa: ARG005
     )
@@ -225,7 +228,7 @@ def test_flags_reach_the_flows(bullwhip, fake):
     seen = {}
     fake(train=lambda _settings, **given: seen.update(given) or {})
     bullwhip("train", "--task", "shift", "--as-of", "2026-01-07", "--dry-run")
-    assert seen == {"as_of": date(2026, 1, 7), "tasks": ("shift",), "dry_run": True}
+    assert seen == {"as_of": date(2026, 1, 7), "tasks": ("shift",), "dry_run": True, "challenger": False}
 
 
 def test_what_people_see_of_a_week(bullwhip, fake):
@@ -345,9 +348,9 @@ def test_a_process_leaves_with_its_exit_code(tmp_path):
 SLEEPING = """
 import sys, time, types, pipelines
 from pipelines import cli
-module = types.ModuleType("pipelines.score")
-module.score = lambda *_, **__: (print("started", file=sys.stderr, flush=True), time.sleep(60))
-sys.modules["pipelines.score"] = pipelines.score = module
+module = types.ModuleType("pipelines.catch_up")
+module.catch_up = lambda *_, **__: (print("started", file=sys.stderr, flush=True), time.sleep(60))
+sys.modules["pipelines.catch_up"] = pipelines.catch_up = module
 sys.argv = ["bullwhip", "score", "--workspace", sys.argv[1]]
 cli.main()
 """

@@ -102,6 +102,43 @@ def cells(con, table, columns, order="1"):
     return con.execute(f"SELECT {columns} FROM {table} ORDER BY {order}").fetchall()
 
 
+# What was known when a day began
+
+
+def test_what_became_known_later_is_not_there_and_puts_nothing_in_doubt(con):
+    purchases = """
+        po_line_id  supplier_id  product_id  site_id  ordered_at  promised_on  quantity  known_at    cancelled_at
+        l1          acme         soap        north    2024-01-01  2024-01-10   10        -           2024-01-20
+        l2          acme         rope        north    2024-01-02  2024-01-12   20        -           2024-01-19
+        l1          acme         soap        north    2024-01-01  2024-01-10   11        2024-01-20  -
+        l3          acme         soap        north    2024-01-21  2024-02-10   10        -           -
+        l4          acme         soap        north    2024-01-03  2024-02-10   10        2024-1-5    -
+    """
+    receipts = """
+        po_line_id  received_on  quantity  known_at
+        l2          2024-01-19   5         2024-01-19 18:00
+        l1          2023-12-01   10        2024-01-20
+        l2          2024-01-22   5         -
+    """
+    sources = {"purchases": put(con, "purchases", purchases), "receipts": put(con, "receipts", receipts)}
+    day = date(2024, 1, 20)
+    then = {v.table: v for v in hold(con, sources, now=at(str(day)), max_quarantined=1.0, known_before=day)}
+    assert (then["purchases"].rows, then["receipts"].rows) == (3, 1)
+    assert reasons(con, "purchases") == {5: "known_at is not an ISO date (YYYY-MM-DD): '2024-1-5'"}
+    assert cells(con, "purchases", "po_line_id, quantity, CAST(cancelled_at AS VARCHAR)") == [
+        ("l1", 10, None), ("l2", 20, "2024-01-19 00:00:00"),
+    ]  # fmt: skip
+    assert cells(con, "receipts", "po_line_id, quantity") == [("l2", 5)]
+    hold(con, sources, now=NOW, max_quarantined=1.0)
+    assert set(reasons(con, "purchases")) == {1, 3, 5}  # with hindsight nobody knows which l1 is true
+
+
+def test_before_the_first_row_a_table_is_empty_without_an_error(con):
+    sources = {"orders": put(con, "orders", ORDERS)}
+    (orders,) = hold(con, sources, now=NOW, known_before=date(2023, 1, 1))
+    assert (orders.rows, orders.errors) == (0, ())
+
+
 # What good tables become
 
 

@@ -127,7 +127,7 @@ def tables_of(workspace, day=None, names=publish.TABLES):
 
 def test_training_says_all_of_its_document(trained):
     _, code, said = trained
-    assert said["as_of"] == str(MONDAY)
+    assert said["as_of"] == str(EARLIER)
     assert set(said["tasks"]) == {"delay", "shift"}
     for result in said["tasks"].values():
         assert {"model_version", "alias", "promoted", "refused_because", "rows", "metrics", "rules", "mlflow_run_id",
@@ -181,7 +181,7 @@ def test_a_registered_model_serves_what_our_own_loader_scores(workspace, monkeyp
 
 
 def test_training_again_on_the_same_changes_nothing(workspace, trained):
-    code, said, _ = bullwhip(workspace, "train")
+    code, said, _ = bullwhip(workspace, "train", "--as-of", str(EARLIER))
     assert code == trained[1]
     for task, result in said["tasks"].items():
         assert result["unchanged"] is True
@@ -468,7 +468,7 @@ def test_orders_alone_teach_shifts(fresh):
     assert "no purchase lines" in said["tasks"]["delay"]["skipped"]
     code, said, _ = bullwhip(fresh, "score")
     assert (code, set(said["models"])) == (0, {"shift"})
-    assert set(said["rows"]) == {"demand_shift_risk", "watchlist", "rule_forecasts", "track_record"}
+    assert set(said["rows"]) == {"demand_shift_risk", "watchlist", "rule_forecasts", "track_record", "health"}
 
 
 @pytest.mark.usefixtures("quick")

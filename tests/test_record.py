@@ -91,6 +91,20 @@ def test_a_warning_comes_true_when_the_line_was_not_complete_by_its_promise(supp
     assert judged_forecasts(supply, AS_OF, delays([line], due))["y"].tolist() == [came_true]
 
 
+@pytest.mark.parametrize(("line", "low", "high", "inside"), [
+    ("kept", "2024-01-20", "2024-02-01", 1.0),
+    ("late", "2024-01-20", "2024-02-01", 0.0),
+    ("late", "2024-02-03", "2024-02-09", 0.0),
+    ("never", "2024-01-20", "2024-02-01", 0.0),
+    ("never", "2024-01-20", "2024-03-04", np.nan),  # it may still come in time
+])  # fmt: skip
+def test_a_band_holds_where_the_line_came_inside_it(supply, line, low, high, inside):
+    history = delays([line])
+    risks = history["supplier_delay_risk"].assign(arrival_p10=pd.Timestamp(low), arrival_p90=pd.Timestamp(high))
+    judged = judged_forecasts(supply, AS_OF, history | {"supplier_delay_risk": risks})
+    np.testing.assert_array_equal(judged["inside"], [inside])
+
+
 @pytest.mark.parametrize(("line", "more"), [
     ("immature", {"due": "2024-03-04"}),  # the promise has passed, the posting lag has not
     ("gone", {}),

@@ -37,6 +37,10 @@ def folder(tmp_path):
     return tmp_path / "saved"
 
 
+def promote(settings, version, because):
+    tracking.decide(settings, NAME, version, "promoted", since=date(2026, 1, 5), because=because)
+
+
 def read_run(settings, run_id):
     return tracking.open_store(settings).client.get_run(run_id)
 
@@ -122,7 +126,7 @@ def test_the_champion_comes_with_its_files_metrics_and_reasons(settings, folder)
         assert tracking.register(run, name=NAME, folder=folder) == version  # the same files: a resumed flow
         (folder / "model.json").write_text("{}")
         newer = tracking.register(run, name=NAME, folder=folder)
-    tracking.promote(settings, NAME, version, reason="no model before")
+    promote(settings, version, "no model before")
     champion = tracking.champion(settings, NAME)
     assert (champion.version, champion.run_id, champion.metrics) == ("1", run.run_id, {"delay.pr_auc": 0.4})
     assert (champion.folder / "model.json").read_text() == '{"add": 2}'
@@ -150,7 +154,7 @@ def test_a_registered_model_loads_without_pickles_and_predicts(settings, folder,
         started = time.perf_counter()
         version = tracking.register(run, name=NAME, folder=folder)
         assert time.perf_counter() - started < 3, "requirements are inferred again"
-    tracking.promote(settings, NAME, version, reason="test")
+    promote(settings, version, "test")
     model = mlflow.pyfunc.load_model(f"models:/{NAME}@champion")
     assert model.predict(pd.DataFrame({"x": [1.0]}))["p"].tolist() == [3.0]
     stored = [p.suffix for p in (settings.workspace / "mlflow" / "artifacts").rglob("*") if p.is_file()]
@@ -159,7 +163,7 @@ def test_a_registered_model_loads_without_pickles_and_predicts(settings, folder,
 
 def test_a_moved_workspace_keeps_its_models(settings, folder, tmp_path):
     with tracking.run(settings, flow_run_id="one", **STORY) as run:
-        tracking.promote(settings, NAME, tracking.register(run, name=NAME, folder=folder), reason="test")
+        promote(settings, tracking.register(run, name=NAME, folder=folder), "test")
     moved = load(shutil.move(settings.workspace, tmp_path / "moved_%"), environ={})
     champion = tracking.champion(moved, NAME)
     assert champion.folder.is_relative_to(moved.workspace)
@@ -173,7 +177,7 @@ def test_workspaces_of_one_process_do_not_mix(settings, folder, tmp_path, migrat
     other = tmp_path / "other"
     shutil.copytree(migrated_mlflow, other / "mlflow")
     with tracking.run(settings, flow_run_id="one", **STORY) as run:
-        tracking.promote(settings, NAME, tracking.register(run, name=NAME, folder=folder), reason="test")
+        promote(settings, tracking.register(run, name=NAME, folder=folder), "test")
     assert "MLFLOW_TRACKING_URI" not in os.environ
     assert tracking.champion(load(other, environ={}), NAME) is None
     assert tracking.champion(settings, NAME) is not None

@@ -3,11 +3,12 @@
 import os
 import sys
 from collections.abc import Callable
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines import terminal
-from pipelines.commands import learning, risk, workspace
+from pipelines.commands import learning, operations, risk, workspace
 from pipelines.commands.common import HERE, Common, Count, settings_of, warming_up
 from pipelines.terminal import Answer
 
@@ -16,9 +17,11 @@ if TYPE_CHECKING:
 
     from pipelines.settings import Settings
 
+WEEKS = 8  # of history that the demo publishes before the last one
+
 
 def demo(*, scale: str | None = None, seed: Count | None = None, common: Common = HERE) -> Answer:
-    """See everything at once: simulate, check, train, score and show, then how to look around.
+    """See everything at once: simulate, check, train as of weeks ago, score every week since, show, and look around.
 
     Parameters
     ----------
@@ -29,8 +32,8 @@ def demo(*, scale: str | None = None, seed: Count | None = None, common: Common 
     """
     steps: dict[str, Callable[[], Answer]] = {
         "check": lambda: workspace.check(common=common),
-        "train": lambda: learning.train(common=common),
-        "score": lambda: risk.score(common=common),
+        "train": lambda: learning.train(as_of=_begin(common), common=common),
+        "score": lambda: operations.catch_up(first=_begin(common), common=common),
         "show": lambda: risk.show(common=common),
     }
     if not any((common.workspace / "data").glob("*")):
@@ -49,6 +52,11 @@ def demo(*, scale: str | None = None, seed: Count | None = None, common: Common 
             break
     said["where"] = _where(settings_of(common))
     return Answer(said, lambda screen: _show_where(said["where"], screen), code, complaint)
+
+
+def _begin(common: Common) -> date:
+    """Return the first Monday that is published, so that there is a past to look back on."""
+    return settings_of(common).as_of_on(datetime.now(UTC).date()) - timedelta(weeks=WEEKS)
 
 
 def _where(settings: "Settings") -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Commands for those who train models: train, replay, tune."""
+"""Commands for those who train models: train, replay, tune, compare, promote."""
 
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -19,6 +19,7 @@ def train(
     task: Annotated[tuple[Task, ...] | None, Flag] = None,
     as_of: date | None = None,
     dry_run: Annotated[bool, Flag] = False,
+    challenger: Annotated[bool, Flag] = False,
     common: Common = HERE,
 ) -> Answer:
     """Train, compare with the naive rules and the model in use, and promote what is better.
@@ -31,6 +32,8 @@ def train(
         Learn only from what was known before this day.
     dry_run
         Train and compare, but register and promote nothing.
+    challenger
+        Register the model but leave the one in use, whatever the gate says; bullwhip promote changes that.
     """
     settings = settings_of(common, tasks=task, as_of=as_of)
     ready = warming_up(settings)
@@ -39,7 +42,7 @@ def train(
     day = settings.as_of_on(datetime.now(UTC).date())
     with working(f"training on what was known before {day}"):
         ready()
-        result = run_training(settings, as_of=day, tasks=settings.tasks, dry_run=dry_run)
+        result = run_training(settings, as_of=day, tasks=settings.tasks, dry_run=dry_run, challenger=challenger)
     from pipelines import screen as screens
 
     refused = [f"{k}: {v['refused_because']}" for k, v in screens.per_task(result).items() if v.get("refused_because")]
@@ -128,3 +131,97 @@ def tune(
     from pipelines import screen as screens
 
     return Answer(result, lambda s: screens.tuned(result, s))
+
+
+def compare(
+    a: str = "champion",
+    b: str = "challenger",
+    /,
+    *,
+    task: Annotated[tuple[Task, ...] | None, Flag] = None,
+    as_of: date | None = None,
+    common: Common = HERE,
+) -> Answer:
+    """Put two versions side by side: skill, calibration, the lists they would publish, speed.
+
+    Parameters
+    ----------
+    a
+        A version's number or alias, champion if left out.
+    b
+        The other one, challenger if left out.
+    task
+        Only this task; may be repeated.
+    as_of
+        The day whose open rows make the lists.
+    """
+    settings = settings_of(common, as_of=as_of)
+    from pipelines.compare import compare as run_comparison
+
+    day = settings.as_of_on(datetime.now(UTC).date())
+    with working(f"comparing {a} and {b}"):
+        found = [run_comparison(settings, t, a, b, as_of=day) for t in task or settings.tasks]
+    from pipelines import screen_models as screens
+
+    return Answer({"as_of": day, "tasks": found}, lambda s: screens.compared(found, s))
+
+
+def models(*, task: Annotated[tuple[Task, ...] | None, Flag] = None, common: Common = HERE) -> Answer:
+    """List every trained version: what it learnt from, what it is worth, and what was decided about it, and why.
+
+    Parameters
+    ----------
+    task
+        Only this task; may be repeated.
+    """
+    settings = settings_of(common)
+    from pipelines import screen_models as screens
+    from pipelines.compare import listed
+
+    day = settings.as_of_on(datetime.now(UTC).date())
+    known = [version for t in task or settings.tasks for version in listed(settings, t, as_of=day)]
+    return Answer({"as_of": day, "models": known}, lambda s: screens.listed(known, s))
+
+
+def promote(version: str, /, *, task: Task, reason: str, as_of: date | None = None, common: Common = HERE) -> Answer:
+    """Let a version score from now on; the reason is kept.
+
+    Parameters
+    ----------
+    version
+        Its number, or challenger.
+    task
+        Whose model it is.
+    reason
+        Why.
+    as_of
+        The day from which it scores.
+    """
+    settings = settings_of(common, as_of=as_of)
+    from pipelines import screen_models as screens
+    from pipelines.compare import promote as run_promotion
+
+    day = settings.as_of_on(datetime.now(UTC).date())
+    result = run_promotion(settings, task, version, as_of=day, because=reason)
+    return Answer(result, lambda s: screens.decided(result, s))
+
+
+def rollback(*, task: Task, reason: str, as_of: date | None = None, common: Common = HERE) -> Answer:
+    """Take the champion back for good: the one before it scores again; the reason is kept.
+
+    Parameters
+    ----------
+    task
+        Whose model it is.
+    reason
+        Why.
+    as_of
+        The day whose champion is meant.
+    """
+    settings = settings_of(common, as_of=as_of)
+    from pipelines import screen_models as screens
+    from pipelines.compare import rollback as run_rollback
+
+    day = settings.as_of_on(datetime.now(UTC).date())
+    result = run_rollback(settings, task, as_of=day, because=reason)
+    return Answer(result, lambda s: screens.decided(result, s))

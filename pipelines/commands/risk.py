@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from pipelines.commands.common import HERE, Common, Count, Flag, settings_of, warming_up
+from pipelines.commands.operations import weekly
 from pipelines.terminal import Answer, working
 
 if TYPE_CHECKING:
@@ -13,25 +14,24 @@ if TYPE_CHECKING:
 
 
 def score(*, as_of: date | None = None, dry_run: Annotated[bool, Flag] = False, common: Common = HERE) -> Answer:
-    """Publish the risk tables of one week; the same week again changes nothing.
+    """Publish the risk tables of the week, after any that were missed; the same week again changes nothing.
 
     Parameters
     ----------
     as_of
-        The day predictions are made for.
+        Score this day and no other.
     dry_run
         Say what would change: rows added, removed and changed per table, and the totals before and after.
     """
     settings = settings_of(common, as_of=as_of)
+    if as_of is None:
+        return weekly(settings, dry_run=dry_run)
     ready = warming_up(settings)
-    from pipelines.clock import refuse_a_slow_clock
     from pipelines.score import score as run_scoring
 
-    refuse_a_slow_clock(settings, now := datetime.now(UTC))
-    day = settings.as_of_on(now.date())
-    with working(f"scoring {day}"):
+    with working(f"scoring {as_of}"):
         ready()
-        result = run_scoring(settings, as_of=day, dry_run=dry_run)
+        result = run_scoring(settings, as_of=as_of, dry_run=dry_run)
     from pipelines import screen as screens
 
     return Answer(dict(result), lambda s: screens.scored(result, settings.currency, s))
@@ -71,7 +71,7 @@ def show(*, table: str = "watchlist", top: Count = 10, as_of: date | None = None
     Parameters
     ----------
     table
-        supplier_delay_risk, demand_shift_risk, supplier_risk, watchlist, rule_forecasts or track_record.
+        supplier_delay_risk, demand_shift_risk, supplier_risk, watchlist, rule_forecasts, track_record or health.
     top
         How many rows; 0 for all.
     as_of
