@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -11,11 +11,11 @@ import pandas as pd
 from prefect import flow, runtime
 from prefect.artifacts import create_markdown_artifact
 
-from features.labels import shift_thresholds
 from features.ladder import on_time_lines
 from features.matrix import Matrix
 from models import risk
 from models.boosting import contributions
+from models.change import Week, totals_of_change, with_reasons
 from models.delay import DelayModel
 from models.explain import DRIVERS, drivers
 from models.forecasters import MODEL, DelayForecaster, Forecaster, OtherFormat, ShiftForecaster, load, publishers
@@ -23,11 +23,12 @@ from models.hazard import arrival_days
 from models.record import READS, RECORD_WEEKS, track_record
 from models.risk_contract import SCHEMA_VERSION
 from pipelines import publish, sources, tracking
+from pipelines.change import explained, rescored, week_before
 from pipelines.handouts import hand_out
 from pipelines.settings import GateRefused, Settings
 from pipelines.steps import side_by_side, step
 from pipelines.stores import Target
-from pipelines.world import World, delay_rows, open_world, request, shift_rows
+from pipelines.world import World, delay_rows, judgeable, open_world, request_of, shift_rows
 
 EXPLAINED = 5_000  # rows with drivers, by value at risk: more than anybody reads in a week
 
@@ -44,6 +45,16 @@ class Champion:
         return publishers(self.forecaster)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Scored:
+    """What came of one task: its risk table, what the naive rules say, and the worlds between last week and this."""
+
+    name: str
+    table: pd.DataFrame
+    rules: pd.DataFrame
+    rescored: pd.DataFrame
+
+
 @flow(name="score", validate_parameters=False)
 def score(settings: Settings, *, as_of: date, dry_run: bool = False) -> dict[str, Any]:
     """Publish the risk tables as of one day. Running it again for the same day and facts changes nothing.
@@ -53,13 +64,14 @@ def score(settings: Settings, *, as_of: date, dry_run: bool = False) -> dict[str
     began = time.monotonic()
     with step(open_world, "read")(settings, as_of) as world:
         champions = step(find_champions, "find champions")(world)
+        then = week_before(settings.target, as_of)
         with tracking.run(
             settings, flow="score", flow_run_id=str(runtime.flow_run.id), as_of=as_of,
             data_fingerprint=world.fingerprint, git_sha=tracking.git_sha(), params=settings.public(),
         ) as run:  # fmt: skip
-            tables = _risk_tables(world, champions)
+            tables = _risk_tables(world, champions, then)
             release = step(put_out, "publish")(world, champions, tables, dry_run)
-            result = _result(release, tables, champions)
+            result = _result(release, tables, champions, then)
             if dry_run:
                 result["value_at_risk_before"] = totals_before(settings, as_of)
             run.log_metrics(
@@ -75,13 +87,16 @@ def score(settings: Settings, *, as_of: date, dry_run: bool = False) -> dict[str
     return {**result, "mlflow_run_id": run.run_id, "seconds": round(time.monotonic() - began, 1)}
 
 
-def _risk_tables(world: World, champions: Mapping[str, Champion]) -> dict[str, pd.DataFrame]:
+def _risk_tables(world: World, champions: Mapping[str, Champion], then: Week | None) -> dict[str, pd.DataFrame]:
     """Score the tasks side by side, then rank and sum up what came of both."""
     score_one = {"delay": (score_delays, "score open lines"), "shift": (score_shifts, "score demand")}
-    parts = side_by_side({task: (*score_one[task], (world.beside(), c)) for task, c in champions.items()})
-    tables = {name: table for part in parts.values() for name, table in part.items() if name != "rule_forecasts"}
-    tables["rule_forecasts"] = pd.concat([part["rule_forecasts"] for part in parts.values()], ignore_index=True)
-    return tables | step(summarise, "rank and sum up")(world, champions, tables)
+    parts = side_by_side({task: (*score_one[task], (world.beside(), c, then)) for task, c in champions.items()})
+    tables = {part.name: part.table for part in parts.values()}
+    tables["rule_forecasts"] = pd.concat([part.rules for part in parts.values()], ignore_index=True)
+    tables |= step(summarise, "rank and sum up")(world, champions, tables, then)
+    steps = {part.name: part.rescored for part in parts.values()}
+    tables["weekly_change"] = step(explained, "explain the change")(world, then, tables, steps)
+    return tables | {"watchlist": with_reasons(tables["watchlist"], tables["weekly_change"])}
 
 
 def find_champions(world: World) -> dict[str, Champion]:
@@ -103,14 +118,14 @@ def find_champions(world: World) -> dict[str, Champion]:
     return found
 
 
-def score_delays(world: World, champion: Champion) -> dict[str, pd.DataFrame]:
+def score_delays(world: World, champion: Champion, then: Week | None) -> Scored:
     """Return `supplier_delay_risk` of the lines open as of the day.
 
     Beside it `rule_forecasts`: what the naive rules say of the lines not due yet.
     """
     forecaster = champion.forecaster
     assert isinstance(forecaster, DelayForecaster)
-    asked = request(world, "delay", forecaster.facts.terms)
+    asked = request_of(world, forecaster)
     open_now = delay_rows(world, asked, np.array([asked.grid.size - 1]), proofs=1)
     rows, X = open_now.rows, open_now.X
     said = forecaster.predict(X)
@@ -121,7 +136,7 @@ def score_delays(world: World, champion: Champion) -> dict[str, pd.DataFrame]:
     table = risk.delay_risk(
         rows, p, days, told, X["supplier_matured_lines_52w"], base_rate=forecaster.model.base_rate_,
         published_by=said["published_by"], model_version=champion.version, names=world.names(),
-        last_week=publish.previous_week(world.settings.target, "supplier_delay_risk", world.as_of),
+        last_week=_table_of(then, "supplier_delay_risk"),
     )  # fmt: skip
     due = np.flatnonzero(rows["state"] == "due_future")
     ask, lag = rows.iloc[due], asked.terms.posting_lag_days * risk.DAY
@@ -129,26 +144,29 @@ def score_delays(world: World, champion: Champion) -> dict[str, pd.DataFrame]:
         ask["po_line_id"], "late", ask["due_on"], ask["due_on"] + lag, _by_rules(forecaster, X.iloc[due])["late"],
         model_version=champion.version,
     )  # fmt: skip
-    return {"supplier_delay_risk": table, "rule_forecasts": rules}
+    return Scored("supplier_delay_risk", table, rules, _between(world, forecaster, open_now, then))
 
 
-def score_shifts(world: World, champion: Champion) -> dict[str, pd.DataFrame]:
+def _table_of(week: Week | None, name: str) -> pd.DataFrame:
+    return pd.DataFrame() if week is None else week.of(name)
+
+
+def _between(world: World, forecaster: Forecaster, now: Matrix, then: Week | None) -> pd.DataFrame:
+    return pd.DataFrame() if then is None else rescored(world, forecaster, now, then.as_of.date())
+
+
+def score_shifts(world: World, champion: Champion, then: Week | None) -> Scored:
     """Return `demand_shift_risk` of the series alive as of the day, windows that can be judged later only.
 
     Beside it `rule_forecasts`: what the naive rules say of the same windows.
     """
     forecaster = champion.forecaster
     assert isinstance(forecaster, ShiftForecaster)
-    known = forecaster.facts.shift_terms
-    asked = replace(
-        request(world, "shift", forecaster.facts.terms),
-        windows=known.windows,
-        planned_in_baseline=known.planned_in_baseline,
+    asked = request_of(world, forecaster)
+    alive = judgeable(
+        shift_rows(world, asked, np.array([asked.grid.size - 1]), proofs=1)[0], forecaster.facts.shift_terms
     )
-    alive, _ = shift_rows(world, asked, np.array([asked.grid.size - 1]), proofs=1)
-    down_at, up_at = shift_thresholds(alive.rows, known)
-    alive = alive.take(np.flatnonzero(~np.isnan(up_at)))
-    rows = alive.rows.assign(down_at_units=down_at[~np.isnan(up_at)], up_at_units=up_at[~np.isnan(up_at)])
+    rows = alive.rows
     p = forecaster.predict(alive.X, rows)
     units = forecaster.model.predict_units(alive.X, rows["baseline_units"], rows["noise_units"])
     up = (p["p_up"] >= p["p_down"]).to_numpy()
@@ -166,9 +184,10 @@ def score_shifts(world: World, champion: Champion) -> dict[str, pd.DataFrame]:
     table = risk.shift_risk(
         rows, p, units, told, base_rates={"up": up_rate, "down": down_rate}, published_by=by,
         model_version=champion.version, names=world.names(),
-        last_week=publish.previous_week(world.settings.target, "demand_shift_risk", world.as_of),
+        last_week=_table_of(then, "demand_shift_risk"),
     )  # fmt: skip
-    return {"demand_shift_risk": table, "rule_forecasts": _shift_rule_forecasts(alive.X, rows, champion)}
+    rules = _shift_rule_forecasts(alive.X, rows, champion)
+    return Scored("demand_shift_risk", table, rules, _between(world, forecaster, alive, then))
 
 
 def _shift_rule_forecasts(X: pd.DataFrame, rows: pd.DataFrame, champion: Champion) -> pd.DataFrame:
@@ -217,7 +236,7 @@ def _told(matrix: Matrix, forecaster: Forecaster, stake: np.ndarray, up: np.ndar
 
 
 def summarise(
-    world: World, champions: Mapping[str, Champion], tables: Mapping[str, pd.DataFrame]
+    world: World, champions: Mapping[str, Champion], tables: Mapping[str, pd.DataFrame], then: Week | None
 ) -> dict[str, pd.DataFrame]:
     """Return roll-ups, watchlist and track record over the scored rows."""
     target, as_of = world.settings.target, pd.Timestamp(world.as_of)
@@ -229,7 +248,7 @@ def summarise(
         out["supplier_risk"] = risk.supplier_risk(tables["supplier_delay_risk"], *lines, model_version=version)
     out["watchlist"] = risk.watchlist(
         tables.get("supplier_delay_risk"), tables.get("demand_shift_risk"), world.settings.capacity,
-        publish.previous_week(target, "watchlist", world.as_of), as_of, world.settings.currency,
+        _table_of(then, "watchlist"), as_of, world.settings.currency,
     )  # fmt: skip
     out["track_record"] = track_record(
         world.con, as_of, past_releases(target, world.as_of), walked(champions),
@@ -280,13 +299,19 @@ def put_out(
 
 
 def _result(
-    release: publish.Publication, tables: Mapping[str, pd.DataFrame], champions: Mapping[str, Champion]
+    release: publish.Publication,
+    tables: Mapping[str, pd.DataFrame],
+    champions: Mapping[str, Champion],
+    then: Week | None,
 ) -> dict[str, Any]:
     models = {
         task: {"version": c.version, "publishes": c.publishes, "trained_to": c.forecaster.facts.cut}
         for task, c in champions.items()
     }
-    return {**publish.summary(release), "value_at_risk": risk.totals(tables), "models": models}
+    return {
+        **publish.summary(release), "value_at_risk": risk.totals(tables), "since": then and then.as_of.date(),
+        "change": totals_of_change(tables["weekly_change"]), "models": models,
+    }  # fmt: skip
 
 
 def totals_before(settings: Settings, as_of: date) -> dict[str, float]:

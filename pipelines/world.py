@@ -8,10 +8,12 @@ import numpy as np
 
 from features.contracts import Verdict
 from features.demand import Demand
+from features.labels import ShiftTerms, shift_thresholds
 from features.matrix import DELAY_KEY, SHIFT_KEY, Matrix, Request, delay_matrix, first_fact, order_matrix, shift_matrix
 from features.panels import Terms, posting_lag_days
 from features.prover import prove_no_leak
 from features.weeks import Grid
+from models.forecasters import Forecaster
 from models.risk import Names
 from pipelines import sources
 from pipelines.settings import Settings
@@ -100,6 +102,22 @@ def request(
     return Request(
         Grid(first, last, days), terms, settings.country, attributes, settings.windows, settings.planned_in_baseline
     )
+
+
+def request_of(world: World, forecaster: Forecaster, last: date | None = None) -> Request:
+    """Return what to build for a forecaster to score the world's as-of, or `last`: on the terms it has learnt by."""
+    asked = request(world, forecaster.task, forecaster.facts.terms, last=last)
+    if forecaster.task == "delay":
+        return asked
+    known = forecaster.facts.shift_terms
+    return replace(asked, windows=known.windows, planned_in_baseline=known.planned_in_baseline)
+
+
+def judgeable(alive: Matrix, terms: ShiftTerms) -> Matrix:
+    """Return the windows that can be judged later, with the units at which each is a drop or a surge."""
+    down_at, up_at = shift_thresholds(alive.rows, terms)
+    rows = alive.rows.assign(down_at_units=down_at, up_at_units=up_at)
+    return replace(alive, rows=rows).take(np.flatnonzero(~np.isnan(up_at)))
 
 
 def steps_to_learn_from(asked: Request, history_weeks: int) -> np.ndarray:
