@@ -14,7 +14,7 @@ STEPS = ("model", "time", "promise", "data", "signals")
 """In this order one more thing is that of this week; what each step moves is its part."""
 PARTS = ("new", "closed", *STEPS)
 IN_WORDS = {
-    "new": "new lines or series", "closed": "closed", "model": "model changed", "time": "time passed",
+    "new": "new", "closed": "closed", "model": "model changed", "time": "time passed",
     "promise": "promise moved", "data": "data arrived", "signals": "signals",
 }  # fmt: skip
 COLUMNS = {
@@ -115,8 +115,9 @@ def _world(rescored: pd.DataFrame, step: str, index: pd.Index, before: pd.Series
 
 
 def largest_part(row: Mapping[str, Any]) -> str:
-    """Return the name of the part that moved a row most, "" where none did."""
-    size, _, part = max((abs(row[f"part_{part}"]), -k, part) for k, part in enumerate(PARTS))
+    """Return the name of the part that did most to move a row the way it went, "" where its value is as it was."""
+    way = np.sign(row["change"])
+    size, _, part = max((way * row[f"part_{part}"], -k, part) for k, part in enumerate(PARTS))
     return part if size >= 0.005 else ""
 
 

@@ -34,7 +34,8 @@ def week_before(target: Target, as_of: date) -> Week | None:
     if not days:
         return None
     ledger = publish.publications(target)
-    had = ledger.loc[pd.to_datetime(ledger["as_of"]) == pd.Timestamp(days[0]), "rows"].iloc[-1]
+    ids = [table["publication_id"].iloc[0] for table in found.values() if len(table)]
+    had = ledger.loc[ledger["publication_id"] == ids[0], "rows"].iloc[0]
     return Week(pd.Timestamp(days[0]), {name: table for name, table in found.items() if name in had})
 
 

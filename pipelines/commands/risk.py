@@ -69,14 +69,14 @@ def show(*, table: str = "watchlist", top: Count = 10, as_of: date | None = None
     Parameters
     ----------
     table
-        supplier_delay_risk, demand_shift_risk, supplier_risk, watchlist, rule_forecasts or track_record.
+        supplier_delay_risk, demand_shift_risk, supplier_risk, watchlist, weekly_change, rule_forecasts or track_record.
     top
         How many rows; 0 for all.
     as_of
         An earlier week.
     """
     settings = settings_of(common)
-    from pipelines import publish
+    from pipelines import publish, stories
     from pipelines import screen as screens
 
     frame = publish.read(settings.target, table, as_of=as_of)
@@ -85,6 +85,8 @@ def show(*, table: str = "watchlist", top: Count = 10, as_of: date | None = None
     def shown(screen: "Console") -> None:
         if table == "watchlist":
             screens.watchlist(rows, len(frame), settings.currency, screen)
+        elif table == "weekly_change":
+            stories.weekly_change(rows, len(frame), settings.currency, screen)
         else:
             screens.table(rows, table, len(frame), screen)
 
