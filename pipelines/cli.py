@@ -18,6 +18,7 @@ COMMANDS: tuple[Callable[..., Answer], ...] = (
     learning.train,
     risk.score,
     risk.show,
+    risk.explain,
     risk.publications,
     risk.publish,
     risk.board,

@@ -1,5 +1,6 @@
 """Score everything open as of one day with the champions and publish the week, whole or not at all."""
 
+import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,17 +12,15 @@ import pandas as pd
 from prefect import flow, runtime
 from prefect.artifacts import create_markdown_artifact
 
+from features.as_known import census
 from features.ladder import on_time_lines
 from features.matrix import Matrix
 from models import risk
-from models.boosting import contributions
 from models.change import Week, totals_of_change, with_reasons
-from models.delay import DelayModel
-from models.explain import DRIVERS, drivers
-from models.forecasters import MODEL, DelayForecaster, Forecaster, OtherFormat, ShiftForecaster, load, publishers
-from models.hazard import arrival_days
+from models.forecasters import DelayForecaster, Forecaster, OtherFormat, ShiftForecaster, load
 from models.record import READS, RECORD_WEEKS, track_record
 from models.risk_contract import SCHEMA_VERSION
+from models.scoring import Champion, by_rules, line_risks, window_risks
 from pipelines import publish, sources, tracking
 from pipelines.change import explained, rescored, week_before
 from pipelines.handouts import hand_out
@@ -29,20 +28,6 @@ from pipelines.settings import GateRefused, Settings
 from pipelines.steps import side_by_side, step
 from pipelines.stores import Target
 from pipelines.world import World, delay_rows, judgeable, open_world, request_of, shift_rows
-
-EXPLAINED = 5_000  # rows with drivers, by value at risk: more than anybody reads in a week
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Champion:
-    """The forecaster that scores a task, and the name under which its rows are published."""
-
-    version: str
-    forecaster: Forecaster
-
-    @property
-    def publishes(self) -> str:
-        return publishers(self.forecaster)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -79,7 +64,8 @@ def score(settings: Settings, *, as_of: date, dry_run: bool = False) -> dict[str
                 | {f"value_at_risk.{k}": v for k, v in result["value_at_risk"].items()}
             )
             run.log_dict(result, "result")
-            run.tag(publication_id=release.publication_id, status=release.status)
+            known = json.dumps(census(world.con, as_of))
+            run.tag(publication_id=release.publication_id, status=release.status, facts_known=known)
             result["handouts"] = {} if dry_run else step(hand_out, "hand out")(settings, release)
     create_markdown_artifact(
         _paragraph(result, settings.currency), key="bullwhip-score", description=f"Scores as of {as_of}"
@@ -128,20 +114,11 @@ def score_delays(world: World, champion: Champion, then: Week | None) -> Scored:
     asked = request_of(world, forecaster)
     open_now = delay_rows(world, asked, np.array([asked.grid.size - 1]), proofs=1)
     rows, X = open_now.rows, open_now.X
-    said = forecaster.predict(X)
-    p = said["p_late"]
-    days = arrival_days(forecaster.survival(X, p.where(rows["state"] == "due_future").to_numpy()))
-    stake = (p * rows["open_units"] * rows["unit_cost"].fillna(0)).to_numpy()
-    told = _told(open_now, forecaster, stake, None).where(said["published_by"] == MODEL, "")
-    table = risk.delay_risk(
-        rows, p, days, told, X["supplier_matured_lines_52w"], base_rate=forecaster.model.base_rate_,
-        published_by=said["published_by"], model_version=champion.version, names=world.names(),
-        last_week=_table_of(then, "supplier_delay_risk"),
-    )  # fmt: skip
+    table = line_risks(open_now, champion, world.names(), _table_of(then, "supplier_delay_risk"))
     due = np.flatnonzero(rows["state"] == "due_future")
     ask, lag = rows.iloc[due], asked.terms.posting_lag_days * risk.DAY
     rules = risk.rule_forecasts(
-        ask["po_line_id"], "late", ask["due_on"], ask["due_on"] + lag, _by_rules(forecaster, X.iloc[due])["late"],
+        ask["po_line_id"], "late", ask["due_on"], ask["due_on"] + lag, by_rules(forecaster, X.iloc[due])["late"],
         model_version=champion.version,
     )  # fmt: skip
     return Scored("supplier_delay_risk", table, rules, _between(world, forecaster, open_now, then))
@@ -166,27 +143,8 @@ def score_shifts(world: World, champion: Champion, then: Week | None) -> Scored:
     alive = judgeable(
         shift_rows(world, asked, np.array([asked.grid.size - 1]), proofs=1)[0], forecaster.facts.shift_terms
     )
-    rows = alive.rows
-    p = forecaster.predict(alive.X, rows)
-    units = forecaster.model.predict_units(alive.X, rows["baseline_units"], rows["noise_units"])
-    up = (p["p_up"] >= p["p_down"]).to_numpy()
-    told = _told(
-        alive,
-        forecaster,
-        (p[["p_up", "p_down"]].max(axis=1) * rows["baseline_units"] * rows["unit_price"]).to_numpy(),
-        up,
-    ).where(p["published_by_up"].where(up, p["published_by_down"]).str.startswith(MODEL), "")
-    by = np.where(
-        p["published_by_up"] == p["published_by_down"], p["published_by_up"],
-        "surges: " + p["published_by_up"] + ", drops: " + p["published_by_down"],
-    ).astype(str)  # fmt: skip
-    down_rate, _, up_rate = forecaster.model.base_rates_
-    table = risk.shift_risk(
-        rows, p, units, told, base_rates={"up": up_rate, "down": down_rate}, published_by=by,
-        model_version=champion.version, names=world.names(),
-        last_week=_table_of(then, "demand_shift_risk"),
-    )  # fmt: skip
-    rules = _shift_rule_forecasts(alive.X, rows, champion)
+    table = window_risks(alive, champion, world.names(), _table_of(then, "demand_shift_risk"))
+    rules = _shift_rule_forecasts(alive.X, alive.rows, champion)
     return Scored("demand_shift_risk", table, rules, _between(world, forecaster, alive, then))
 
 
@@ -199,40 +157,9 @@ def _shift_rule_forecasts(X: pd.DataFrame, rows: pd.DataFrame, champion: Champio
             windows["row_id"], event, windows["window_end"], windows["window_end"] + lag, said,
             model_version=champion.version,
         )
-        for event, said in _by_rules(champion.forecaster, X, rows).items()
+        for event, said in by_rules(champion.forecaster, X, rows).items()
     ]  # fmt: skip
     return pd.concat(parts, ignore_index=True)
-
-
-def _by_rules(
-    forecaster: Forecaster, X: pd.DataFrame, rows: pd.DataFrame | None = None
-) -> dict[str, dict[str, np.ndarray]]:
-    """Return per event what every naive rule says of each row."""
-    return {
-        event: {str(name): said[name].to_numpy() for name in said if name != MODEL}
-        for event, said in forecaster.forecasts(X, rows).items()
-    }
-
-
-def _told(matrix: Matrix, forecaster: Forecaster, stake: np.ndarray, up: np.ndarray | None) -> pd.DataFrame:
-    """Return the drivers in words of the rows with most at stake, empty words for the rest."""
-    names = [f"driver_{k + 1}" for k in range(DRIVERS)]
-    told = pd.DataFrame("", index=matrix.X.index, columns=names)
-    if not len(matrix.X):
-        return told
-    top = np.sort(np.argsort(-np.nan_to_num(stake), kind="stable")[:EXPLAINED])
-    model = forecaster.model
-    if isinstance(model, DelayModel):
-        shap = model.contributions(matrix.X.iloc[top])
-    else:
-        shap = contributions(model.booster_, model.encoder_.transform(matrix.X.iloc[top]))
-    if up is not None:
-        down_part, steady, up_part = np.split(shap, 3, axis=1)
-        shap = np.where(up[top][:, None], up_part, down_part) - steady
-    kept = [f for f in matrix.features if f.name in model.encoder_.columns_]
-    columns = [model.encoder_.columns_.index(f.name) for f in kept]
-    told.iloc[top] = drivers(shap[:, columns], matrix.X.iloc[top], kept, model.usual_).to_numpy()
-    return told
 
 
 def summarise(

@@ -205,13 +205,32 @@ def champion(settings: Settings, name: str) -> ChampionModel | None:
         if not store.client.search_registered_models(f"name = '{name}'"):
             return None
         aliases = store.client.get_registered_model(name).aliases
-        if "champion" not in aliases:
-            return None
-        found = store.client.get_model_version(name, str(aliases["champion"]))
-        run_id = found.run_id or ""
-        metrics = store.client.get_run(run_id).data.metrics if run_id else {}
-        folder = _local_folder(settings, store, found)
+        return _fetched(settings, store, name, str(aliases["champion"])) if "champion" in aliases else None
+
+
+def registered(settings: Settings, name: str, version: str) -> ChampionModel | None:
+    """Return one version of a model, whether it scores today or not; None when there is none of that number."""
+    store = open_store(settings)
+    with _reaching(store.uri):
+        known = store.client.search_model_versions(f"name = '{name}'")
+        return _fetched(settings, store, name, version) if version in {str(v.version) for v in known} else None
+
+
+def _fetched(settings: Settings, store: Store, name: str, version: str) -> ChampionModel:
+    found = store.client.get_model_version(name, version)
+    run_id = found.run_id or ""
+    metrics = store.client.get_run(run_id).data.metrics if run_id else {}
+    folder = _local_folder(settings, store, found)
     return ChampionModel(name, str(found.version), folder, dict(found.tags), dict(metrics), run_id)
+
+
+def tags_of(settings: Settings, publication_id: str) -> dict[str, str]:
+    """Return the tags of the run that published what is called so; none where no run says it did."""
+    store = open_store(settings)
+    with _reaching(store.uri):
+        found = store.client.search_runs([store.experiment_id], f"tags.publication_id = '{publication_id}'")
+    wrote = [run.data.tags for run in found if run.data.tags.get("status") in ("published", "revised")]
+    return dict(wrote[-1]) if wrote else {}
 
 
 def versions(settings: Settings, name: str) -> list[dict[str, Any]]:

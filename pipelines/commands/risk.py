@@ -93,6 +93,26 @@ def show(*, table: str = "watchlist", top: Count = 10, as_of: date | None = None
     return Answer({"table": table, "total_rows": len(frame), "rows": rows}, shown)
 
 
+def explain(row: str, /, *, as_of: date | None = None, common: Common = HERE) -> Answer:
+    """Tell all about one published row: facts, inputs, drivers, rules, and whether it comes out again.
+
+    Parameters
+    ----------
+    row
+        The row_id of a risk table: a purchase line, or product|site|wN.
+    as_of
+        An earlier week.
+    """
+    settings = settings_of(common)
+    with working(f"recomputing {row}"):
+        from pipelines.explain import explain as tell
+
+        story = tell(settings, row, as_of)
+    from pipelines import stories
+
+    return Answer(story, lambda screen: stories.explained(story, settings.currency, screen))
+
+
 def publications(*, grant_reader: str | None = None, common: Common = HERE) -> Answer:
     """List what was published, oldest week first.
 
