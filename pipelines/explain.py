@@ -221,14 +221,18 @@ LINE_SQL = {
     "AND complete_on IS NOT NULL ORDER BY complete_known_at DESC, po_line_id LIMIT 20",
 }
 WINDOW_SQL = {
-    "orders, by week": "SELECT max(known_at) AS known_at, CAST($as_of AS DATE) - 7 * (1 + CAST(floor("
-    "(epoch(CAST($as_of AS TIMESTAMP)) - epoch(known_at) - 1e-6) / 604800) AS INTEGER)) AS week, "
-    "sum(quantity) AS units, count(*) AS lines FROM orders WHERE product_id = $product_id AND site_id = $site_id AND known_at >= CAST($as_of AS DATE) - 91 "
-    "GROUP BY week ORDER BY week DESC",
-    "stock": "SELECT known_at, on_hand FROM stock WHERE product_id = $product_id AND site_id = $site_id "
-    "ORDER BY known_at DESC LIMIT 1",
-    "plan": "SELECT max(known_at) AS known_at, week, last(quantity ORDER BY known_at) AS units FROM plan "
-    "WHERE product_id = $product_id AND site_id = $site_id AND week BETWEEN $begin AND $end GROUP BY week ORDER BY week",
+    "orders, by week": """
+SELECT max(known_at) AS known_at, sum(quantity) AS units, count(*) AS lines, CAST($as_of AS DATE) - 7 * (1 + CAST(floor(
+       (epoch(CAST($as_of AS TIMESTAMP)) - epoch(known_at) - 1e-6) / 604800) AS INTEGER)) AS week
+FROM orders
+WHERE product_id = $product_id AND site_id = $site_id AND known_at >= CAST($as_of AS DATE) - 91
+GROUP BY week ORDER BY week DESC""",
+    "stock": """
+SELECT known_at, on_hand FROM stock WHERE product_id = $product_id AND site_id = $site_id
+ORDER BY known_at DESC LIMIT 1""",
+    "plan": """
+SELECT max(known_at) AS known_at, week, last(quantity ORDER BY known_at) AS units FROM plan
+WHERE product_id = $product_id AND site_id = $site_id AND week BETWEEN $begin AND $end GROUP BY week ORDER BY week""",
 }
 
 
@@ -243,7 +247,8 @@ def _signals(con: duckdb.DuckDBPyConnection, row: Mapping[str, Any], table: str)
     end = row["window_end"] if table == RISKS[1] else pd.Timestamp(row["as_of"]) + pd.Timedelta(weeks=4)
     found = con.execute(
         """SELECT signal, kind, scope, observed_on, last(value ORDER BY known_at) AS value, max(known_at) AS known_at
-           FROM signals WHERE kind <> 'calendar' OR (observed_on >= $1 AND observed_on <= $2) GROUP BY ALL
+           FROM signals WHERE kind <> 'calendar' OR (observed_on >= $1 AND observed_on <= $2)
+           GROUP BY signal, kind, scope, observed_on
            QUALIFY kind = 'calendar'
              OR row_number() OVER (PARTITION BY signal, kind, scope ORDER BY observed_on DESC) = 1
            ORDER BY signal, observed_on, scope""",
