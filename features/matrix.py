@@ -16,13 +16,15 @@ from features.orders import LINE_FEATURES, line_features, new_lines, open_lines
 from features.panels import Terms, write_line_events, write_line_history
 from features.recent import RECENT_FEATURES, recent_features
 from features.series import SERIES_FEATURES, WINDOW_FEATURES, demand_features
-from features.signals import signal_features
+from features.signals import signal_features, signal_of
 from features.standing import history
 from features.suppliers import LEVELS
 from features.weeks import Grid
 
 DELAY_KEY = ("po_line_id", "as_of")
 SHIFT_KEY = ("product_id", "site_id", "window", "as_of")
+LINE_REGION, WINDOW_REGION = ("site_region", "region"), ("region",)  # columns a signal's `region:` may name, best last
+Features = tuple[Feature, ...]
 HISTORY_FEATURES = tuple(f for level in LEVELS for f in level.features)
 
 
@@ -81,14 +83,39 @@ def _lines_matrix(
     write_line_events(con, grid, terms)
     rows = rows_of(con, grid, terms, steps=steps, country=request.country)
     standing, columns = history(con, rows, grid)
-    known = pd.DataFrame(standing, columns=columns)
+    return _line_inputs(con, request, rows, pd.DataFrame(standing, columns=columns))
+
+
+def _line_inputs(con: duckdb.DuckDBPyConnection, request: Request, rows: pd.DataFrame, known: pd.DataFrame) -> Matrix:
+    """Return the inputs of `rows`, whose suppliers, lanes and items stand as `known` says; needs `line_history`."""
     prior = known["chain_late_share_52w"].to_numpy(float)
-    recent = recent_features(con, rows, grid, country=request.country, prior=prior)
+    recent = recent_features(con, rows, request.grid, country=request.country, prior=prior)
     own = line_features(pd.concat([rows, known], axis=1))
-    outside, signals = signal_features(con, rows, grid, region=("site_region", "region"))
+    outside, signals = _line_signals(con, rows, request.grid)
     features = (*LINE_FEATURES, *HISTORY_FEATURES, *RECENT_FEATURES, *signals)
-    X = _with_attributes(con, _frame((own, standing, recent, outside), features), rows, request)
+    X = _with_attributes(con, _frame((own, known.to_numpy(), recent, outside), features), rows, request)
     return Matrix(rows, X, (*features, *map(_attribute, request.attributes)))
+
+
+CLOCKS = tuple(f"supplier_{name}" for name in ("pace", "days_since_completion", "silence"))
+
+
+def lines_alone(con: duckdb.DuckDBPyConnection, request: Request, earlier: Matrix) -> Matrix:
+    """Return the lines of `earlier` that are open at the end of the grid, with nothing learnt of anybody since.
+
+    A line's own facts are those that `con` shows: the time it has left, the promise in force. How suppliers, lanes and
+    items stand, and for how long a supplier has been silent, is kept from `earlier`: where `con` shows no receipts of
+    the days between, everybody would seem to have delivered nothing.
+    """
+    write_line_history(con, request.terms, request.attributes)
+    rows = open_lines(
+        con, request.grid, request.terms, steps=np.array([request.grid.size - 1]), country=request.country
+    )
+    place = pd.Index(earlier.rows["po_line_id"]).get_indexer(rows["po_line_id"])
+    rows, place = rows[place >= 0].reset_index(drop=True), place[place >= 0]
+    kept = earlier.X.take(place).reset_index(drop=True)
+    found = _line_inputs(con, request, rows, kept[[f.name for f in HISTORY_FEATURES]])
+    return replace(found, X=found.X.assign(**{name: kept[name] for name in CLOCKS}))
 
 
 def shift_matrix(con: duckdb.DuckDBPyConnection, request: Request, steps: np.ndarray) -> tuple[Matrix, Demand]:
@@ -100,12 +127,49 @@ def shift_matrix(con: duckdb.DuckDBPyConnection, request: Request, steps: np.nda
     )  # fmt: skip
     rows = series_windows(data, steps, request.country)
     block, _ = demand_features(data, rows)
-    outside, signals = signal_features(
-        con, rows, request.grid, region=("region",),
-        begin_weeks=rows["lead_weeks"].to_numpy(), length_weeks=rows["length_weeks"].to_numpy(), recent=True,
-    )  # fmt: skip
+    outside, signals = _window_signals(con, rows, request.grid)
     features = (*SERIES_FEATURES, *WINDOW_FEATURES, *signals)
     return Matrix(rows, _frame((block, outside), features), features), data
+
+
+def _line_signals(con: duckdb.DuckDBPyConnection, rows: pd.DataFrame, grid: Grid) -> tuple[np.ndarray, Features]:
+    return signal_features(con, rows, grid, region=LINE_REGION)
+
+
+def _window_signals(con: duckdb.DuckDBPyConnection, rows: pd.DataFrame, grid: Grid) -> tuple[np.ndarray, Features]:
+    return signal_features(
+        con, rows, grid, region=WINDOW_REGION, begin_weeks=rows["lead_weeks"].to_numpy(),
+        length_weeks=rows["length_weeks"].to_numpy(), recent=True,
+    )  # fmt: skip
+
+
+def with_signals(con: duckdb.DuckDBPyConnection, matrix: Matrix, grid: Grid) -> Matrix:
+    """Return the same rows with their signals as `con` shows them, missing where it shows none; all else stays.
+
+    Of windows only what signals say directly is renewed: what a calendar does to a baseline is in the rows.
+    """
+    read = _window_signals if "window" in matrix.rows else _line_signals
+    block, signals = read(con, matrix.rows, grid)
+    X = matrix.X.assign(**{c: np.float32(np.nan) for c in matrix.X if signal_of(c) is not None})
+    fresh = _frame((block,), signals)
+    return replace(matrix, X=X.assign(**{c: fresh[c].to_numpy() for c in fresh if c in X}))
+
+
+def windows_ahead(con: duckdb.DuckDBPyConnection, request: Request, weeks: int) -> tuple[Matrix, Matrix]:
+    """Return the windows at the end of the grid, and those of `weeks` later, both as known at the end of the grid.
+
+    The later ones are the same windows moved on: they keep number and lead, as if today were `weeks` later and nothing
+    had been learnt since.
+    """
+    n = len(request.windows)
+    later = tuple((lead + weeks, length) for lead, length in request.windows)
+    both, _ = shift_matrix(con, replace(request, windows=request.windows + later), np.array([request.grid.size - 1]))
+    moved = (both.rows["window"] >= n).to_numpy()
+    ahead = both.take(np.flatnonzero(moved))
+    lead = ahead.rows["lead_weeks"] - weeks
+    rows = ahead.rows.assign(window=ahead.rows["window"] - n, lead_weeks=lead)
+    X = ahead.X.assign(lead_weeks=lead.to_numpy(np.float32))
+    return both.take(np.flatnonzero(~moved)), replace(ahead, rows=rows, X=X)
 
 
 def first_fact(con: duckdb.DuckDBPyConnection, table: str) -> date | None:

@@ -9,7 +9,8 @@ import duckdb
 import numpy as np
 import pandas as pd
 
-from features.contracts import TABLES, Column, Table
+from features.as_known import has_history, known_before, moment_of, replaced, showing
+from features.contracts import Column, Table
 from features.matrix import Matrix, Request
 
 SCRAMBLES = {
@@ -128,45 +129,26 @@ def _world(
     con: duckdb.DuckDBPyConnection, as_of: date, how: str, own_day: Sequence[str] = ()
 ) -> Iterator[duckdb.DuckDBPyConnection]:
     """Yield a connection in which every contract table shows the facts known before `as_of`, others as `how` says."""
-    home = con.execute("SELECT current_schema()").fetchall()[0][0]
-    proof = con.cursor()
-    schema = f"proof_{id(proof)}"  # of its own: two proofs may run side by side
-    proof.execute(f"CREATE SCHEMA {schema}")
-    try:
-        for table in TABLES:
-            day = as_of + timedelta(days=int(table.name in own_day))
-            proof.execute(f"CREATE VIEW {schema}.{table.name} AS {_view(con, table, home, day, how)}")
-        proof.execute(f"SET schema = '{schema}'")
+
+    def view(table: Table, source: str) -> str:
+        return _view(con, table, source, as_of + timedelta(days=int(table.name in own_day)), how)
+
+    with showing(con, view) as proof:
         yield proof
-    finally:
-        proof.execute(f"SET schema = '{home}'")
-        proof.execute(f"DROP SCHEMA {schema} CASCADE")
-        proof.close()
 
 
-def _view(con: duckdb.DuckDBPyConnection, table: Table, home: str, as_of: date, how: str) -> str:
-    """SQL for the table as it could be read at `as_of`, plus its later rows scrambled if `how` says so."""
-    source, moment = f"{home}.{table.name}", f"TIMESTAMP '{as_of} 00:00:00'"
-    if "known_at" not in {c.name for c in table.columns}:
-        return f"SELECT * FROM {source}"
+def _view(con: duckdb.DuckDBPyConnection, table: Table, source: str, day: date, how: str) -> str:
+    """SQL for the table as it could be read before `day`, plus its later rows scrambled if `how` says so."""
+    if how == "deleted" or not has_history(table):
+        return known_before(table, source, day)
+    moment = moment_of(day)
+    past = known_before(table, source, day, {c.name: _later(c, moment) for c in table.columns})
     types = {row[0]: row[1] for row in con.execute(f"DESCRIBE {source}").fetchall()}
-    hidden = {}
-    for c in table.columns:
-        if c.known_from != "known_at":
-            later = _later(c, moment) if how == "scrambled" else ""
-            hidden[c.name] = f"CASE WHEN {c.known_from} < {moment} THEN {c.name} {later} END"
-    past = f"SELECT * {_replaced(hidden)} FROM {source} WHERE known_at < {moment}"
-    if how == "deleted":
-        return past
     changed = {}
     for n, c in enumerate(table.columns):
         if c.name != "known_at" and c.kind != "id":
             changed[c.name] = _scrambled(c, n, table, types[c.name])
-    return f"{past} UNION ALL BY NAME SELECT * {_replaced(changed)} FROM {source} WHERE known_at >= {moment}"
-
-
-def _replaced(columns: Mapping[str, str]) -> str:
-    return f"REPLACE ({', '.join(f'{value} AS {name}' for name, value in columns.items())})" if columns else ""
+    return f"{past} UNION ALL BY NAME SELECT * {replaced(changed)} FROM {source} WHERE known_at >= {moment}"
 
 
 def _scrambled(column: Column, n: int, table: Table, kind: str) -> str:
@@ -177,5 +159,5 @@ def _scrambled(column: Column, n: int, table: Table, kind: str) -> str:
 def _later(column: Column, moment: str) -> str:
     """SQL for a cell that becomes known only later: something it could still turn out to be."""
     if column.kind == "timestamp":
-        return f"ELSE {moment} + to_days(CAST(hash(known_at) % 60 AS INTEGER))"
-    return f"ELSE '{column.one_of[-1]}'" if column.one_of else ""
+        return f"{moment} + to_days(CAST(hash(known_at) % 60 AS INTEGER))"
+    return f"'{column.one_of[-1]}'" if column.one_of else "NULL"

@@ -133,6 +133,7 @@ class DelayModel(ClassifierMixin, BaseEstimator):
         n = len(judged.late)
         self.base_rate_, self.edge_ = float(judged.late.mean()) if n else 0.5, 1 / (n + 2)
         self.usual_ = pd.Series(medians(rows.block), self.encoder_.columns_, dtype=float)
+        self.usual_range_ = pd.DataFrame(usual_range(rows.block), self.encoder_.columns_, ["low", "high"])
         self.weight_, self.steady_, self.offset_, self.rounds_ = 1.0, None, 0.0, self.rounds
         self.calibrator_: Any = calibration.Identity().fit([0.5], [0])
         since = self._calibrate(rows, judged, np.datetime64(cut, "D"))
@@ -277,6 +278,7 @@ class DelayModel(ClassifierMixin, BaseEstimator):
             "base_rate": self.base_rate_, "edge": self.edge_, "offset": self.offset_, "weight": self.weight_,
             "steady": self.steady_ and self.steady_.to_dict(), "hazard": self.parts_.hazard.to_dict(),
             "usual": [None if np.isnan(v) else v for v in self.usual_.tolist()],
+            "usual_range": plain_range(self.usual_range_),
         }  # fmt: skip
         (folder / "model.json").write_text(json.dumps(state))
 
@@ -291,6 +293,7 @@ class DelayModel(ClassifierMixin, BaseEstimator):
         new.weight_, new.steady_ = state["weight"], state["steady"] and rule_from_dict(state["steady"])
         new.base_rate_, new.edge_, new.offset_ = state["base_rate"], state["edge"], state["offset"]
         new.usual_ = pd.Series(state["usual"], new.encoder_.columns_, dtype=float)
+        new.usual_range_ = range_from(state.get("usual_range"), new.encoder_.columns_)
         hazard = Hazard(country=new.country, threads=new.threads).load(folder / "hazard.lgb", state["hazard"])
         trees = None if new.kind == "hazard" else lgb.Booster(model_file=folder / "direct.lgb")
         new.parts_ = _Parts(hazard, trees, new.threads)
@@ -299,8 +302,28 @@ class DelayModel(ClassifierMixin, BaseEstimator):
 
 def medians(block: np.ndarray) -> np.ndarray:
     """Return each column's median over a sample of rows, NaN for a column without values."""
+    return _quantiles(block, [0.5])[0]
+
+
+def usual_range(block: np.ndarray) -> np.ndarray:
+    """Return between what, P10 to P90 [column, 2], most rows of a sample lie; NaN for a column without values."""
+    return _quantiles(block, [0.1, 0.9]).T
+
+
+def _quantiles(block: np.ndarray, levels: list[float]) -> np.ndarray:
     sample = block[:: max(len(block) // 20_000, 1)]
     if not len(sample):
-        return np.full(block.shape[1], np.nan)
+        return np.full((len(levels), block.shape[1]), np.nan)
     empty = np.isnan(sample).all(axis=0)
-    return np.where(empty, np.nan, np.nanmedian(np.where(empty, 0.0, sample), axis=0))
+    filled = np.where(empty, 0.0, sample)
+    found = np.nanmedian(filled, axis=0)[None] if levels == [0.5] else np.nanquantile(filled, levels, axis=0)
+    return np.where(empty, np.nan, found)
+
+
+def plain_range(found: pd.DataFrame) -> list[list[float | None]]:
+    return [[None if np.isnan(v) else float(v) for v in pair] for pair in found.to_numpy(float)]
+
+
+def range_from(state: list[list[float | None]] | None, columns: list[str]) -> pd.DataFrame:
+    """Return the range that was saved; of a model saved before ranges were kept nothing is known."""
+    return pd.DataFrame(state if state else np.nan, columns, ["low", "high"], dtype=float)

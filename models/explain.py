@@ -126,3 +126,30 @@ def _row_drivers(
         arrow = RAISES if sums[family] > 0 else LOWERS
         told.append(f"{arrow} {tell(features[told_by], values[told_by], normal[told_by])}")
     return told + [""] * (top - len(told))
+
+
+def families(
+    contributions: np.ndarray, X: pd.DataFrame, features: Sequence[Feature], usual: pd.Series
+) -> list[dict[str, Any]]:
+    """Return every family of one row, strongest first: what it adds to the log-odds, its words, and its members.
+
+    `contributions` [feature] are of the one row X. The words are those of the strongest member that pulls as the family
+    does, "" where it has no value to tell.
+    """
+    kinds: dict[str, list[int]] = {}
+    for k, feature in enumerate(features):
+        kinds.setdefault(feature.family or feature.name, []).append(k)
+    out = []
+    for kind, members in kinds.items():
+        total = float(contributions[members].sum())
+        mine = sorted(members, key=lambda k: (-contributions[k] * np.sign(total), k))
+        teller = next(
+            (k for k in mine if contributions[k] * total > 0 and not pd.isna(X[features[k].name].iloc[0])), None
+        )
+        words = (
+            ""
+            if teller is None
+            else tell(features[teller], X[features[teller].name].iloc[0], usual.get(features[teller].name, np.nan))
+        )
+        out.append({"family": kind, "contribution": total, "words": words, "inputs": [features[k].name for k in mine]})
+    return sorted(out, key=lambda f: (-abs(f["contribution"]), f["family"]))

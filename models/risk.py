@@ -44,14 +44,20 @@ def delay_risk(
     risk is P(late) × open value.
     """
     due = rows["state"] == "due_future"
-    p = np.select([due, rows["state"] == "already_late"], [p_late, 1.0], np.nan)
-    value = cents(rows["open_units"] * rows["unit_cost"])
+    p, value, stake = line_stakes(rows, p_late)
     table = _open_lines(rows, names).assign(
         open_value=value, p_late=p, p_late_last_week=last(rows["po_line_id"], last_week, "p_late"), base_rate=base_rate,
-        **_arrivals(rows, arrival), value_at_risk=cents(p * value), **told.where(due, ""),
+        **_arrivals(rows, arrival), value_at_risk=stake, **told.where(due, ""),
         evidence_n=evidence.fillna(0).astype(int), published_by=published_by, model_version=model_version,
     )  # fmt: skip
     return _ranked(table, ["value_at_risk", "p_late"])
+
+
+def line_stakes(rows: pd.DataFrame, p_late: pd.Series | np.ndarray) -> tuple[np.ndarray, pd.Series, pd.Series]:
+    """Return p as published, the open value and the value at risk of open lines whose predicted P(late) is given."""
+    p = np.select([rows["state"] == "due_future", rows["state"] == "already_late"], [p_late, 1.0], np.nan)
+    value = cents(rows["open_units"] * rows["unit_cost"])
+    return p, value, cents(p * value)
 
 
 def _open_lines(rows: pd.DataFrame, names: Names) -> pd.DataFrame:
@@ -89,8 +95,6 @@ def shift_risk(
     Value at risk is P(up) × units between baseline and P90 plus P(down) × units between P10 and baseline, at the mean
     price. A window counts as a surge from `up_at_units` on, as a drop down to `down_at_units`.
     """
-    above = np.maximum(units[:, 2] - rows["baseline_units"], 0)
-    below = np.maximum(rows["baseline_units"] - units[:, 0], 0)
     table = _windows(rows, names)
     table = table.assign(
         p_up=p["p_up"], p_down=p["p_down"], p_up_last_week=last(table["row_id"], last_week, "p_up"),
@@ -98,10 +102,17 @@ def shift_risk(
         base_rate_down=base_rates["down"], baseline_units=rows["baseline_units"], noise_units=rows["noise_units"],
         down_at_units=rows["down_at_units"], up_at_units=rows["up_at_units"], units_p10=units[:, 0],
         units_p50=units[:, 1], units_p90=units[:, 2], unit_price=rows["unit_price"],
-        value_at_risk=cents((p["p_up"] * above + p["p_down"] * below) * rows["unit_price"]), **told,
+        value_at_risk=window_stakes(rows, p, units), **told,
         evidence_n=rows["past_n"].astype(int), published_by=published_by, model_version=model_version,
     )  # fmt: skip
     return _ranked(table, ["value_at_risk"])
+
+
+def window_stakes(rows: pd.DataFrame, p: pd.DataFrame, units: np.ndarray) -> pd.Series:
+    """Return the value at risk of windows whose p_up, p_down and units' quantiles are given."""
+    above = np.maximum(units[:, 2] - rows["baseline_units"], 0)
+    below = np.maximum(rows["baseline_units"] - units[:, 0], 0)
+    return cents((p["p_up"] * above + p["p_down"] * below) * rows["unit_price"])
 
 
 def _windows(rows: pd.DataFrame, names: Names) -> pd.DataFrame:

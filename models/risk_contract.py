@@ -93,6 +93,10 @@ def money(name: str, about: str, *, nullable: bool = False) -> Column:
     return Column(name, "number", about, MONEY, nullable, minimum=0)
 
 
+def signed_money(name: str, about: str) -> Column:
+    return Column(name, "number", about, MONEY)
+
+
 def drivers(of: str) -> tuple[Column, ...]:
     nth = ("first", "second", "third")
     return tuple(text(f"driver_{k + 1}", f"The {nth[k]} reason for {of}, in words; ▲ raises it.") for k in range(3))
@@ -273,6 +277,39 @@ WATCHLIST = Table(
     ),
 )
 
+WEEKLY_CHANGE = Table(
+    "weekly_change",
+    "Why value at risk is another than the week before: every row of either week, its change split into parts that sum "
+    "to it, largest change first. Empty where nothing was published before.",
+    ("risk", "row_id"),
+    (
+        text("row_id", "The row of the table that `risk` names."),
+        text("risk", "The table it is a row of.", ("supplier_delay_risk", "demand_shift_risk")),
+        text("kind", "What may happen.", ("supplier delay", "demand surge", "demand drop")),
+        text("supplier_name", "The supplier's name; empty for demand."),
+        text("product_name", "The product's name; its id where none is known."),
+        text("site_id", "The site."),
+        text("status", "new: of this week alone; closed: of last week alone; stays: of both.",
+             ("new", "closed", "stays")),
+        money("value_last_week", "Value at risk the week before; 0 where the row was not there, NULL where not known.",
+              nullable=True),
+        money("value_this_week", "Value at risk now; 0 where the row is not there, NULL where not known.",
+              nullable=True),
+        signed_money("change", "This week's value less last week's, NULL taken as 0: the sum of the parts."),
+        signed_money("part_new", "The value of a new row."),
+        signed_money("part_closed", "What a closed row takes away."),
+        signed_money("part_model", "Another model; with the same version, late facts of earlier weeks or other code."),
+        signed_money("part_time", "Time passed: the promise is nearer, or the window has moved on."),
+        signed_money("part_promise", "The line's promise moved."),
+        signed_money("part_data", "Receipts, purchases, orders, stock and plans known since."),
+        signed_money("part_signals", "External signals known since."),
+        share("p_last_week", "The probability the week before.", P, nullable=True),
+        share("p_this_week", "The probability now.", P, nullable=True),
+        Column("left_list", "boolean", "Whether the risk was on last week's watchlist and is not on this one."),
+        text("reason", "The largest part in words; of rows that left the watchlist, why."),
+    ),
+)  # fmt: skip
+
 RULE_FORECASTS = Table(
     "rule_forecasts",
     "What each naive rule says of the same rows, so that anyone can compute the skill of what was published.",
@@ -357,7 +394,10 @@ PUBLICATIONS = Table(
     ),
 )
 
-TABLES = (SUPPLIER_DELAY_RISK, DEMAND_SHIFT_RISK, SUPPLIER_RISK, WATCHLIST, RULE_FORECASTS, TRACK_RECORD, HEALTH)
+TABLES = (
+    SUPPLIER_DELAY_RISK, DEMAND_SHIFT_RISK, SUPPLIER_RISK, WATCHLIST, WEEKLY_CHANGE, RULE_FORECASTS, TRACK_RECORD,
+    HEALTH,
+)  # fmt: skip
 """Every risk table, in the order people are told of them."""
 
 BY_NAME = MappingProxyType({table.name: table for table in TABLES})

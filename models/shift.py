@@ -16,7 +16,7 @@ from models import calibration
 from models.bands import Bands, kinds
 from models.baselines import Rule, predict_rules
 from models.boosting import Encoder, canonical_order, day_numbers, train
-from models.delay import medians
+from models.delay import medians, plain_range, range_from, usual_range
 from models.leaning import DIRECTIONS, JUDGED_ONLY, NO_EVIDENCE, Lean, choose_shares, fit_shift_rules
 from models.splits import calibration_split
 
@@ -74,6 +74,7 @@ class ShiftModel(BaseEstimator):
         """
         past = self._past(X, y, deviation, as_of, matured_on, facts)
         self.usual_ = pd.Series(medians(past.block), self.encoder_.columns_, dtype=float)
+        self.usual_range_ = pd.DataFrame(usual_range(past.block), self.encoder_.columns_, ["low", "high"])
         self.base_rates_ = _rates(past.y)
         seen = self._hindsight(past, cut)
         known = [part.known() for part in seen]
@@ -171,6 +172,7 @@ class ShiftModel(BaseEstimator):
             "params": self.get_params(), "encoder": self.encoder_.to_dict(), "class_map": self.class_map_.to_dict(),
             "bands": self.bands_.to_dict(), "lean": self.lean_.to_dict() if self.lean_ else None,
             "usual": [None if np.isnan(v) else v for v in self.usual_], "base_rates": self.base_rates_,
+            "usual_range": plain_range(self.usual_range_),
         }  # fmt: skip
         (folder / "model.json").write_text(json.dumps(state))
 
@@ -186,6 +188,7 @@ class ShiftModel(BaseEstimator):
         new.bands_ = Bands.from_dict(state["bands"])
         new.lean_ = Lean.from_dict(state["lean"]) if state["lean"] else None
         new.usual_ = pd.Series(state["usual"], new.encoder_.columns_, dtype=float)
+        new.usual_range_ = range_from(state.get("usual_range"), new.encoder_.columns_)
         new.base_rates_ = state["base_rates"]
         return new
 

@@ -29,19 +29,26 @@ def watchlist(
     ranks as if a unit cost what the middle line's does; where no line has one, by P(late) × open units. A series shows
     its worst window.
     """
-    parts = [] if delays is None else [_delay_watch(delays, as_of, currency)]
-    parts += [] if shifts is None else [_shift_watch(shifts, as_of)]
-    filled = [part for part in parts if len(part)] or parts or [pd.DataFrame(columns=[*KEPT, *MADE])]
-    rows = pd.concat(filled, ignore_index=True)
+    rows = candidates(delays, shifts, as_of, currency)
     rows = rows[(rows["stake"] > 0) & (rows["act_by"] >= as_of)]
     rows = rows.sort_values(["stake", "row_id"], ascending=[False, True]).reset_index(drop=True)
     place = rows.groupby("owner").cumcount() + 1
     most = rows["owner"].map(dict(capacity)).astype(float).fillna(0)
-    stays = _subjects(rows).isin(_top(last_week, capacity)) & (place <= 1.5 * most)
+    stays = subjects(rows).isin(_top(last_week, capacity)) & (place <= 1.5 * most)
     rows = rows.assign(tier=np.where((place <= most) | stays, 1, 2))[place <= 3 * most]
     rows = _since_last_week(rows.sort_values(["tier", "stake", "row_id"], ascending=[True, False, True]), last_week)
     rows.insert(0, "rank", np.arange(1, len(rows) + 1))
     return rows.drop(columns="stake")
+
+
+def candidates(
+    delays: pd.DataFrame | None, shifts: pd.DataFrame | None, as_of: pd.Timestamp, currency: str
+) -> pd.DataFrame:
+    """Return every line that is not due yet and every series by its worst window, with owner, stake and act_by."""
+    parts = [] if delays is None else [_delay_watch(delays, as_of, currency)]
+    parts += [] if shifts is None else [_shift_watch(shifts, as_of)]
+    filled = [part for part in parts if len(part)] or parts or [pd.DataFrame(columns=[*KEPT, *MADE])]
+    return pd.concat(filled, ignore_index=True)
 
 
 def level(p: pd.Series) -> np.ndarray:
@@ -59,7 +66,7 @@ def last(keys: pd.Series, last_week: pd.DataFrame, column: str) -> pd.Series:
     return keys.map(last_week.set_index("row_id")[column].to_dict()).astype(float)
 
 
-def _subjects(rows: pd.DataFrame) -> pd.Series:
+def subjects(rows: pd.DataFrame) -> pd.Series:
     """Return what a row is about, whichever window of a series it shows."""
     series = "shift|" + rows["product_id"].astype(str) + "|" + rows["site_id"].astype(str)
     return series.where(rows["kind"] != "supplier delay", "delay|" + rows["row_id"].astype(str))
@@ -71,7 +78,7 @@ def _top(last_week: pd.DataFrame, capacity: Mapping[str, int]) -> list[str]:
         return []
     first = last_week[last_week["tier"] == 1].sort_values("rank")
     most = first["owner"].map(dict(capacity)).astype(float).fillna(0)
-    return list(_subjects(first[first.groupby("owner").cumcount() < most]))
+    return list(subjects(first[first.groupby("owner").cumcount() < most]))
 
 
 def _since_last_week(rows: pd.DataFrame, last_week: pd.DataFrame) -> pd.DataFrame:
@@ -79,8 +86,8 @@ def _since_last_week(rows: pd.DataFrame, last_week: pd.DataFrame) -> pd.DataFram
     rows = rows.reset_index(drop=True)
     if not len(last_week):
         return rows.assign(p_last_week=np.nan, value_at_risk_last_week=np.nan, change="")
-    then = last_week.assign(subject=_subjects(last_week)).drop_duplicates("subject").set_index("subject")
-    then = then[["row_id", "kind", "p", "value_at_risk"]].reindex(_subjects(rows)).reset_index(drop=True)
+    then = last_week.assign(subject=subjects(last_week)).drop_duplicates("subject").set_index("subject")
+    then = then[["row_id", "kind", "p", "value_at_risk"]].reindex(subjects(rows)).reset_index(drop=True)
     same = (then["row_id"] == rows["row_id"]) & (then["kind"] == rows["kind"])
     before = then[["p", "value_at_risk"]].astype(float).where(same)
     words = [_change(*facts) for facts in zip(rows["kind"], then["kind"], same, rows["p"], before["p"], strict=True)]

@@ -20,6 +20,7 @@ COMMANDS: tuple[Callable[..., Answer], ...] = (
     operations.catch_up,
     operations.monitor,
     risk.show,
+    risk.explain,
     risk.publications,
     risk.publish,
     risk.board,

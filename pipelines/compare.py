@@ -16,9 +16,8 @@ from models.forecasters import DelayForecaster, Forecaster, OtherFormat, load, p
 from models.risk import window_dates
 from models.tenure import PROMOTED, ROLLED_BACK, What, champion_of, decided
 from pipelines import tracking
-from pipelines.score import live_windows, open_lines
 from pipelines.settings import Settings, UserError
-from pipelines.world import World, open_world
+from pipelines.world import World, live_windows, open_lines, open_world
 
 
 @dataclass(frozen=True, slots=True, eq=False)

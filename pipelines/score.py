@@ -1,8 +1,9 @@
 """Score everything open as of one day with the champions and publish the week, whole or not at all."""
 
+import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -11,39 +12,42 @@ import pandas as pd
 from prefect import flow, runtime
 from prefect.artifacts import create_markdown_artifact
 
-from features.labels import shift_thresholds
+from features.as_known import census
 from features.ladder import on_time_lines
 from features.matrix import Matrix
 from models import risk
-from models.boosting import contributions
-from models.delay import DelayModel
-from models.explain import DRIVERS, drivers
-from models.forecasters import MODEL, DelayForecaster, Forecaster, OtherFormat, ShiftForecaster, load, publishers
-from models.hazard import arrival_days
+from models.change import Week, totals_of_change, with_reasons
+from models.forecasters import DelayForecaster, Forecaster, OtherFormat, ShiftForecaster, load
 from models.health import as_table, merged
 from models.record import READS, RECORD_WEEKS, track_record
 from models.risk_contract import SCHEMA_VERSION
+from models.scoring import Champion, by_rules, line_risks, window_risks
 from pipelines import health, publish, sources, tracking
+from pipelines.change import explained, rescored, week_before
 from pipelines.handouts import hand_out
 from pipelines.settings import GateRefused, Settings
 from pipelines.steps import side_by_side, step, stoppable
 from pipelines.stores import Target
-from pipelines.world import World, delay_rows, of_last_day, open_world, request, shift_rows, steps_to_score
-
-EXPLAINED = 5_000  # rows with drivers, by value at risk: more than anybody reads in a week
+from pipelines.world import World, live_windows, open_lines, open_world
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Champion:
-    """The forecaster that scores a task, and the name under which its rows are published."""
+class RegisteredChampion(Champion):
+    """A champion with what the registry knows of it."""
 
-    version: str
-    forecaster: Forecaster
     found: tracking.RegisteredModel
 
-    @property
-    def publishes(self) -> str:
-        return publishers(self.forecaster)
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scored:
+    """What came of one task: its risk table, what the naive rules say, the worlds between last week and this, and
+    whether its inputs have drifted."""
+
+    name: str
+    table: pd.DataFrame
+    rules: pd.DataFrame
+    rescored: pd.DataFrame
+    health: pd.DataFrame
 
 
 @flow(name="score", validate_parameters=False)
@@ -57,13 +61,14 @@ def score(settings: Settings, *, as_of: date, dry_run: bool = False, late: bool 
     with step(open_world, "read")(settings, as_of) as world:
         health.refuse_stale(world)
         champions = step(find_champions, "find champions")(world)
+        then = week_before(settings.target, as_of)
         with tracking.run(
             settings, flow="score", flow_run_id=str(runtime.flow_run.id), as_of=as_of,
             data_fingerprint=world.fingerprint, git_sha=tracking.git_sha(), params=settings.public(),
         ) as run:  # fmt: skip
-            tables = _risk_tables(world, champions)
+            tables = _risk_tables(world, champions, then)
             release = step(put_out, "publish")(world, champions, tables, dry_run)
-            result = _result(release, tables, champions)
+            result = _result(release, tables, champions, then)
             if dry_run:
                 result["value_at_risk_before"] = totals_before(settings, as_of)
             run.log_metrics(
@@ -71,7 +76,8 @@ def score(settings: Settings, *, as_of: date, dry_run: bool = False, late: bool 
                 | {f"value_at_risk.{k}": v for k, v in result["value_at_risk"].items()}
             )
             run.log_dict(result, "result")
-            run.tag(publication_id=release.publication_id, status=release.status)
+            known = json.dumps(census(world.con, as_of))
+            run.tag(publication_id=release.publication_id, status=release.status, facts_known=known)
             result["handouts"] = {} if dry_run else step(hand_out, "hand out")(settings, release, late=late)
     create_markdown_artifact(
         _paragraph(result, settings.currency), key="bullwhip-score", description=f"Scores as of {as_of}"
@@ -79,28 +85,30 @@ def score(settings: Settings, *, as_of: date, dry_run: bool = False, late: bool 
     return {**result, "mlflow_run_id": run.run_id, "seconds": round(time.monotonic() - began, 1)}
 
 
-def _risk_tables(world: World, champions: Mapping[str, Champion]) -> dict[str, pd.DataFrame]:
+def _risk_tables(
+    world: World, champions: Mapping[str, RegisteredChampion], then: Week | None
+) -> dict[str, pd.DataFrame]:
     """Score the tasks side by side, then rank and sum up what came of both."""
     score_one = {"delay": (score_delays, "score open lines"), "shift": (score_shifts, "score demand")}
-    parts = side_by_side({task: (*score_one[task], (world.beside(), c)) for task, c in champions.items()})
-    tables = {name: table for part in parts.values() for name, table in part.items()}
-    tables["rule_forecasts"] = pd.concat([part["rule_forecasts"] for part in parts.values()], ignore_index=True)
-    tables["health"] = merged(part["health"] for part in parts.values())
-    return tables | step(summarise, "rank and sum up")(world, champions, tables)
+    parts = side_by_side({task: (*score_one[task], (world.beside(), c, then)) for task, c in champions.items()})
+    tables = {part.name: part.table for part in parts.values()}
+    tables["rule_forecasts"] = pd.concat([part.rules for part in parts.values()], ignore_index=True)
+    tables["health"] = merged(part.health for part in parts.values())
+    tables |= step(summarise, "rank and sum up")(world, champions, tables, then)
+    steps = {part.name: part.rescored for part in parts.values()}
+    tables["weekly_change"] = step(explained, "explain the change")(world, then, tables, steps)
+    return tables | {"watchlist": with_reasons(tables["watchlist"], tables["weekly_change"])}
 
 
-def find_champions(world: World) -> dict[str, Champion]:
-    """Return each task's champion of the day, for tasks that have facts; GateRefused where no task has one.
-
-    A model that learnt from the day or from later ones would know what it is asked.
-    """
-    found: dict[str, Champion] = {}
+def find_champions(world: World) -> dict[str, RegisteredChampion]:
+    """Return the champion of each task that has facts; GateRefused where no task has one."""
+    found: dict[str, RegisteredChampion] = {}
     for task in world.settings.tasks:
         name = tracking.REGISTRY[task]
         champion = tracking.champion(world.settings, name, world.as_of) if world.has(task) else None
         if champion:
             try:
-                found[task] = Champion(champion.version, load(champion.folder), champion)
+                found[task] = RegisteredChampion(champion.version, load(champion.folder), champion)
             except OtherFormat as error:
                 raise GateRefused(
                     f"the champion of {task}, version {champion.version}, cannot be used: {error}"
@@ -122,28 +130,7 @@ def _why_nothing_scores(world: World) -> str:
     return f"no version is champion on {day}; run bullwhip promote, or bullwhip train --as-of {day}"
 
 
-def open_lines(world: World, forecaster: DelayForecaster, *, proofs: int = 1) -> Matrix:
-    """Return the lines open as of the day, with the inputs of a forecaster."""
-    asked = request(world, "delay", forecaster.facts.terms)
-    return of_last_day(delay_rows(world, asked, steps_to_score(asked), proofs), asked)
-
-
-def live_windows(world: World, forecaster: ShiftForecaster, *, proofs: int = 1) -> Matrix:
-    """Return the windows of series alive as of the day that can be judged later, and from where on they shift."""
-    known = forecaster.facts.shift_terms
-    asked = replace(
-        request(world, "shift", forecaster.facts.terms),
-        windows=known.windows,
-        planned_in_baseline=known.planned_in_baseline,
-    )
-    alive = of_last_day(shift_rows(world, asked, steps_to_score(asked), proofs)[0], asked)
-    down_at, up_at = shift_thresholds(alive.rows, known)
-    told = alive.take(np.flatnonzero(~np.isnan(up_at)))
-    at = {"down_at_units": down_at[~np.isnan(up_at)], "up_at_units": up_at[~np.isnan(up_at)]}
-    return replace(told, rows=told.rows.assign(**at))
-
-
-def score_delays(world: World, champion: Champion) -> dict[str, pd.DataFrame]:
+def score_delays(world: World, champion: RegisteredChampion, then: Week | None) -> Scored:
     """Return `supplier_delay_risk` of the lines open as of the day.
 
     Beside it `rule_forecasts`: what the naive rules say of the lines not due yet.
@@ -152,27 +139,27 @@ def score_delays(world: World, champion: Champion) -> dict[str, pd.DataFrame]:
     assert isinstance(forecaster, DelayForecaster)
     open_now = open_lines(world, forecaster)
     rows, X = open_now.rows, open_now.X
-    said = forecaster.predict(X)
-    p = said["p_late"]
-    days = arrival_days(forecaster.survival(X, p.where(rows["state"] == "due_future").to_numpy()))
-    stake = (p * rows["open_units"] * rows["unit_cost"].fillna(0)).to_numpy()
-    told = _told(open_now, forecaster, stake, None).where(said["published_by"] == MODEL, "")
-    table = risk.delay_risk(
-        rows, p, days, told, X["supplier_matured_lines_52w"], base_rate=forecaster.model.base_rate_,
-        published_by=said["published_by"], model_version=champion.version, names=world.names(),
-        last_week=publish.previous_week(world.settings.target, "supplier_delay_risk", world.as_of),
-    )  # fmt: skip
+    table = line_risks(open_now, champion, world.names(), _table_of(then, "supplier_delay_risk"))
     due = np.flatnonzero(rows["state"] == "due_future")
     ask, lag = rows.iloc[due], forecaster.facts.terms.posting_lag_days * risk.DAY
     rules = risk.rule_forecasts(
-        ask["po_line_id"], "late", ask["due_on"], ask["due_on"] + lag, _by_rules(forecaster, X.iloc[due])["late"],
+        ask["po_line_id"], "late", ask["due_on"], ask["due_on"] + lag, by_rules(forecaster, X.iloc[due])["late"],
         model_version=champion.version,
     )  # fmt: skip
-    drifted = health.drift(world, champion.found, "delay", open_now.take(due), said["p_late"].to_numpy(float)[due])
-    return {"supplier_delay_risk": table, "rule_forecasts": rules, "health": as_table(drifted)}
+    p = forecaster.predict(X.iloc[due])["p_late"].to_numpy(float)
+    drifted = as_table(health.drift(world, champion.found, "delay", open_now.take(due), p))
+    return Scored("supplier_delay_risk", table, rules, _between(world, forecaster, open_now, then), drifted)
 
 
-def score_shifts(world: World, champion: Champion) -> dict[str, pd.DataFrame]:
+def _table_of(week: Week | None, name: str) -> pd.DataFrame:
+    return pd.DataFrame() if week is None else week.of(name)
+
+
+def _between(world: World, forecaster: Forecaster, now: Matrix, then: Week | None) -> pd.DataFrame:
+    return pd.DataFrame() if then is None else rescored(world, forecaster, now, then.as_of.date())
+
+
+def score_shifts(world: World, champion: RegisteredChampion, then: Week | None) -> Scored:
     """Return `demand_shift_risk` of the series alive as of the day, windows that can be judged later only.
 
     Beside it `rule_forecasts`: what the naive rules say of the same windows.
@@ -180,29 +167,11 @@ def score_shifts(world: World, champion: Champion) -> dict[str, pd.DataFrame]:
     forecaster = champion.forecaster
     assert isinstance(forecaster, ShiftForecaster)
     alive = live_windows(world, forecaster)
-    rows = alive.rows
-    p = forecaster.predict(alive.X, rows)
-    units = forecaster.model.predict_units(alive.X, rows["baseline_units"], rows["noise_units"])
-    up = (p["p_up"] >= p["p_down"]).to_numpy()
-    told = _told(
-        alive,
-        forecaster,
-        (p[["p_up", "p_down"]].max(axis=1) * rows["baseline_units"] * rows["unit_price"]).to_numpy(),
-        up,
-    ).where(p["published_by_up"].where(up, p["published_by_down"]).str.startswith(MODEL), "")
-    by = np.where(
-        p["published_by_up"] == p["published_by_down"], p["published_by_up"],
-        "surges: " + p["published_by_up"] + ", drops: " + p["published_by_down"],
-    ).astype(str)  # fmt: skip
-    down_rate, _, up_rate = forecaster.model.base_rates_
-    table = risk.shift_risk(
-        rows, p, units, told, base_rates={"up": up_rate, "down": down_rate}, published_by=by,
-        model_version=champion.version, names=world.names(),
-        last_week=publish.previous_week(world.settings.target, "demand_shift_risk", world.as_of),
-    )  # fmt: skip
-    drifted = health.drift(world, champion.found, "shift", alive, p["p_up"].to_numpy(float))
-    rules = _shift_rule_forecasts(alive.X, rows, champion)
-    return {"demand_shift_risk": table, "rule_forecasts": rules, "health": as_table(drifted)}
+    table = window_risks(alive, champion, world.names(), _table_of(then, "demand_shift_risk"))
+    rules = _shift_rule_forecasts(alive.X, alive.rows, champion)
+    p = forecaster.predict(alive.X, alive.rows)["p_up"].to_numpy(float)
+    drifted = as_table(health.drift(world, champion.found, "shift", alive, p))
+    return Scored("demand_shift_risk", table, rules, _between(world, forecaster, alive, then), drifted)
 
 
 def _shift_rule_forecasts(X: pd.DataFrame, rows: pd.DataFrame, champion: Champion) -> pd.DataFrame:
@@ -214,44 +183,13 @@ def _shift_rule_forecasts(X: pd.DataFrame, rows: pd.DataFrame, champion: Champio
             windows["row_id"], event, windows["window_end"], windows["window_end"] + lag, said,
             model_version=champion.version,
         )
-        for event, said in _by_rules(champion.forecaster, X, rows).items()
+        for event, said in by_rules(champion.forecaster, X, rows).items()
     ]  # fmt: skip
     return pd.concat(parts, ignore_index=True)
 
 
-def _by_rules(
-    forecaster: Forecaster, X: pd.DataFrame, rows: pd.DataFrame | None = None
-) -> dict[str, dict[str, np.ndarray]]:
-    """Return per event what every naive rule says of each row."""
-    return {
-        event: {str(name): said[name].to_numpy() for name in said if name != MODEL}
-        for event, said in forecaster.forecasts(X, rows).items()
-    }
-
-
-def _told(matrix: Matrix, forecaster: Forecaster, stake: np.ndarray, up: np.ndarray | None) -> pd.DataFrame:
-    """Return the drivers in words of the rows with most at stake, empty words for the rest."""
-    names = [f"driver_{k + 1}" for k in range(DRIVERS)]
-    told = pd.DataFrame("", index=matrix.X.index, columns=names)
-    if not len(matrix.X):
-        return told
-    top = np.sort(np.argsort(-np.nan_to_num(stake), kind="stable")[:EXPLAINED])
-    model = forecaster.model
-    if isinstance(model, DelayModel):
-        shap = model.contributions(matrix.X.iloc[top])
-    else:
-        shap = contributions(model.booster_, model.encoder_.transform(matrix.X.iloc[top]))
-    if up is not None:
-        down_part, steady, up_part = np.split(shap, 3, axis=1)
-        shap = np.where(up[top][:, None], up_part, down_part) - steady
-    kept = [f for f in matrix.features if f.name in model.encoder_.columns_]
-    columns = [model.encoder_.columns_.index(f.name) for f in kept]
-    told.iloc[top] = drivers(shap[:, columns], matrix.X.iloc[top], kept, model.usual_).to_numpy()
-    return told
-
-
 def summarise(
-    world: World, champions: Mapping[str, Champion], tables: Mapping[str, pd.DataFrame]
+    world: World, champions: Mapping[str, RegisteredChampion], tables: Mapping[str, pd.DataFrame], then: Week | None
 ) -> dict[str, pd.DataFrame]:
     """Return roll-ups, watchlist, track record and health over the scored rows."""
     target, as_of = world.settings.target, pd.Timestamp(world.as_of)
@@ -263,9 +201,9 @@ def summarise(
         out["supplier_risk"] = risk.supplier_risk(tables["supplier_delay_risk"], *lines, model_version=version)
     out["watchlist"] = risk.watchlist(
         tables.get("supplier_delay_risk"), tables.get("demand_shift_risk"), world.settings.capacity,
-        publish.previous_week(target, "watchlist", world.as_of), as_of, world.settings.currency,
+        _table_of(then, "watchlist"), as_of, world.settings.currency,
     )  # fmt: skip
-    past = past_releases(world.settings.target, world.as_of)
+    past = past_releases(target, world.as_of)
     out["track_record"] = track_record(
         world.con, as_of, past, walked(champions), short_tolerance=world.settings.short_tolerance
     )
@@ -281,7 +219,7 @@ def past_releases(target: Target, as_of: date) -> dict[str, pd.DataFrame]:
     return {name: publish.history(target, name, since, as_of, columns) for name, columns in READS.items()}
 
 
-def walked(champions: Mapping[str, Champion]) -> list[dict[str, Any]]:
+def walked(champions: Mapping[str, RegisteredChampion]) -> list[dict[str, Any]]:
     """Return the rows of the track record that come from the champions' own walk-forward."""
     return [{**row, "model_version": c.version} for c in champions.values() for row in c.forecaster.facts.record]
 
@@ -301,7 +239,7 @@ def recomputed_record(settings: Settings, as_of: date) -> pd.DataFrame:
 
 
 def put_out(
-    world: World, champions: Mapping[str, Champion], tables: Mapping[str, pd.DataFrame], dry_run: bool
+    world: World, champions: Mapping[str, RegisteredChampion], tables: Mapping[str, pd.DataFrame], dry_run: bool
 ) -> publish.Publication:
     """Publish the week, or say what would be; numbers to six decimals, so that the order of a sum is no revision."""
     rounded = {
@@ -317,14 +255,20 @@ def put_out(
 
 
 def _result(
-    release: publish.Publication, tables: Mapping[str, pd.DataFrame], champions: Mapping[str, Champion]
+    release: publish.Publication,
+    tables: Mapping[str, pd.DataFrame],
+    champions: Mapping[str, RegisteredChampion],
+    then: Week | None,
 ) -> dict[str, Any]:
     models = {
         task: {"version": c.version, "publishes": c.publishes, "trained_to": c.forecaster.facts.cut}
         for task, c in champions.items()
     }
-    said = {"value_at_risk": risk.totals(tables), "models": models, "health": health.counted(tables["health"])}
-    return {**publish.summary(release), **said}
+    return {
+        **publish.summary(release), "value_at_risk": risk.totals(tables), "since": then and then.as_of.date(),
+        "change": totals_of_change(tables["weekly_change"]), "models": models,
+        "health": health.counted(tables["health"]),
+    }  # fmt: skip
 
 
 def totals_before(settings: Settings, as_of: date) -> dict[str, float]:

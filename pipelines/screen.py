@@ -10,6 +10,8 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from models.change import IN_WORDS
+
 WIDTH = 120
 TASKS = {"delay": "Late deliveries", "shift": "Demand shifts"}
 EVENTS = {"late": "late", "down": "drops", "up": "surges"}
@@ -21,7 +23,7 @@ MEASURES = {
     "slope": ("slope", "{:.2f}"),
 }
 LEVELS = {"high": "bold red", "tier 1": "bold red", "medium": "yellow", "tier 2": "yellow"}
-MONEY, SHARE = ("value", "cost", "price", "loss", "margin"), ("p_", "share", "rate", "skill")
+MONEY, SHARE = ("value", "cost", "price", "loss", "margin", "part_"), ("p_", "share", "rate", "skill")
 REPEATED = ("publication_id", "schema_version", "as_of", "model_version", "row_id")
 
 
@@ -161,6 +163,8 @@ def scored(result: Mapping[str, Any], currency: str, screen: Console) -> None:
             screen.print(f"  {name.replace('_', ' ')}: {currency} {money(amount)} at risk{was}")
     elif risk is not None:
         screen.print(f"  {currency} {money(risk)} at risk")
+    for line in changes(result):
+        screen.print(Text(f"  {line}"), soft_wrap=True)
     for name, count in (result.get("rows") or {}).items():
         change = (result.get("changes") or {}).get(name)
         would = "  [dim]{added:,} added, {removed:,} removed, {changed:,} changed[/]".format(**change) if change else ""
@@ -200,6 +204,22 @@ def publications(ledger: pd.DataFrame, screen: Console) -> None:
     screen.print(table)
 
 
+def changes(result: Mapping[str, Any]) -> list[str]:
+    """Return a line per risk: how value at risk has changed since the week before, and by what, largest part first."""
+    told = []
+    for risk, found in (result.get("change") or {}).items():
+        parts = sorted(found["parts"].items(), key=lambda part: -abs(part[1]))
+        said = ", ".join(f"{IN_WORDS[part]} {thousands(amount)}" for part, amount in parts if round(amount))
+        name = "deliveries" if risk == "supplier_delay_risk" else "demand"
+        told.append(f"{name} {thousands(found['change'])} since {result['since']}" + (f": {said}" if said else ""))
+    return told
+
+
+def thousands(amount: float) -> str:
+    """Return a signed amount, in thousands from ten thousand on."""
+    return f"{amount / 1000:+,.0f} k" if abs(amount) >= 10_000 else f"{amount:+,.0f}"
+
+
 def watchlist(rows: pd.DataFrame, total: int, currency: str, screen: Console) -> None:
     """Show the top risks: what, how likely, how much, why, and who does what by when."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), leading=1, expand=True)
@@ -212,7 +232,7 @@ def watchlist(rows: pd.DataFrame, total: int, currency: str, screen: Console) ->
     for row in rows.to_dict("records"):
         table.add_row(*_watched(row))
     screen.print(table)
-    day = f" of {_day(rows['as_of'].iloc[0])}" if "as_of" in rows and len(rows) else ""
+    day = f" of {day_of(rows['as_of'].iloc[0])}" if "as_of" in rows and len(rows) else ""
     screen.print(f"[dim]{len(rows)} of {total:,} risks on the watchlist{day}. All columns with --json.[/]")
 
 
@@ -227,18 +247,18 @@ def _watched(row: Mapping[str, Any]) -> list[str | Text]:
     if level:
         chance.append(f"\n{level}", style="dim")
     drivers = [d for d in (got(f"driver_{i}") for i in (1, 2, 3)) if d]
-    who = ", ".join(filter(None, (got("owner"), f"by {_day(row.get('act_by'))}" if got("act_by") else "")))
+    who = ", ".join(filter(None, (got("owner"), f"by {day_of(row.get('act_by'))}" if got("act_by") else "")))
     return [
         got("rank"),
-        _lines((got("what"), "bold"), (got("impact"), ""), (places, "dim")),
+        lines((got("what"), "bold"), (got("impact"), ""), (places, "dim")),
         chance,
         money(row.get("value_at_risk")),
-        _lines(*((f"• {driver}", "") for driver in drivers)),
-        _lines((got("next_step"), ""), (who, "dim"), (got("change"), "cyan")),
+        lines(*((f"• {driver}", "") for driver in drivers)),
+        lines((got("next_step"), ""), (who, "dim"), (got("change"), "cyan")),
     ]
 
 
-def _lines(*styled: tuple[str, str]) -> Text:
+def lines(*styled: tuple[str, str]) -> Text:
     return Text("\n").join(Text(words, style=style) for words, style in styled if words)
 
 
@@ -279,7 +299,7 @@ def cell(column: str, value: Any) -> str:
     if value is None or (pd.api.types.is_scalar(value) and pd.isna(value)):
         return ""
     if hasattr(value, "strftime"):
-        return _day(value)
+        return day_of(value)
     if isinstance(value, bool) or not isinstance(value, int | float):
         return "yes" if value is True else "no" if value is False else str(value)
     if column.startswith("p_") or column == "p" or any(word in column for word in SHARE[1:]):
@@ -301,7 +321,7 @@ def money(value: Any) -> str:
     return f"{value:,.0f}" if isinstance(value, int | float) and value == value else ""
 
 
-def _day(value: Any) -> str:
+def day_of(value: Any) -> str:
     if not hasattr(value, "strftime"):
         return str(value)[:10]
     midnight = not getattr(value, "hour", 0) and not getattr(value, "minute", 0)

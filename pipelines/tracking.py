@@ -232,6 +232,15 @@ def registered(settings: Settings, name: str, version: str) -> RegisteredModel:
     return RegisteredModel(name, found["version"], folder, dict(whole.tags), dict(metrics), run_id)
 
 
+def tags_of(settings: Settings, publication_id: str) -> dict[str, str]:
+    """Return the tags of the run that published what is called so; none where no run says it did."""
+    store = open_store(settings)
+    with _reaching(store.uri):
+        found = store.client.search_runs([store.experiment_id], f"tags.publication_id = '{publication_id}'")
+    wrote = [run.data.tags for run in found if run.data.tags.get("status") in ("published", "revised")]
+    return dict(wrote[-1]) if wrote else {}
+
+
 def versions(settings: Settings, name: str) -> list[dict[str, Any]]:
     """Return every version of a model, newest first: version, aliases, tags, run_id, created_at."""
     store = open_store(settings)

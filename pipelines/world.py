@@ -8,10 +8,12 @@ import numpy as np
 
 from features.contracts import Verdict
 from features.demand import Demand
+from features.labels import ShiftTerms, shift_thresholds
 from features.matrix import DELAY_KEY, SHIFT_KEY, Matrix, Request, delay_matrix, first_fact, order_matrix, shift_matrix
 from features.panels import Terms, posting_lag_days
 from features.prover import prove_no_leak
 from features.weeks import Grid
+from models.forecasters import Forecaster
 from models.risk import Names
 from pipelines import sources
 from pipelines.settings import Settings
@@ -110,6 +112,22 @@ def request(
     )
 
 
+def request_of(world: World, forecaster: Forecaster, last: date | None = None) -> Request:
+    """Return what to build for a forecaster to score the world's as-of, or `last`: on the terms it has learnt by."""
+    asked = request(world, forecaster.task, forecaster.facts.terms, last=last)
+    if forecaster.task == "delay":
+        return asked
+    known = forecaster.facts.shift_terms
+    return replace(asked, windows=known.windows, planned_in_baseline=known.planned_in_baseline)
+
+
+def judgeable(alive: Matrix, terms: ShiftTerms) -> Matrix:
+    """Return the windows that can be judged later, with the units at which each is a drop or a surge."""
+    down_at, up_at = shift_thresholds(alive.rows, terms)
+    rows = alive.rows.assign(down_at_units=down_at, up_at_units=up_at)
+    return replace(alive, rows=rows).take(np.flatnonzero(~np.isnan(up_at)))
+
+
 def steps_to_learn_from(asked: Request, history_weeks: int) -> np.ndarray:
     """Return the as-of days, by number, whose rows train and judge: all but the warm-up."""
     grid = asked.grid
@@ -126,6 +144,19 @@ def steps_to_score(asked: Request) -> np.ndarray:
 def of_last_day(matrix: Matrix, asked: Request) -> Matrix:
     """Return the rows of the last as-of day."""
     return matrix.take(np.flatnonzero(matrix.rows["step"] == asked.grid.size - 1))
+
+
+def open_lines(world: World, forecaster: Forecaster, *, proofs: int = 1) -> Matrix:
+    """Return the lines open as of the day, with the inputs of a forecaster."""
+    asked = request_of(world, forecaster)
+    return of_last_day(delay_rows(world, asked, steps_to_score(asked), proofs), asked)
+
+
+def live_windows(world: World, forecaster: Forecaster, *, proofs: int = 1) -> Matrix:
+    """Return the windows of series alive as of the day that can be judged later, and from where on they shift."""
+    asked = request_of(world, forecaster)
+    alive = of_last_day(shift_rows(world, asked, steps_to_score(asked), proofs)[0], asked)
+    return judgeable(alive, forecaster.facts.shift_terms)
 
 
 def delay_rows(world: World, asked: Request, steps: np.ndarray, proofs: int, at: str = "snapshot") -> Matrix:

@@ -13,7 +13,7 @@ from sklearn.base import clone
 from models import calibration, delay
 from models.baselines import delay_rule_rows
 from models.blend import at_level, blend, choose_weight
-from models.delay import KINDS, UNHEARD, DelayModel, medians
+from models.delay import KINDS, UNHEARD, DelayModel, medians, range_from
 from models.hazard import LONGEST, Times
 
 nan = np.nan
@@ -120,6 +120,10 @@ def test_a_saved_model_is_text_and_scores_the_same(learnt, tmp_path):
     assert again.get_params() == learnt.get_params()
     assert again.base_rate_ == learnt.base_rate_
     pd.testing.assert_series_equal(again.usual_, learnt.usual_)
+    pd.testing.assert_frame_equal(again.usual_range_, learnt.usual_range_)
+    known = learnt.usual_range_.dropna().join(learnt.usual_.rename("usual"))
+    assert len(known)
+    assert ((known["low"] <= known["usual"]) & (known["usual"] <= known["high"])).all()
 
 
 def test_text_columns_tell_and_unseen_values_are_no_error(learnt):
@@ -294,3 +298,7 @@ def test_more_rows_than_asked_for_are_thinned_but_counted():
 def test_medians_leave_out_what_is_missing():
     np.testing.assert_array_equal(medians(np.array([[1, nan], [3, nan], [nan, nan]])), [2, nan])
     np.testing.assert_array_equal(medians(np.empty((0, 2))), [nan, nan])
+
+
+def test_a_model_saved_before_ranges_were_kept_knows_none():
+    assert range_from(None, ["a", "b"]).isna().all(axis=None)

@@ -12,7 +12,7 @@ from features.signals import AHEAD, AHEAD_CHANGE, LATELY_FEATURES, SIGNAL_FEATUR
 from features.suppliers import LEVELS
 from models.boosting import contributions
 from models.delay import DelayModel
-from models.explain import drivers, tell
+from models.explain import drivers, families, tell
 
 nan = np.nan
 SIGNALS = [
@@ -110,3 +110,12 @@ def test_the_parts_of_a_score_add_up_to_it():
     sea = reasons[X["attribute_mode"] == "sea"].to_numpy().ravel()
     assert "▲ mode is sea" in sea
     assert "▼ mode is sea" not in sea
+
+
+def test_families_of_one_row_add_up_and_are_told_by_the_member_that_pulls_along():
+    features = [feature("a", "a is {value}", family="one"), feature("b", "b is {value}", family="one"), feature("c")]
+    X = pd.DataFrame({"a": [1.0], "b": [2.0], "c": [np.nan]})
+    found = families(np.array([0.5, -0.2, -0.9]), X, features, pd.Series(dtype=float))
+    assert [(f["family"], round(f["contribution"], 6), f["words"], f["inputs"]) for f in found] == [
+        ("c", -0.9, "", ["c"]), ("one", 0.3, "a is 1 day", ["a", "b"]),
+    ]  # fmt: skip

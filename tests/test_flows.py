@@ -657,3 +657,42 @@ def test_a_backtest_that_is_killed_goes_on_to_the_same_end(replayed, tmp_path):
         [{k: fold[k] for k in ("cut", "predicted", "n", "positives")} for fold in x["folds"]] for x in (again, said)
     ]
     assert counts[0] == counts[1]
+
+
+# What changed since last week, and all about one row -----------------------------------------------------------------
+
+
+def test_a_week_later_every_change_is_explained_and_every_row_comes_out_again(published):
+    code, said, _ = bullwhip(published, "score", "--as-of", str(NEXT))
+    assert (code, said["status"], said["since"]) == (0, "published", str(MONDAY))
+    changes = publish.read(published, "weekly_change", as_of=NEXT)
+    parts = [c for c in changes if c.startswith("part_")]
+    assert np.allclose(changes[parts].sum(axis=1), changes["change"], rtol=0, atol=1e-9)
+    assert (changes["part_model"] == 0).all()
+    for table_of, totals in said["change"].items():
+        for day, value in ((MONDAY, "value_last_week"), (NEXT, "value_this_week")):
+            table = publish.read(published, table_of, as_of=day)
+            assert totals[value] == pytest.approx(table["value_at_risk"].sum(), abs=0.005)
+            there = changes[(changes["risk"] == risk) & (changes["status"] != ("new" if day == MONDAY else "closed"))]
+            assert set(there["row_id"]) == set(table["row_id"])
+    watch = {day: publish.read(published, "watchlist", as_of=day) for day in (MONDAY, NEXT)}
+    left = changes.loc[changes["left_list"], "row_id"]
+    assert set(left) <= set(watch[MONDAY]["row_id"]) - set(watch[NEXT]["row_id"])
+    assert changes.loc[changes["left_list"], "reason"].str.startswith("left the list: ").all()
+    assert bullwhip(published, "score", "--as-of", str(NEXT))[1]["status"] == "unchanged"
+
+    line = publish.read(published, "supplier_delay_risk", as_of=NEXT).query("open_units > 2")["row_id"].iloc[0]
+    window = publish.read(published, "demand_shift_risk", as_of=NEXT)["row_id"].iloc[0]
+    for row in (line, window):
+        code, story, _ = bullwhip(published, "explain", row.lower())
+        assert (code, story["check"]["equal"], story["row_id"]) == (0, True, row), story["check"]
+        assert story["features"]
+        assert all(fact["known_at"] < str(NEXT) for facts in story["facts"].values() for fact in facts)
+    came = "DATE '2026-06-03' AS received_on, 1 AS quantity, TIMESTAMP '2026-06-03 12:00' AS known_at"
+    change(published, "receipts", f"FROM old UNION ALL BY NAME SELECT '{line}' AS po_line_id, {came}")
+    _, story, _ = bullwhip(published, "explain", line)
+    assert story["check"]["late_facts"] == ["receipts (+1 rows)"]
+    assert "open_units" in [found["column"] for found in story["check"]["differs"]]
+    code, said, _ = bullwhip(published, "explain", f"{line}x")
+    assert code == 2
+    assert line in said["error"]

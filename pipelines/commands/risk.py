@@ -71,14 +71,15 @@ def show(*, table: str = "watchlist", top: Count = 10, as_of: date | None = None
     Parameters
     ----------
     table
-        supplier_delay_risk, demand_shift_risk, supplier_risk, watchlist, rule_forecasts, track_record or health.
+        supplier_delay_risk, demand_shift_risk, supplier_risk, watchlist, weekly_change, rule_forecasts, track_record or
+        health.
     top
         How many rows; 0 for all.
     as_of
         An earlier week.
     """
     settings = settings_of(common)
-    from pipelines import publish
+    from pipelines import publish, stories
     from pipelines import screen as screens
 
     frame = publish.read(settings.target, table, as_of=as_of)
@@ -87,10 +88,32 @@ def show(*, table: str = "watchlist", top: Count = 10, as_of: date | None = None
     def shown(screen: "Console") -> None:
         if table == "watchlist":
             screens.watchlist(rows, len(frame), settings.currency, screen)
+        elif table == "weekly_change":
+            stories.weekly_change(rows, len(frame), settings.currency, screen)
         else:
             screens.table(rows, table, len(frame), screen)
 
     return Answer({"table": table, "total_rows": len(frame), "rows": rows}, shown)
+
+
+def explain(row: str, /, *, as_of: date | None = None, common: Common = HERE) -> Answer:
+    """Tell all about one published row: facts, inputs, drivers, rules, and whether it comes out again.
+
+    Parameters
+    ----------
+    row
+        The row_id of a risk table: a purchase line, or product|site|wN.
+    as_of
+        An earlier week.
+    """
+    settings = settings_of(common)
+    with working(f"recomputing {row}"):
+        from pipelines.explain import explain as tell
+
+        story = tell(settings, row, as_of)
+    from pipelines import stories
+
+    return Answer(story, lambda screen: stories.explained(story, settings.currency, screen))
 
 
 def publications(*, grant_reader: str | None = None, common: Common = HERE) -> Answer:

@@ -1,0 +1,107 @@
+"""Turn the rows of one task into its risk table: what the forecaster says, what it is worth and why."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from features.core import Feature
+from features.matrix import Matrix
+from models import risk
+from models.boosting import contributions
+from models.delay import DelayModel
+from models.explain import DRIVERS, drivers
+from models.forecasters import MODEL, DelayForecaster, Forecaster, ShiftForecaster, publishers
+from models.hazard import arrival_days
+
+EXPLAINED = 5_000  # rows with drivers, by value at risk: more than anybody reads in a week
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Champion:
+    """The forecaster that scores a task, and the name under which its rows are published."""
+
+    version: str
+    forecaster: Forecaster
+
+    @property
+    def publishes(self) -> str:
+        return publishers(self.forecaster)
+
+
+def line_risks(lines: Matrix, champion: Champion, names: risk.Names, last_week: pd.DataFrame) -> pd.DataFrame:
+    """Return `supplier_delay_risk` of open lines."""
+    forecaster, rows, X = champion.forecaster, lines.rows, lines.X
+    assert isinstance(forecaster, DelayForecaster)
+    said = forecaster.predict(X)
+    p = said["p_late"]
+    days = arrival_days(forecaster.survival(X, p.where(rows["state"] == "due_future").to_numpy()))
+    stake = (p * rows["open_units"] * rows["unit_cost"].fillna(0)).to_numpy()
+    told = _told(lines, forecaster, stake, None).where(said["published_by"] == MODEL, "")
+    return risk.delay_risk(
+        rows, p, days, told, X["supplier_matured_lines_52w"], base_rate=forecaster.model.base_rate_,
+        published_by=said["published_by"], model_version=champion.version, names=names, last_week=last_week,
+    )  # fmt: skip
+
+
+def window_risks(windows: Matrix, champion: Champion, names: risk.Names, last_week: pd.DataFrame) -> pd.DataFrame:
+    """Return `demand_shift_risk` of windows that can be judged later (`judgeable`)."""
+    forecaster, rows = champion.forecaster, windows.rows
+    assert isinstance(forecaster, ShiftForecaster)
+    p = forecaster.predict(windows.X, rows)
+    units = forecaster.model.predict_units(windows.X, rows["baseline_units"], rows["noise_units"])
+    up = (p["p_up"] >= p["p_down"]).to_numpy()
+    stake = (p[["p_up", "p_down"]].max(axis=1) * rows["baseline_units"] * rows["unit_price"]).to_numpy()
+    by_model = p["published_by_up"].where(up, p["published_by_down"]).str.startswith(MODEL)
+    told = _told(windows, forecaster, stake, up).where(by_model, "")
+    by = np.where(
+        p["published_by_up"] == p["published_by_down"], p["published_by_up"],
+        "surges: " + p["published_by_up"] + ", drops: " + p["published_by_down"],
+    ).astype(str)  # fmt: skip
+    down_rate, _, up_rate = forecaster.model.base_rates_
+    return risk.shift_risk(
+        rows, p, units, told, base_rates={"up": up_rate, "down": down_rate}, published_by=by,
+        model_version=champion.version, names=names, last_week=last_week,
+    )  # fmt: skip
+
+
+def _told(matrix: Matrix, forecaster: Forecaster, stake: np.ndarray, up: np.ndarray | None) -> pd.DataFrame:
+    """Return the drivers in words of the rows with most at stake, empty words for the rest."""
+    names = [f"driver_{k + 1}" for k in range(DRIVERS)]
+    told = pd.DataFrame("", index=matrix.X.index, columns=names)
+    if not len(matrix.X):
+        return told
+    top = np.sort(np.argsort(-np.nan_to_num(stake), kind="stable")[:EXPLAINED])
+    X = matrix.X.iloc[top]
+    shap, kept = shap_values(matrix, X, forecaster, None if up is None else up[top])
+    told.iloc[top] = drivers(shap, X, kept, forecaster.model.usual_).to_numpy()
+    return told
+
+
+def shap_values(
+    matrix: Matrix, X: pd.DataFrame, forecaster: Forecaster, up: np.ndarray | None
+) -> tuple[np.ndarray, list[Feature]]:
+    """Return what each input adds to the log-odds [row, feature] of rows X, and the features the model heard.
+
+    Of windows it is the log-odds of a surge against steady where `up`, of a drop elsewhere.
+    """
+    model = forecaster.model
+    if isinstance(model, DelayModel):
+        shap = model.contributions(X)
+    else:
+        shap = contributions(model.booster_, model.encoder_.transform(X))
+    if up is not None:
+        down_part, steady, up_part = np.split(shap, 3, axis=1)
+        shap = np.where(up[:, None], up_part, down_part) - steady
+    kept = [f for f in matrix.features if f.name in model.encoder_.columns_]
+    return shap[:, [model.encoder_.columns_.index(f.name) for f in kept]], kept
+
+
+def by_rules(
+    forecaster: Forecaster, X: pd.DataFrame, rows: pd.DataFrame | None = None
+) -> dict[str, dict[str, np.ndarray]]:
+    """Return per event what every naive rule says of each row."""
+    return {
+        event: {str(name): said[name].to_numpy() for name in said if name != MODEL}
+        for event, said in forecaster.forecasts(X, rows).items()
+    }

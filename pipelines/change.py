@@ -1,0 +1,140 @@
+"""Score the step from last week to this one a group of facts at a time, to tell why value at risk has changed."""
+
+from datetime import date
+
+import numpy as np
+import pandas as pd
+
+from features.as_known import arrived, as_known
+from features.contracts import ORDERS, PLAN, PROMISES, PURCHASES, RECEIPTS, SIGNALS, STOCK, TABLES
+from features.matrix import (
+    Matrix,
+    Request,
+    delay_matrix,
+    lines_alone,
+    shift_matrix,
+    windows_ahead,
+    with_signals,
+)
+from models import risk
+from models.change import RISKS, Told, Week, weekly_change
+from models.forecasters import DelayForecaster, Forecaster, ShiftForecaster
+from pipelines import publish
+from pipelines.stores import Target
+from pipelines.world import World, judgeable, request_of
+
+READ = (*RISKS, "watchlist")
+DATA = {"delay": (PURCHASES, RECEIPTS), "shift": (ORDERS, STOCK, PLAN)}
+
+
+def week_before(target: Target, as_of: date) -> Week | None:
+    """Return what the latest publication before a day holds, None where there is none or it holds no row."""
+    found = {name: publish.previous_week(target, name, as_of) for name in READ}
+    days = [table["as_of"].iloc[0] for table in found.values() if len(table)]
+    if not days:
+        return None
+    ledger = publish.publications(target)
+    ids = [table["publication_id"].iloc[0] for table in found.values() if len(table)]
+    had = ledger.loc[ledger["publication_id"] == ids[0], "rows"].iloc[0]
+    return Week(pd.Timestamp(days[0]), {name: table for name, table in found.items() if name in had})
+
+
+def rescored(world: World, forecaster: Forecaster, now: Matrix, then: date) -> pd.DataFrame:
+    """Return the value at risk by row_id in the worlds between the day `then` and the world's own, a column per step.
+
+    `model`: today's model as of `then`, knowing what was known then. `time`: a line's own clock, or the weeks a window
+    is about, moved on to today, with nothing learnt. `promise`: with the lines' own promises of today. `data`: as of
+    today with all that is known, except signals since `then`. Where no data came at all, all that time does is `time`:
+    as of today, by what was known then. `now` is what is published.
+    """
+    asked, before = request_of(world, forecaster), request_of(world, forecaster, last=then)
+    data = any(arrived(world.con, table, then, world.as_of) for table in DATA[forecaster.task])
+    if isinstance(forecaster, DelayForecaster):
+        worlds, value = _lines(world, before, asked, data), line_values
+    else:
+        worlds, value = _windows(world, before, asked, data), window_values
+    if arrived(world.con, SIGNALS, then, world.as_of):
+        worlds["data"] = _without_signals(world, forecaster, asked, now, then)
+    table = pd.DataFrame({name: value(forecaster, matrix) for name, matrix in worlds.items()})
+    return table if "promise" in table else table.assign(promise=table["time"])
+
+
+def _lines(world: World, before: Request, asked: Request, data: bool) -> dict[str, Matrix]:
+    past, today = _cut(before.grid.as_of), np.array([asked.grid.size - 1])
+    with as_known(world.con, past) as con:
+        then = delay_matrix(con, before, np.array([before.grid.size - 1]))
+        worlds = {"model": then, "time": lines_alone(con, asked, then) if data else delay_matrix(con, asked, today)}
+    if arrived(world.con, PROMISES, before.grid.as_of, world.as_of):
+        with as_known(world.con, past | {PROMISES.name: world.as_of}) as con:
+            worlds["promise"] = lines_alone(con, asked, then) if data else delay_matrix(con, asked, today)
+    return worlds
+
+
+def _windows(world: World, before: Request, asked: Request, data: bool) -> dict[str, Matrix]:
+    weeks = round((world.as_of - before.grid.as_of).days / 7)
+    with as_known(world.con, _cut(before.grid.as_of)) as con:
+        if data:
+            return dict(zip(("model", "time"), windows_ahead(con, before, weeks), strict=True))
+        both = ((before, before.grid.size - 1), (asked, asked.grid.size - 1))
+        found = [shift_matrix(con, request, np.array([step]))[0] for request, step in both]
+        return dict(zip(("model", "time"), found, strict=True))
+
+
+def _without_signals(world: World, forecaster: Forecaster, asked: Request, now: Matrix, then: date) -> Matrix:
+    """Return today's rows without what signals have said since; a calendar of planned events moves baselines too."""
+    planned = asked.planned_in_baseline and arrived(world.con, SIGNALS, then, world.as_of, "kind = 'calendar'")
+    with as_known(world.con, _cut(world.as_of) | {SIGNALS.name: then}) as con:
+        if forecaster.task == "shift" and planned:
+            return shift_matrix(con, asked, np.array([asked.grid.size - 1]))[0]
+        return with_signals(con, now, asked.grid)
+
+
+def _cut(day: date) -> dict[str, date]:
+    return {table.name: day for table in TABLES}
+
+
+def line_values(forecaster: Forecaster, matrix: Matrix) -> pd.Series:
+    """Return the value at risk of open lines by row_id."""
+    p = forecaster.predict(matrix.X)["p_late"]
+    return risk.line_stakes(matrix.rows, p)[2].set_axis(matrix.rows["po_line_id"])
+
+
+def window_values(forecaster: Forecaster, matrix: Matrix) -> pd.Series:
+    """Return the value at risk of series windows by row_id, of those that can be judged later."""
+    assert isinstance(forecaster, ShiftForecaster)
+    matrix = judgeable(matrix, forecaster.facts.shift_terms)
+    rows = matrix.rows
+    p = forecaster.predict(matrix.X, rows)
+    units = forecaster.model.predict_units(matrix.X, rows["baseline_units"], rows["noise_units"])
+    return risk.window_stakes(rows, p, units).set_axis(risk.window_dates(rows)["row_id"])
+
+
+def explained(
+    world: World, then: Week | None, tables: dict[str, pd.DataFrame], steps: dict[str, pd.DataFrame]
+) -> pd.DataFrame:
+    """Return `weekly_change` of this week's tables against the last one's."""
+    ended = _ended(world, then.of(RISKS[0]) if then else pd.DataFrame())
+    versions = {
+        name: (_version(then.of(name)), _version(tables[name])) for name in RISKS if then is not None and name in tables
+    }
+    now = Week(pd.Timestamp(world.as_of), {name: tables[name] for name in READ if name in tables})
+    return weekly_change(then, now, Told(steps, ended, versions, world.settings.currency))
+
+
+def _version(table: pd.DataFrame) -> str:
+    return str(table["model_version"].iloc[0]) if len(table) else ""
+
+
+def _ended(world: World, lines: pd.DataFrame) -> pd.DataFrame:
+    """Return by po_line_id when last week's lines were completed or cancelled, as known before the world's as-of."""
+    if not len(lines):
+        return pd.DataFrame(columns=["complete_on", "cancelled_at"])
+    world.con.register("asked", lines[["po_line_id"]])
+    ended = world.con.execute(
+        "SELECT po_line_id, CASE WHEN complete_known_at < $1 THEN complete_on END AS complete_on, "
+        "CASE WHEN cancelled_at < $1 THEN cancelled_at END AS cancelled_at FROM line_history JOIN asked "
+        "USING (po_line_id)",
+        [world.as_of],
+    ).df()
+    world.con.unregister("asked")
+    return ended.set_index("po_line_id")
