@@ -15,50 +15,24 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import duckdb
+import numpy as np
 import pandas as pd
 
 from benchmarks import biased, detection
+from benchmarks.page import Row, as_markdown, rows_of, write
 from models import metrics
 
 ROOT = Path(__file__).resolve().parents[1]
 SEEDS = (101, 102, 103, 104, 105)  # simulated chains that nothing was tuned on
 UNTIL = date(2026, 6, 1)  # when they end
 JUDGED_WEEKS = 24
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One line of the table: what was measured on what, the figure with its interval, and where it must lie."""
-
-    data: str
-    what: str
-    value: float
-    interval: tuple[float, float] = (math.nan, math.nan)
-    least: float = -math.inf
-    most: float = math.inf
-    note: str = ""
-
-    @property
-    def verdict(self) -> str:
-        """ "yes" or "no"; "" where nothing was asked."""
-        if math.isinf(self.least) and math.isinf(self.most):
-            return ""
-        return "yes" if self.least <= self.value <= self.most else "**no**"
-
-    @property
-    def asked(self) -> str:
-        """Where it must lie, in signs."""
-        low, high = not math.isinf(self.least), not math.isinf(self.most)
-        if low and high:
-            return f"{self.least:g} … {self.most:g}"
-        return f"≥ {self.least:g}" if low else f"≤ {self.most:g}" if high else ""
 
 
 # Running the product -------------------------------------------------------------------------------------------------
@@ -200,7 +174,7 @@ def _juice(data: Path, scratch: Path, case: int) -> tuple[dict[str, Any], pd.Dat
     _, known_ahead, more = JUICE_CASES[case]
     (workspace / "bullwhip.toml").write_text(JUICE + more)
     mapping_of("orange_juice").map_files(data / "dominicks_oj", workspace / "data", known_ahead=known_ahead)
-    return replay(workspace, "shift", *JUICE_DAYS)
+    return replay(workspace, "shift", *JUICE_DAYS, "--refit", "13w")
 
 
 def _bands(name: str, said: Mapping[str, Any], pinball: float) -> Iterator[Row]:
@@ -247,7 +221,7 @@ def retail(data: Path, scratch: Path) -> Iterator[Row]:
     orders = checked["tables"]["orders"]
     note = f"{orders['rows']:,} rows, {orders['quarantined']:,} quarantined"
     yield Row("Online Retail", "share of rows quarantined", orders["quarantined"] / orders["rows"], note=note)
-    said, p = replay(workspace, "shift", *RETAIL_DAYS)
+    said, p = replay(workspace, "shift", *RETAIL_DAYS, "--refit", "8w")
     for event, word in (("up", "surge"), ("down", "drop")):
         yield from over_best_rule("Online Retail", word, _shifts(p, event), ratio=1.3, skill=-math.inf)
     yield from _bands("Online Retail", said, math.inf)
@@ -280,24 +254,35 @@ def _truth(workspace: Path, p: pd.DataFrame) -> pd.DataFrame:
 
 
 def simulated_delay(_: Path, scratch: Path) -> Iterator[Row]:
-    """Chains whose true probabilities are known: how p_late follows them."""
-    found = {}
+    """Chains whose true probabilities are known: how p_late follows them, and how that of a biased cohort does not."""
+    days = (UNTIL - timedelta(weeks=JUDGED_WEEKS), UNTIL - timedelta(weeks=1))
     for seed in SEEDS:
         workspace = _simulated(scratch, seed)
-        days = (UNTIL - timedelta(weeks=JUDGED_WEEKS), UNTIL - timedelta(weeks=1))
         both = _truth(workspace, replay(workspace, "delay", *days, "--refit", "12w")[1])
-        slope = metrics.calibration_slope(both["label"], both["p"])
-        found[seed] = (detection.against_truth(both["p"], both["p_late"])["correlation"], slope)
-    for k, (what, least, most) in enumerate((("correlation with the true p", 0.7, 1.0), ("slope", 0.9, 1.1))):
-        for seed in SEEDS:
-            yield Row(f"simulator, seed {seed}", what, found[seed][k], least=least, most=most)
+        correlation, slope = _follows(f"simulator, seed {seed}", both)
+        yield replace(correlation, least=0.7, most=1.0)
+        yield replace(slope, least=0.9, most=1.1)
     both = biased.received_only(_simulated(scratch, SEEDS[0]), UNTIL)
-    said = "seed 101, trained on received lines only (must fail)"
-    correlation = detection.against_truth(both["p"], both["p_late"])["correlation"]
-    yield Row(f"simulator, {said}", "correlation with the true p", correlation)
-    yield Row(f"simulator, {said}", "slope", metrics.calibration_slope(both["label"], both["p"]))
-    gap = float(both["p"].mean() - both["label"].mean())
-    yield Row(f"simulator, {said}", "mean p less share late", gap, most=-0.03)
+    name = "simulator, seed 101, trained on received lines only (must fail)"
+    yield from _follows(name, both)
+    yield Row(name, "mean p less share late", float(both["p"].mean() - both["label"].mean()), most=-0.03)
+
+
+def _follows(name: str, both: pd.DataFrame) -> tuple[Row, Row]:
+    """Return how p goes with the true probability, and its slope on what came true."""
+    y, p, truth = (both[c].to_numpy(float) for c in ("label", "p", "p_late"))
+
+    def figures(weight: np.ndarray) -> dict[str, float]:
+        (a, ab), (_, b) = np.cov(p, truth, aweights=weight)
+        return {"correlation": ab / np.sqrt(a * b), "slope": metrics.calibration_slope(y, p, weight)}
+
+    weeks = both["as_of"].to_numpy().astype("datetime64[W]")
+    between = metrics.block_bootstrap(figures, weeks, both["supplier_id"], n=100)
+    found, note = figures(np.ones(len(y))), f"mean p {p.mean():.3f}, share late {y.mean():.3f}, {len(y):,} judged"
+    return (
+        Row(name, "correlation with the true p", float(found["correlation"]), between["correlation"]),
+        Row(name, "slope", float(found["slope"]), between["slope"], note=note),
+    )
 
 
 def simulated_shift(_: Path, scratch: Path) -> Iterator[Row]:
@@ -368,38 +353,33 @@ CASES: Mapping[str, Callable[[Path, Path], Iterator[Row]]] = {
 }  # fmt: skip
 
 
-def measure(names: Sequence[str], data: Path, scratch: Path, side_by_side: int = 2) -> list[Row]:
-    """Return the rows of these cases in their order; `side_by_side` of them run at a time."""
+def measure(names: Sequence[str], data: Path, scratch: Path, side_by_side: int = 2) -> None:
+    """Measure these cases, `side_by_side` at a time, and leave the rows and seconds of each in `scratch`."""
 
-    def one(name: str) -> list[Row]:
+    def one(name: str) -> None:
         began = time.monotonic()
-        rows = list(CASES[name](data, scratch))
-        print(f"{name}: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
-        return rows
+        rows = [asdict(row) for row in CASES[name](data, scratch)]
+        seconds = time.monotonic() - began
+        print(f"{name}: {seconds:.0f} s", file=sys.stderr, flush=True)
+        said = {"rows": rows, "seconds": seconds, "on": f"{datetime.now(UTC):%Y-%m-%d}", "commit": _commit()}
+        _kept(scratch, name).write_text(json.dumps(said))
 
     with ThreadPoolExecutor(side_by_side) as pool:
-        return [row for rows in pool.map(one, names) for row in rows]
+        list(pool.map(one, names))
 
 
-def as_markdown(rows: Sequence[Row], seconds: float) -> str:
-    """Return the table with its date, commit and machine."""
-    commit = subprocess.run(
-        ["git", "-C", str(ROOT), "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
-    ).stdout.strip()
-    lines = [
-        "# What the forecasts are worth", "",
-        f"{datetime.now(UTC):%Y-%m-%d}, commit {commit or 'unknown'}, {seconds / 60:.0f} minutes on 2 cores, by",
-        "`make skill`. Every figure is recomputed from the predictions of `bullwhip backtest`. In brackets:",
-        "95 % intervals by block bootstrap over weeks and suppliers (products for demand).", "",
-        "| data | what | figure | must be | reached | |", "|---|---|---|---|---|---|",
-    ]  # fmt: skip
-    lines += [f"| {r.data} | {r.what} | {_shown(r)} | {r.asked} | {r.verdict} | {r.note} |" for r in rows]
-    return "\n".join(lines) + "\n"
+def _kept(scratch: Path, name: str) -> Path:
+    return scratch / f"rows-{name}.json"
 
 
-def _shown(row: Row) -> str:
-    low, high = row.interval
-    return f"{row.value:.3f}" + (f" [{low:.3f}, {high:.3f}]" if math.isfinite(low) and math.isfinite(high) else "")
+def _commit() -> str:
+    words = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
+    return subprocess.run(words, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
+
+
+def measured(scratch: Path) -> dict[str, dict[str, Any]]:
+    """Return what was left in `scratch` of every case that was ever measured there."""
+    return {name: json.loads(_kept(scratch, name).read_text()) for name in CASES if _kept(scratch, name).exists()}
 
 
 def main() -> int:
@@ -407,22 +387,23 @@ def main() -> int:
     words = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     words.add_argument("--data", type=Path, required=True, help="folder of the public data sets")
     words.add_argument("--only", nargs="*", choices=tuple(CASES), default=tuple(CASES))
-    words.add_argument("--scratch", type=Path, help="keep the workspaces here")
-    words.add_argument("--write", action="store_true", help="write benchmarks/SKILL.md")
+    words.add_argument(
+        "--scratch", type=Path, help="keep the workspaces here; cases measured there before are shown too"
+    )
+    words.add_argument("--side-by-side", type=int, default=2, help="cases measured at a time")
+    words.add_argument("--write", action="store_true", help="write the table into benchmarks/SKILL.md")
     given = words.parse_args()
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="bullwhip-skill-") as scratch:
-        folder = given.scratch or Path(scratch)
+        folder = (given.scratch or Path(scratch)).resolve()
         folder.mkdir(parents=True, exist_ok=True)
-        rows = measure(given.only, given.data.resolve(), folder.resolve())
-    text = as_markdown(rows, time.monotonic() - began)
+        measure(given.only, given.data.resolve(), folder, given.side_by_side)
+        found = measured(folder)
+    text = as_markdown(found, time.monotonic() - began if set(given.only) == set(CASES) else None)
     print(text)
     if given.write:
-        (ROOT / "benchmarks" / "SKILL.md").write_text(text + LOOKED_AT)
-    return int(any(row.verdict == "**no**" for row in rows))
-
-
-LOOKED_AT = ""
+        write(text, ROOT / "benchmarks" / "SKILL.md")
+    return int(any(row.verdict == "**no**" for row in rows_of(found)))
 
 
 if __name__ == "__main__":

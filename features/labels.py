@@ -1,6 +1,8 @@
 """The only file that may look ahead: what became of the open lines and of the demand after each as-of."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import duckdb
 import numpy as np
@@ -194,7 +196,7 @@ def shift_labels(rows: pd.DataFrame, terms: ShiftTerms) -> np.ndarray:
     z_star = np.where(gap > 0, terms.z_up, terms.z_down)
     regular = large & (np.abs(gap) >= z_star * rows["noise_units"]) & (np.abs(gap) >= terms.share * baseline)
     counted = is_intermittent(rows["interval"])
-    low, high = tail_probabilities(actual, baseline, rows["dispersion"].to_numpy(float))
+    low, high = _of_counted(tail_probabilities, counted, actual, baseline, rows["dispersion"].to_numpy(float))
     up = np.where(counted, (high <= terms.tail) & (gap > 0), regular & (gap > 0))
     down = np.where(counted, (low <= terms.tail) & (gap < 0), regular & (gap < 0))
     unknown = (
@@ -203,11 +205,22 @@ def shift_labels(rows: pd.DataFrame, terms: ShiftTerms) -> np.ndarray:
     return np.where(unknown, np.nan, np.where(up, 2.0, np.where(down, 0.0, 1.0)))
 
 
+def _of_counted(law: Callable[..., tuple[np.ndarray, ...]], counted: np.ndarray, *facts: np.ndarray) -> np.ndarray:
+    """Return what a law of counts says, NaN for rows of regular series: it is slow and they do not ask it."""
+    out = np.full((2, len(counted)), np.nan)
+    out[:, counted] = law(*(fact[counted] for fact in facts))
+    return out
+
+
 def tail_probabilities(actual: np.ndarray, mean: np.ndarray, dispersion: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return P(Y ≤ actual) and P(Y ≥ actual) of a negative binomial count with this mean and variance/mean."""
-    phi, mean = np.maximum(dispersion, 1.001), np.maximum(np.nan_to_num(mean), 1e-6)
-    law = stats.nbinom(mean / (phi - 1), 1 / phi)
+    law = _counts(mean, dispersion)
     return law.cdf(np.floor(actual)), law.sf(np.ceil(actual) - 1)
+
+
+def _counts(mean: np.ndarray, dispersion: np.ndarray) -> Any:
+    phi, mean = np.maximum(dispersion, 1.001), np.maximum(np.nan_to_num(mean), 1e-6)
+    return stats.nbinom(mean / (phi - 1), 1 / phi)
 
 
 def least_value(rows: pd.DataFrame, cover: float = 0.8) -> float:
@@ -255,11 +268,14 @@ def shift_thresholds(rows: pd.DataFrame, terms: ShiftTerms) -> tuple[np.ndarray,
     price = np.maximum(rows["unit_price"].to_numpy(float), 1e-12)
     noise = rows["noise_units"].to_numpy(float)
     least = np.maximum(terms.share * baseline, terms.v_min / price)
-    phi = np.maximum(rows["dispersion"].to_numpy(float), 1.001)
-    law = stats.nbinom(np.maximum(np.nan_to_num(baseline), 1e-6) / (phi - 1), 1 / phi)
+
+    def tails(mean: np.ndarray, dispersion: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        law = _counts(mean, dispersion)
+        return law.ppf(terms.tail) - 1, np.maximum(law.isf(terms.tail) + 1, np.floor(mean) + 1)
+
     counted = is_intermittent(rows["interval"])
+    few, many = _of_counted(tails, counted, baseline, rows["dispersion"].to_numpy(float))
     short = counted & (rows["length_weeks"] < 2 * rows["interval"])
-    down = np.where(counted, law.ppf(terms.tail) - 1, baseline - np.maximum(terms.z_down * noise, least))
-    surge = baseline + np.maximum(terms.z_up * noise, least)
-    up = np.where(counted, np.maximum(law.isf(terms.tail) + 1, np.floor(baseline) + 1), surge)
+    down = np.where(counted, few, baseline - np.maximum(terms.z_down * noise, least))
+    up = np.where(counted, many, baseline + np.maximum(terms.z_up * noise, least))
     return np.where(short, np.nan, np.where(down >= 0, down, -1.0)), np.where(short, np.nan, up)

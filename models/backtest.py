@@ -68,46 +68,52 @@ def play(lesson: Lesson, fold: Fold, made: Sequence[pd.DataFrame], training: Tra
     decision = decide(matured_record(lesson, made, fold.cut), lesson.task)
     forecaster = lessons.fit(lesson, fold.cut, training, {"publishes": decision.publishes})
     places = np.flatnonzero(np.isin(lesson.rows["as_of"].to_numpy().astype("datetime64[D]"), fold.days))
-    table = predictions(forecaster, lesson, places).assign(cut=pd.Timestamp(fold.cut))
+    table = predictions(forecaster, lesson, places, curves=fold.judged).assign(cut=pd.Timestamp(fold.cut))
     table.attrs = {"publishes": dict(decision.publishes), "signals": forecaster.facts.signals}
     return table
 
 
-def predictions(forecaster: Forecaster, lesson: Lesson, places: np.ndarray) -> pd.DataFrame:
+def predictions(forecaster: Forecaster, lesson: Lesson, places: np.ndarray, *, curves: bool = True) -> pd.DataFrame:
     """Return one row per scored row: keys, label, what is published, and what the model and every rule would have said.
 
     `place` is the row's place in the lesson. Columns p… are published; p_model… and p_<rule>… are what each said alone
     (with the event for shifts: p_up_climatology). The label is what is known in the end: NaN where nothing is.
+    Arrival quantiles are left out without `curves`: they take longer than everything else together.
     """
     X, rows = lesson.matrix.X.iloc[places], lesson.rows.iloc[places]
     out = rows[list(lessons.KEYS[lesson.task])].reset_index(drop=True)
     end = lesson.outcomes(lesson.known_until).iloc[places]
     out = out.assign(place=places, label=end["y"].to_numpy(), matured_at=end["matured_on"].to_numpy())
-    said = forecaster.predict(X, rows)
+    forecasts = forecaster.forecasts(X, rows)
+    said = forecaster.predict(X, rows, said=forecasts)
     if lesson.task == "delay":
         due = (rows["state"] == "due_future").to_numpy()
         said = said.rename(columns={"p_late": "p"}).assign(p=lambda t: t["p"].where(due))
     out = pd.concat([out, said.reset_index(drop=True)], axis=1)
-    for event, each in forecaster.forecasts(X, rows).items():
+    for event, each in forecasts.items():
         stem = "p" if event == "late" else f"p_{event}"
         out = out.assign(**{f"{stem}_{name}": each[name].to_numpy() for name in each})
     if isinstance(forecaster, DelayForecaster):
-        more = _arrivals(forecaster, X, rows, out["p"].to_numpy(), end)
+        more = [_line_facts(X, rows, end)]
+        if curves:
+            more.append(_arrivals(forecaster, X, out["p"].to_numpy()))
     else:
-        more = _units(forecaster, X, rows, end)
-    return pd.concat([out, more], axis=1)
+        more = [_units(forecaster, X, rows, end)]
+    return pd.concat([out, *more], axis=1)
 
 
-def _arrivals(
-    forecaster: DelayForecaster, X: pd.DataFrame, rows: pd.DataFrame, p: np.ndarray, end: pd.DataFrame
-) -> pd.DataFrame:
-    """Arrival quantiles in days after the as-of, the days it took, what was at stake, and the row's segments."""
+def _arrivals(forecaster: DelayForecaster, X: pd.DataFrame, p: np.ndarray) -> pd.DataFrame:
+    """Arrival quantiles in days after the as-of."""
     parts = [slice(k, k + AT_ONCE) for k in range(0, len(X), AT_ONCE)]
     days = [arrival_days(forecaster.survival(X.iloc[part], p[part])) for part in parts]
     quantiles = np.concatenate(days) if days else np.empty((0, len(QUANTILES)))
+    return pd.DataFrame({f"arrival_in_p{round(100 * q)}": quantiles[:, k] for k, q in enumerate(QUANTILES)})
+
+
+def _line_facts(X: pd.DataFrame, rows: pd.DataFrame, end: pd.DataFrame) -> pd.DataFrame:
+    """The days it took, what was at stake, and the row's segments."""
     return pd.DataFrame(
-        {f"arrival_in_p{round(100 * q)}": quantiles[:, k] for k, q in enumerate(QUANTILES)}
-        | {
+        {
             "arrived_in": end["completed_in"].to_numpy(), "days_to_promise": end["due_in"].to_numpy(),
             "value": (rows["open_units"] * rows["unit_cost"]).to_numpy(float),
             "state": rows["state"].to_numpy(), "evidence": evidence(X), "region": rows["region"].to_numpy(),

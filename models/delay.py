@@ -1,7 +1,7 @@
 """Will an open purchase line miss the promise in force, and when will it come? Calibrated on later matured weeks."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -23,7 +23,7 @@ from models.splits import calibration_split
 ROUND_SHARES = (1.0, 0.65, 0.35, 0.2)
 DIRECT_SHARE = 2 / 3  # of the hazard's rounds: who was late is said by fewer rows
 
-LATER_ROWS = 20_000  # of the calibration weeks: enough to choose and to calibrate by, and quick to predict
+LATER_ROWS = 10_000  # of the calibration weeks: enough to choose and to calibrate by, and quick to predict
 KINDS = ("hazard", "direct", "blend")
 DIRECT: dict[str, Any] = {
     "objective": "binary",
@@ -81,14 +81,18 @@ class _Parts:
     trees: lgb.Booster | None
     threads: int
 
-    def predict(self, rows: _Rows, rounds: int | None = None) -> np.ndarray:
-        """Return P(late), by all of the hazard's trees or the first `rounds`."""
-        guess = []
-        if self.hazard is not None:
-            guess.append(self.hazard.late(rows.block, rows.times, rounds))
-        if self.trees is not None:
-            guess.append(np.asarray(self.trees.predict(rows.block, num_threads=self.threads)))
-        return guess[0] if len(guess) == 1 else blend(guess[0], guess[1], 0.5)
+    def predict(self, rows: _Rows) -> np.ndarray:
+        """Return P(late) by all trees."""
+        return self.predict_by(rows, (None,))[0]
+
+    def predict_by(self, rows: _Rows, counts: Sequence[int | None]) -> list[np.ndarray]:
+        """Return P(late) for each rising count of the hazard's first trees, None for all; direct trees all speak."""
+        direct = None if self.trees is None else np.asarray(self.trees.predict(rows.block, num_threads=self.threads))
+        if self.hazard is None:
+            assert direct is not None
+            return [direct for _ in counts]
+        said = self.hazard.late_by(rows.block, rows.times, counts)
+        return said if direct is None else [blend(p, direct, 0.5) for p in said]
 
 
 class DelayModel(ClassifierMixin, BaseEstimator):
@@ -205,7 +209,7 @@ class DelayModel(ClassifierMixin, BaseEstimator):
         if first.hazard is None:
             return first.predict(later)
         counts = sorted({max(round(self.rounds * share), 1) for share in ROUND_SHARES})
-        tried = [first.predict(later, n) for n in counts]
+        tried = first.predict_by(later, counts)
         best = int(np.argmin([level_loss(p, later.late) for p in tried]))
         self.rounds_ = counts[best]
         return tried[best]

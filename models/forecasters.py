@@ -73,9 +73,11 @@ class DelayForecaster:
         given = {MODEL: self.model.predict_proba(X)[:, 1], **predict_rules(self.rules, delay_rule_rows(X))}
         return {"late": pd.DataFrame(given, index=X.index)}
 
-    def predict(self, X: pd.DataFrame, rows: pd.DataFrame | None = None) -> pd.DataFrame:  # noqa: ARG002
-        """Return p_late and published_by per row of inputs."""
-        return published(self.facts, self.forecasts(X), {"late": evidence(X)})
+    def predict(
+        self, X: pd.DataFrame, rows: pd.DataFrame | None = None, *, said: Mapping[str, pd.DataFrame] | None = None
+    ) -> pd.DataFrame:
+        """Return p_late and published_by per row of inputs; `said` are their `forecasts` where they are there."""
+        return published(self.facts, said or self.forecasts(X, rows), {"late": evidence(X)})
 
     def survival(self, X: pd.DataFrame, p_late: np.ndarray) -> np.ndarray:
         """Return P(C > s + d) [row, day], equal to `p_late` at the promise where that is known."""
@@ -117,12 +119,17 @@ class ShiftForecaster:
             for event, k in leaning.DIRECTIONS.items()
         }
 
-    def predict(self, X: pd.DataFrame, rows: pd.DataFrame | None = None) -> pd.DataFrame:
-        """Return p_down, p_steady, p_up and published_by_down, published_by_up per row of inputs."""
+    def predict(
+        self, X: pd.DataFrame, rows: pd.DataFrame | None = None, *, said: Mapping[str, pd.DataFrame] | None = None
+    ) -> pd.DataFrame:
+        """Return p_down, p_steady, p_up and published_by_down, published_by_up per row of inputs.
+
+        `said` are their `forecasts` where they are there.
+        """
         if rows is None and set(self.facts.publishes.values()) - {MODEL}:
             raise ValueError("a naive rule publishes; it needs the windows' facts as `rows`")
         segment = np.full(len(X), "") if rows is None else rhythm(rows)
-        out = published(self.facts, self.forecasts(X, rows), {"down": segment, "up": segment})
+        out = published(self.facts, said or self.forecasts(X, rows), {"down": segment, "up": segment})
         if rows is not None and self.model.lean_ is not None:
             for event in EVENTS["shift"]:
                 by = out[f"published_by_{event}"]

@@ -8,6 +8,7 @@ from typing import Any, Self
 import lightgbm as lgb
 import numpy as np
 import pandas as pd
+from scipy.special import expit
 
 from features.weeks import holiday_dates
 from models.boosting import train
@@ -149,26 +150,36 @@ class Hazard:
 
     def _log_kept(
         self, block: np.ndarray, times: Times, row: np.ndarray, begin: np.ndarray, end: np.ndarray,
-        rounds: int | None = None,
-    ) -> np.ndarray:  # fmt: skip
-        """Return log(1 − h) of each bucket."""
+        counts: Sequence[int | None] = (None,),
+    ) -> list[np.ndarray]:  # fmt: skip
+        """Return log(1 − h) of each bucket by the first trees, so many as `counts` says, rising; None means all."""
         if not len(row):
-            return np.zeros(0)
-        inputs = self._inputs(block, times, row, begin, end)
-        h = np.asarray(self.booster_.predict(inputs, num_iteration=rounds, num_threads=self.threads))
-        return np.log1p(-np.clip(h, 1e-6, 1 - 1e-6))
+            return [np.zeros(0) for _ in counts]
+        inputs, raw, grown, out = self._inputs(block, times, row, begin, end), np.zeros(len(row)), 0, []
+        for count in counts:
+            more = -1 if count is None else count - grown  # trees add up: those before need not speak again
+            raw = raw + self.booster_.predict(  # type: ignore[operator]
+                inputs, raw_score=True, start_iteration=grown, num_iteration=more, num_threads=self.threads
+            )
+            grown += more
+            out.append(np.log1p(-np.clip(expit(raw), 1e-6, 1 - 1e-6)))
+        return out
 
-    def late(self, block: np.ndarray, times: Times, rounds: int | None = None) -> np.ndarray:
-        """Return S at the promise, 1 where it has passed, NaN without one, by all trees or the first `rounds`."""
-        out = np.where(np.isnan(times.due), np.nan, 0.0)
+    def late(self, block: np.ndarray, times: Times) -> np.ndarray:
+        """Return S at the promise, 1 where it has passed, NaN without one."""
+        return self.late_by(block, times, (None,))[0]
+
+    def late_by(self, block: np.ndarray, times: Times, counts: Sequence[int | None]) -> list[np.ndarray]:
+        """Return what `late` would be with the first trees alone, for each rising count of them."""
+        out = [np.where(np.isnan(times.due), np.nan, 0.0) for _ in counts]
         for part in _parts(len(block)):
             at = times.take(part)
             row, begin, end = buckets(at.due, self.grid_)
             due = end <= at.due[row] + 1
             row, begin, end = row[due], begin[due], end[due]
-            kept = self._log_kept(block[part], at, row, begin, end, rounds)
-            out[part] += np.bincount(row, kept, minlength=len(at.due))
-        return np.exp(np.maximum(out, LEAST_LOG))
+            for mine, kept in zip(out, self._log_kept(block[part], at, row, begin, end, counts), strict=True):
+                mine[part] += np.bincount(row, kept, minlength=len(at.due))
+        return [np.exp(np.maximum(mine, LEAST_LOG)) for mine in out]
 
     def survival(self, block: np.ndarray, times: Times) -> np.ndarray:
         """Return S at the end of days 0 … LONGEST − 1 [row, day], never rising."""
@@ -176,7 +187,7 @@ class Hazard:
         for part in _parts(len(block)):
             at = times.take(part)
             row, begin, end = buckets(at.due, self.grid_)
-            daily = self._log_kept(block[part], at, row, begin, end) / (end - begin)
+            daily = self._log_kept(block[part], at, row, begin, end)[0] / (end - begin)
             days = np.repeat(daily, (end - begin).astype(np.int64)).reshape(-1, LONGEST)  # rows' buckets tile all days
             out[part] = np.exp(np.maximum(np.cumsum(days, axis=1), LEAST_LOG))
         return out
@@ -193,7 +204,7 @@ class Hazard:
             due = (end <= at.due[row] + 1) | ~(at.due[row] >= 0)
             row, begin, end = row[due], begin[due], end[due]
             inputs = self._inputs(block[part], at, row, begin, end)
-            chance = self._log_kept(block[part], at, row, begin, end)
+            chance = self._log_kept(block[part], at, row, begin, end)[0]
             order = np.lexsort((begin, chance, row))  # the lowest log first: the highest hazard
             out[part] = inputs[order[np.r_[True, np.diff(row[order]) > 0]]] if len(row) else inputs
         return out

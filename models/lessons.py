@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from features.labels import ShiftTerms, delay_outcomes, shift_labels
+from features.labels import ShiftTerms, delay_outcomes
 from features.matrix import Matrix
 from features.panels import Terms
 from models.delay import DelayModel
@@ -57,7 +57,8 @@ class Training:
 class Lesson:
     """One task's rows, oldest first, and everything that became of them until `known_until`.
 
-    `rows` of `matrix` carry the columns of `delay_labels` or `shift_outcomes`. The question asked of every row is fixed
+    `rows` of `matrix` carry the columns of `delay_labels`, or those of `shift_outcomes` and `y_shift`, the label by
+    `shift_terms`. The question asked of every row is fixed
     by `terms` and `shift_terms`, chosen before the first row that is judged.
     """
 
@@ -88,7 +89,7 @@ class Lesson:
         deviation = (rows["actual_units"] - rows["baseline_units"]) / rows["noise_units"]
         return pd.DataFrame(
             {
-                "y": np.where(matured, shift_labels(rows, self.shift_terms), np.nan),
+                "y": rows["y_shift"].where(matured),
                 "as_of": rows["as_of"], "matured_on": rows["matured_on"], "deviation": deviation.where(matured),
             },
             index=rows.index,

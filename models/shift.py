@@ -15,7 +15,7 @@ from sklearn.base import BaseEstimator
 from models import calibration
 from models.bands import Bands, kinds
 from models.baselines import Rule, predict_rules
-from models.boosting import Encoder, canonical_order, day_numbers, train
+from models.boosting import Encoder, canonical_order, day_numbers, train_each
 from models.delay import medians, plain_range, range_from, usual_range
 from models.leaning import DIRECTIONS, JUDGED_ONLY, NO_EVIDENCE, Lean, choose_shares, fit_shift_rules
 from models.splits import calibration_split
@@ -24,6 +24,7 @@ LEVELS = (0.1, 0.5, 0.9)
 # Maps that move the level of a class are left out: the kept booster has seen the calibration weeks itself, and shifts
 # come in seasons, so half a year's level corrected once more made both directions worse (skill of drops 0.13 → 0.05).
 SHAPE_MAPS = (calibration.MultiCalibrator("none"), calibration.MultiCalibrator("temperature"))
+LATER_ROWS = 20_000  # of a term: enough to calibrate by, and quick to predict
 TERMS = 2  # terms of `calibration_weeks` on which calibration looks back: one alone is one season
 MAX_Z = 15.0  # deviations beyond it are typing errors or once-in-a-life orders; quantiles need not chase them
 
@@ -104,7 +105,7 @@ class ShiftModel(BaseEstimator):
             end = np.datetime64(str(np.asarray(cut).astype("datetime64[D]"))) - np.timedelta64(7 * weeks * term, "D")
             early, late = calibration_split(past.as_of, past.matured, cut=end, weeks=weeks)
             if len(early) >= 200 and len(late) >= 100:
-                out.append(self._said(past.at(early), past.at(late[: self.max_rows])))
+                out.append(self._said(past.at(early), past.at(late[:LATER_ROWS])))
         return out
 
     def _weeks_to_calibrate(self, past: "Past", cut: Any) -> int:
@@ -129,20 +130,18 @@ class ShiftModel(BaseEstimator):
 
     def _train_classes(self, past: "Past") -> lgb.Booster:
         keep = np.flatnonzero(~np.isnan(past.y))[: self.max_rows]
-        return self._train(past.block[keep], past.y[keep], {**PARAMS, **(self.params or {})}, self.rounds)
+        return self._train(past.block[keep], past.y[keep], [{**PARAMS, **(self.params or {})}], self.rounds)[0]
 
     def _train_quantiles(self, past: "Past") -> list[lgb.Booster]:
         keep = np.flatnonzero(~np.isnan(past.z))[: self.max_rows // 2]
-        return [
-            self._train(past.block[keep], past.z[keep], {**QUANTILE_PARAMS, "alpha": level}, self.quantile_rounds)
-            for level in LEVELS
-        ]
+        each = [{**QUANTILE_PARAMS, "alpha": level} for level in LEVELS]
+        return self._train(past.block[keep], past.z[keep], each, self.quantile_rounds)
 
-    def _train(self, block: np.ndarray, y: np.ndarray, params: Mapping[str, Any], rounds: int) -> lgb.Booster:
-        small = max(min(params["min_data_in_leaf"], len(y) // 40), 2)
-        return train(
-            block, y, {**params, "min_data_in_leaf": small}, rounds=rounds, seed=self.seed, threads=self.threads,
-            categorical=self.encoder_.categorical,
+    def _train(self, block: np.ndarray, y: np.ndarray, each: list[dict[str, Any]], rounds: int) -> list[lgb.Booster]:
+        small = max(min(each[0]["min_data_in_leaf"], len(y) // 40), 2)
+        return train_each(
+            block, y, [{**params, "min_data_in_leaf": small} for params in each], rounds=rounds, seed=self.seed,
+            threads=self.threads, categorical=self.encoder_.categorical,
         )  # fmt: skip
 
     def _raw_quantiles(self, boosters: list[lgb.Booster], block: np.ndarray) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -24,6 +23,7 @@ from models.metrics import binary_report
 from pipelines import pictures, tracking
 from pipelines.learn import At, prepare, training
 from pipelines.settings import Settings, UserError
+from pipelines.sources import whole
 from pipelines.steps import step, stoppable
 from pipelines.train import TITLES, log_pictures, recipe
 from pipelines.world import World, open_world, request
@@ -135,20 +135,8 @@ class Store:
 
     def write(self, fold: Fold, table: pd.DataFrame) -> None:
         """Keep the fold's predictions, whole or not at all."""
-        _write_whole(table, self.folder / f"fold-{fold.cut}.parquet")
-
-
-def _write_whole(table: pd.DataFrame, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        if path.suffix == ".csv":
-            table.to_csv(scratch, index=False)
-        else:
-            table.to_parquet(scratch, index=False)
-        scratch.replace(path)
-    finally:
-        scratch.unlink(missing_ok=True)
+        with whole(self.folder / f"fold-{fold.cut}.parquet") as draft:
+            table.to_parquet(draft, index=False)
 
 
 def _play_all(
@@ -266,7 +254,8 @@ def write_predictions(table: pd.DataFrame, task: str, file: Path) -> None:
         words = out["label"].map(dict(enumerate(CLASSES)))
         out = out.assign(label=words)
     try:
-        _write_whole(out.reset_index(drop=True), file)
+        with whole(file) as draft:
+            out.to_csv(draft, index=False) if file.suffix == ".csv" else out.to_parquet(draft, index=False)
     except OSError as error:
         raise UserError(f"--predictions {file} cannot be written: {error.strerror}; name another file") from error
 

@@ -10,7 +10,15 @@ import numpy as np
 import pandas as pd
 
 from features.demand import Demand
-from features.labels import ShiftTerms, chosen, delay_labels, entry_lag_days, shift_outcomes, shift_thresholds
+from features.labels import (
+    ShiftTerms,
+    chosen,
+    delay_labels,
+    entry_lag_days,
+    shift_labels,
+    shift_outcomes,
+    shift_thresholds,
+)
 from features.matrix import Matrix, Request
 from models import lessons
 from models.backtest import binary, replay, warm_ups
@@ -111,5 +119,5 @@ def _shift_lesson(world: World, matrix: Matrix, data: Demand, asked: Request, ju
     untouched = seen[seen["matured_on"] <= pd.Timestamp(judged_from)]
     terms = chosen(untouched if len(untouched) else seen, terms)
     down_at, up_at = shift_thresholds(rows, terms)
-    rows = rows.assign(down_at_units=down_at, up_at_units=up_at)
+    rows = rows.assign(y_shift=shift_labels(rows, terms), down_at_units=down_at, up_at_units=up_at)
     return Lesson("shift", replace(matrix, rows=rows), asked.terms, terms, known_until)

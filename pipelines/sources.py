@@ -7,7 +7,8 @@ import hashlib
 import io
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import date, datetime
 from pathlib import Path
 
@@ -177,11 +178,21 @@ def write_quarantine(con: duckdb.DuckDBPyConnection, folder: Path) -> None:
         if not counts.get(name):
             path.unlink(missing_ok=True)
             continue
-        folder.mkdir(parents=True, exist_ok=True)
-        draft = path.with_name(f".{name}.{os.getpid()}.parquet")
         rows = f"FROM quarantine WHERE table_name = '{name}' ORDER BY row_number"
-        con.execute(f"COPY ({rows}) TO {text(str(draft))} (FORMAT parquet)")
+        with whole(path) as draft:
+            con.execute(f"COPY ({rows}) TO {text(str(draft))} (FORMAT parquet)")
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """Give a path to write to; what is there becomes `path` once the block ends well, else it is removed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        yield draft
         draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def fingerprint(con: duckdb.DuckDBPyConnection) -> str:

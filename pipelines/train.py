@@ -126,7 +126,7 @@ def _against_champion(champion: tracking.RegisteredModel, learned: Learned) -> t
     before = pd.read_parquet(champion.folder / "walk_forward.parquet")
     before = before[before["as_of"] < pd.Timestamp(forecaster.facts.cut)] if len(before) else walk.iloc[:0]
     places = np.unique(walk.loc[walk["as_of"] >= pd.Timestamp(forecaster.facts.cut), "place"])
-    now = binary(predictions(forecaster, lesson, places), lesson.task)
+    now = binary(predictions(forecaster, lesson, places, curves=False), lesson.task)
     theirs = pd.concat([before[[*keys, "p"]], now[[*keys, "p"]]] if len(now) else [before[[*keys, "p"]]])
     both = walk.merge(theirs, on=keys, suffixes=("", "_champion"))
     scores = [float(((both[c] - both["y"]) ** 2).mean()) if len(both) else np.nan for c in ("p_champion", "p")]

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from features.labels import ShiftTerms
+from features.labels import ShiftTerms, shift_labels
 from features.matrix import Matrix
 from features.panels import Terms
 from models import lessons
@@ -97,6 +97,7 @@ def shift_lesson(n=2500, seed=0, **columns):
         "matured_on": moments(as_of + np.array([4, 8, 13])[window] * WEEK), "past_up": 1.0, "past_down": 1.0,
         "past_n": 12.0, "last_z": rng.normal(size=n), "tracking_signal": rng.normal(size=n),
     }).assign(**columns)  # fmt: skip
+    rows = rows.assign(y_shift=shift_labels(rows, ShiftTerms()))
     X = rows[["last_z"]].astype(np.float32).assign(age_weeks=60.0)
     return Lesson("shift", Matrix(rows, X, ()), Terms(), ShiftTerms(), END)
 

@@ -77,7 +77,7 @@ def fake(monkeypatch):
             module = types.ModuleType(f"pipelines.{name}")
             setattr(module, "read" if name == "publish" else name, function)
             module.report = lambda outcome: f"all fine: {outcome.ok}"
-            module.size_of = lambda scale: scale
+            module.size_of = module.step_of = lambda given: given
             monkeypatch.setitem(sys.modules, module.__name__, module)
             monkeypatch.setattr(pipelines, name, module, raising=False)
             if name == "score":  # without a day it catches up first
@@ -180,6 +180,9 @@ def test_every_error_is_one_line_and_an_exit_code(bullwhip, fake, error, code, l
         (["train", "--as-of", "2026-02-30"], "--as-of"),
         (["show", "--top", "-1"], "Must be >= 0"),
         (["simulate", "--scale", "toyy"], "expected one of toy"),
+        (["simulate", "--shifts", "many"], "--shifts is 'many'; expected usual, none, or"),
+        (["simulate", "--shifts", "2"], "like 0.3"),
+        (["simulate", "--busy", "0"], "Must be > 0"),
         (["init", "more"], "more"),
     ],
 )
@@ -272,6 +275,15 @@ def test_tables_are_shown_whatever_columns_there_are(bullwhip, fake, frame, tabl
 )
 def test_cells_are_written_as_people_write_them(column, value, expected):
     assert screen.cell(column, value) == expected
+
+
+def test_the_simulator_is_told_what_to_plant(bullwhip, fake):
+    told = []
+    fake(simulate=lambda _out, **given: told.append(given) or {"end": "2026-06-01", "counts": {}})
+    for words in ([], ["--shifts", "none"], ["--shifts", "0.3", "--busy", "10"]):
+        assert bullwhip("simulate", *words)[0] == 0
+    kept = [{k: v for k, v in given.items() if k in ("shifts", "busy")} for given in told]
+    assert kept == [{}, {"shifts": "none"}, {"shifts": 0.3, "busy": 10.0}]
 
 
 def test_a_simulated_workspace_stands_at_the_end_of_its_world(bullwhip, workspace, fake):

@@ -673,7 +673,9 @@ def test_a_week_later_every_change_is_explained_and_every_row_comes_out_again(pu
         for day, value in ((MONDAY, "value_last_week"), (NEXT, "value_this_week")):
             table = publish.read(published, table_of, as_of=day)
             assert totals[value] == pytest.approx(table["value_at_risk"].sum(), abs=0.005)
-            there = changes[(changes["risk"] == risk) & (changes["status"] != ("new" if day == MONDAY else "closed"))]
+            there = changes[
+                (changes["risk"] == table_of) & (changes["status"] != ("new" if day == MONDAY else "closed"))
+            ]
             assert set(there["row_id"]) == set(table["row_id"])
     watch = {day: publish.read(published, "watchlist", as_of=day) for day in (MONDAY, NEXT)}
     left = changes.loc[changes["left_list"], "row_id"]

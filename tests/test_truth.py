@@ -7,10 +7,11 @@ import pandas as pd
 import pytest
 
 from models import metrics
-from pipelines.learn import learn
+from models.backtest import binary, play, warm_ups
+from pipelines.learn import learn, prepare, training
 from pipelines.settings import Settings
 from pipelines.simulate import simulate
-from pipelines.world import open_world
+from pipelines.world import open_world, request
 
 HELD_OUT, END = 31, date(2026, 6, 1)
 SHIFT_KEY = ["product_id", "site_id", "as_of", "lead_weeks"]
@@ -46,7 +47,11 @@ def test_p_late_is_calibrated_and_follows_the_true_probability(world):
 
 
 def test_planted_demand_shifts_are_found(world):
-    walk = learn(world, "shift", threads=2).walk
+    """A quarter whose windows have all matured, by a model of what was known before it."""
+    asked, cut = request(world, "shift"), np.datetime64(END)
+    early = warm_ups("shift", cut, asked.grid.days)[0]
+    lesson = prepare(world, "shift", asked, judged_from=early.cut)
+    walk = binary(play(lesson, early, [], training(world.settings, 2)), "shift")
     both = walk.merge(truth(world, "shifts"), on=SHIFT_KEY)
     planted = (both["shift"] == both["event"]).to_numpy()
     assert 0.005 < planted.mean() < 0.2

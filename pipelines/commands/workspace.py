@@ -1,8 +1,12 @@
 """Commands that make a workspace and look at what is in it."""
 
+from collections.abc import Callable
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+from cyclopts.validators import Number
 
 from pipelines.commands.common import HERE, Common, Count, settings_of
 from pipelines.terminal import Answer, working
@@ -27,8 +31,9 @@ def init(*, common: Common = HERE) -> Answer:
 
 
 def simulate(
-    *, scale: str | None = None, seed: Count | None = None, end: date | None = None, common: Common = HERE
-) -> Answer:
+    *, scale: str | None = None, seed: Count | None = None, end: date | None = None, shifts: str | None = None,
+    busy: Annotated[float | None, Parameter(validator=Number(gt=0, lte=100))] = None, common: Common = HERE,
+) -> Answer:  # fmt: skip
     """Write a synthetic supply chain whose truth is known, to try everything on.
 
     Parameters
@@ -39,13 +44,18 @@ def simulate(
         Another seed is another chain.
     end
         The day the world ends; predictions are made for it.
+    shifts
+        What is planted in demand: usual, none, or a number such as 0.3: one lasting step of ±30 % in half of the steady
+        series, which truth/planted.parquet tells.
+    busy
+        How many times as often as usual customers order.
     """
     from pipelines.settings import FILE, UserError, template
 
     workspace = common.workspace
     if any((workspace / "data").glob("*")) and not (workspace / "truth").is_dir():
         raise UserError(f"{workspace / 'data'} holds tables that were not simulated; name another --workspace")
-    result = _simulated(workspace, scale=_size(scale), seed=seed, end=end)
+    result = _simulated(workspace, scale=_size(scale), seed=seed, end=end, shifts=_planted(shifts), busy=busy)
     until = date.fromisoformat(result["end"])
     text = template({"as_of": until, "country": result.get("country", "")})
     text = text.replace("\nas_of =", "\n# A simulated world stands still: this is the day it ends.\nas_of =")
@@ -54,18 +64,31 @@ def simulate(
 
 
 def _size(scale: str | None) -> str | float | None:
-    """Return a named size or a multiple, refused in one line if there is no such size."""
-    from pipelines.settings import UserError
+    """Return a named size or a multiple."""
     from pipelines.simulate import size_of
 
-    if scale is None:
+    return _name_or_number(scale, size_of)
+
+
+def _planted(shifts: str | None) -> str | float | None:
+    """Return which shifts to plant, by name or by their size."""
+    from pipelines.simulate import step_of
+
+    return _name_or_number(shifts, step_of)
+
+
+def _name_or_number(given: str | None, known: Callable[[str | float], Any]) -> str | float | None:
+    """Return what a flag holds, refused in one line where `known` does not know it."""
+    from pipelines.settings import UserError
+
+    if given is None:
         return None
-    size = float(scale) if scale.replace(".", "", 1).isdigit() else scale
+    value = float(given) if given.replace(".", "", 1).isdigit() else given
     try:
-        size_of(size)
+        known(value)
     except ValueError as error:
         raise UserError(f"--{error}") from None
-    return size
+    return value
 
 
 def _simulated(workspace: Path, **given: Any) -> dict[str, Any]:
