@@ -11,7 +11,7 @@ import xarray as xr
 from features.casting import quote
 from features.weeks import Grid
 
-TILE_CELLS = 24_000_000  # cells of one measure held at once; blocks of entities beyond it
+TILE_CELLS = 2_000_000  # cells of one measure held at once; blocks of entities beyond it
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,12 +208,16 @@ def tiles(
 def dense(
     steps: np.ndarray, entity: np.ndarray, values: Mapping[str, np.ndarray], entities: int, grid: Grid
 ) -> xr.Dataset:
-    """Return a panel (as_of, entity) of values given once per step and entity; zero where none is given."""
+    """Return a panel (as_of, entity) of values given once per step and entity; zero where none is given.
+
+    In memory the weeks of an entity stand one after the other: formulas work along them.
+    """
     panel = xr.Dataset(attrs={"step_days": grid.step_days})
+    place = entity.astype(np.int64) * grid.size + steps
     for measure, value in values.items():
-        cells = np.zeros((grid.size, entities))
-        cells[steps, entity] = value
-        panel[measure] = over_steps(cells, grid)
+        cells = np.zeros(entities * grid.size)
+        cells[place] = value
+        panel[measure] = over_steps(cells.reshape(entities, grid.size).T, grid)
     return panel
 
 

@@ -6,7 +6,7 @@ import duckdb
 import numpy as np
 import pandas as pd
 
-from features.core import build, names
+from features.core import gather, names
 from features.panels import SUPPLY_MEASURES, counts, tiles
 from features.suppliers import LEVELS, Level
 from features.weeks import Grid
@@ -39,17 +39,16 @@ def _fill(
     counted = counts(con, "line_events", level.keys, SUPPLY_MEASURES, grid)
     entity, row_entity, entities = number(counted, rows, level.keys)
     asked = entity >= 0
-    steps = rows["step"].to_numpy()
+    steps, ordered = rows["step"].to_numpy(), rows["ordered_step"].to_numpy()
     prior_of = np.zeros((grid.size, entities))  # a step without a row is never read
     prior_of[steps, row_entity] = prior
     for block, panel in tiles(counted[asked], entity[asked], entities, SUPPLY_MEASURES, grid):
         panel["prior"] = panel.late_lines.copy(data=prior_of[:, block])
-        table = build(panel, level.formulas)
         mine = np.flatnonzero((row_entity >= block.start) & (row_entity < block.stop))
-        here = row_entity[mine] - block.start
-        for k, formula in enumerate((*level.formulas, *level.when_ordered)):
-            at = steps if k < len(level.formulas) else rows["ordered_step"].to_numpy()
-            out[mine, k] = table[formula.name].values[at[mine], here]
+        at = [steps[mine]] * len(level.formulas) + [ordered[mine]] * len(level.when_ordered)
+        part = np.empty((len(mine), len(at)), np.float32)
+        gather(panel, (*level.formulas, *level.when_ordered), at, row_entity[mine] - block.start, part)
+        out[mine] = part
 
 
 def number(counted: pd.DataFrame, rows: pd.DataFrame, keys: Sequence[str]) -> tuple[np.ndarray, np.ndarray, int]:
