@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import duckdb
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import xarray as xr
 
@@ -269,28 +268,17 @@ def _by_block(
     return edges, mine[order], step[order], {m: v[order] for m, v in values.items()}
 
 
-def counts(
-    con: duckdb.DuckDBPyConnection, events: str, keys: Sequence[str], measures: Sequence[str], grid: Grid
-) -> pd.DataFrame:
-    """Return the sums of `measures` per step and entity named by `keys`; without keys everything is one entity."""
-    sums = ", ".join(f"sum({m}) AS {m}" for m in measures)
-    by = ", ".join(keys) or "''"
-    key = ", ".join(keys) or "'' AS everything"
-    return con.execute(f"SELECT step, {key}, {sums} FROM {events} WHERE step < {grid.size} GROUP BY step, {by}").df()
-
-
 def dense(
     steps: np.ndarray, entity: np.ndarray, values: Mapping[str, np.ndarray], entities: int, grid: Grid
 ) -> xr.Dataset:
-    """Return a panel (as_of, entity) of values given once per step and entity; zero where none is given.
+    """Return a panel (as_of, entity) of values given per step and entity, added where given twice; zero where none is.
 
     In memory the weeks of an entity stand one after the other: formulas work along them.
     """
     panel = xr.Dataset(attrs={"step_days": grid.step_days})
     place = entity.astype(np.int64) * grid.size + steps
     for measure, value in values.items():
-        cells = np.zeros(entities * grid.size)
-        cells[place] = value
+        cells = np.bincount(place, value, entities * grid.size)
         panel[measure] = over_steps(cells.reshape(entities, grid.size).T, grid)
     return panel
 
