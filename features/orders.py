@@ -24,10 +24,11 @@ def open_lines(
     """
     steps = np.unique(steps)
     lines = _lines(con, grid, "known_at < DATE '{}'")
-    line, step = stays(*(lines[edge].to_numpy(np.int64) for edge in ("opens", "closes")), steps, grid.size)
+    opens, closes = (lines[edge].to_numpy(np.int64) for edge in ("opens", "closes"))
+    line, step = stays(opens, closes, steps, grid.size)
     rows = lines.drop(columns=["opens", "closes", "promised_on", *ENDS]).take(line).reset_index(drop=True)
     rows["step"], rows["as_of"] = step, grid.days[step].astype("datetime64[s]")
-    rows["ordered_step"] = np.minimum(lines["opens"].to_numpy(np.int64)[line], step)
+    rows["ordered_step"] = np.minimum(opens[line], step)
     rows["first_promised_on"] = lines["promised_on"].to_numpy()[line]
     return _add_state(_add_receipts(con, _add_promises(con, rows, grid), grid), terms, country)
 
