@@ -1,6 +1,6 @@
 """A feature is a named formula over a panel, or over the rows of a snapshot."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -90,14 +90,39 @@ def gather(
 
     `steps` holds, per feature, the number of every row's as-of.
     """
-    order = np.argsort(entity, kind="stable")
-    edges = np.searchsorted(entity[order], np.arange(0, panel.sizes["entity"] + TILE, TILE))
+    size, entities = panel.sizes["as_of"], panel.sizes["entity"]
+    tile_of = (entity // TILE).astype(np.uint16 if entities < TILE << 16 else np.int64)  # short numbers sort fastest
+    order = np.argsort(tile_of, kind="stable")
+    edges = np.searchsorted(tile_of[order], np.arange(-(-entities // TILE) + 1))
+    for number, first in enumerate(range(0, entities, TILE)):
+        mine = order[edges[number] : edges[number + 1]]
+        if not len(mine):
+            continue
+        tile = _tile(panel, slice(first, min(first + TILE, entities)))
+        place = (entity[mine] - first) * size
+        for same_steps in _runs(steps):
+            _gather_tile(tile, features[same_steps], place + steps[same_steps.start][mine], mine, out[:, same_steps])
 
-    def use(block: slice, k: int, values: np.ndarray) -> None:
-        mine = order[edges[block.start // TILE] : edges[block.start // TILE + 1]]
-        out[mine, k] = values[steps[k][mine], entity[mine] - block.start]
 
-    by_tile(panel, features, use)
+def _runs(steps: Sequence[np.ndarray]) -> Iterator[slice]:
+    """Yield the stretches of features that are read at the same steps."""
+    edges = [0, *(k for k in range(1, len(steps)) if steps[k] is not steps[k - 1]), len(steps)]
+    yield from (slice(*edge) for edge in pairwise(edges))
+
+
+def _gather_tile(
+    tile: xr.Dataset, features: Sequence[Feature], place: np.ndarray, mine: np.ndarray, out: np.ndarray
+) -> None:
+    """Write the values at `place` (entity × days + day) into the rows `mine`: all features of a row at once if many."""
+    shape = (tile.sizes["entity"], tile.sizes["as_of"])
+    if 3 * len(mine) < shape[0] * shape[1]:
+        for k, feature in enumerate(features):
+            out[mine, k] = feature.formula(tile).values.T.ravel()[place]
+        return
+    cells = np.empty((*shape, len(features)), np.float32)
+    for k, feature in enumerate(features):
+        cells[..., k] = feature.formula(tile).values.T
+    out[mine] = cells.reshape(-1, len(features))[place]
 
 
 Total = tuple[np.ndarray, np.ndarray | None]  # a running total, and below what a difference of it is but a residue
