@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import bottleneck as bn
 import numpy as np
 
-from features.core import group_sum, ratio
+from features.core import group_sum, ratio, steps_since_first
 from features.events import Effects, Event, learn_effects, together
 from features.noise import noise, over_dispersion
 
@@ -105,7 +105,7 @@ def seasonal_naive(units: np.ndarray, lead: int, length: int) -> tuple[np.ndarra
     The spread is the root mean square of its matured errors, 52 origins, at least 8.
     """
     total = _total(units, length)
-    seen = np.cumsum(np.maximum.accumulate(units > 0, axis=0), axis=0)
+    seen = steps_since_first(units > 0)
     year_ago = _back(total, 52 - lead - length) if lead + length < 52 else total
     made = np.where((seen >= 52) & ~np.isnan(year_ago), year_ago, total)
     error = total - _back(made, lead + length)
@@ -118,7 +118,7 @@ def seasonal_naive(units: np.ndarray, lead: int, length: int) -> tuple[np.ndarra
 def demand_interval(units: np.ndarray) -> np.ndarray:
     """Mean weeks between weeks with demand, over the last 52 weeks since the series' first demand."""
     on = (units > 0).astype(float)
-    seen = np.cumsum(np.maximum.accumulate(on, axis=0), axis=0)
+    seen = steps_since_first(on)
     hits = bn.move_sum(on, window=min(52, len(on)), min_count=1, axis=0)
     return ratio(np.minimum(seen, 52), hits)
 
@@ -146,7 +146,7 @@ def level(units: np.ndarray, interval: np.ndarray, effects: Effects | None = Non
 
     What events added to those weeks, as learnt by the as-of, is taken off first.
     """
-    seen = np.cumsum(np.maximum.accumulate(units > 0, axis=0), axis=0)
+    seen = steps_since_first(units > 0)
     out = np.full(units.shape, np.nan)
     for t in range(len(units)):
         block = units[max(t - 25, 0) : t + 1]
@@ -174,7 +174,7 @@ def seasons(units: np.ndarray, category: np.ndarray, horizon: int) -> Iterator[n
     target week (five weeks' mean), its logarithm damped. It is 1 until the category is known for two years.
     """
     total = group_sum(units, category)
-    begun = np.cumsum(np.maximum.accumulate(total > 0, axis=0), axis=0)
+    begun = steps_since_first(total > 0)
     base = bn.move_mean(total, window=min(13, len(total)), min_count=1, axis=0)
     smooth = bn.move_mean(total, window=min(5, len(total)), min_count=1, axis=0)
     for ahead in range(1, horizon + 1):

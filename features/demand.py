@@ -12,7 +12,7 @@ import xarray as xr
 from features.baseline import INTERMITTENT, WINDOWS, Groups, Outlook, Windows, outlook
 from features.core import group_sum, moving_sum, past_sum, ratio, share
 from features.events import events
-from features.panels import counts, dense, over_steps
+from features.panels import dense, over_steps
 from features.weeks import Grid, closed_days, holiday_dates
 
 MEASURES = (
@@ -33,26 +33,23 @@ CREATE OR REPLACE TABLE demand_events AS
 WITH by_customer AS (
   SELECT {known} AS step, product_id, site_id, coalesce(customer_id, order_line_id) AS customer,
          sum(quantity) AS units, sum(quantity * unit_price) AS value,
-         sum(quantity) FILTER (unit_price IS NOT NULL) AS priced, count(*) AS lines, max(quantity) AS largest,
-         sum(quantity) FILTER (requested_on IS NOT NULL) AS asked,
-         sum(quantity * greatest(requested_on - CAST(ordered_at AS DATE), 0)) AS wait
+         sum(quantity) FILTER (unit_price IS NOT NULL) AS priced, count(*) AS lines, max(quantity) AS largest
   FROM orders GROUP BY ALL),
 waiting AS (
   SELECT product_id, site_id, quantity, {known} AS step,
          least({grid.sql_index_of_day("requested_on")}, CASE WHEN cancelled_at IS NOT NULL THEN {cancelled} END) AS gone
-  FROM orders WHERE requested_on > CAST(known_at AS DATE)),
-changes AS (
-  SELECT step, product_id, site_id, sum(units) AS units, sum(value) AS value, sum(priced) AS priced_units,
-         sum(lines) AS lines, count(*) AS customers, max(largest) AS largest, sum(units * units) AS customer_squares,
-         sum(units) ** 2 AS units_squared, sum(asked) AS asked_units, sum(wait) AS wait_unit_days,
-         0 AS cancelled_units, 0 AS ahead_units
-  FROM by_customer GROUP BY ALL
-  UNION ALL BY NAME SELECT {cancelled} AS step, product_id, site_id, sum(quantity) AS cancelled_units
-  FROM orders WHERE cancelled_at IS NOT NULL GROUP BY ALL
-  UNION ALL BY NAME SELECT step, product_id, site_id, sum(quantity) AS ahead_units FROM waiting GROUP BY ALL
-  UNION ALL BY NAME SELECT gone AS step, product_id, site_id, -sum(quantity) AS ahead_units FROM waiting GROUP BY ALL)
-SELECT c.*, coalesce(p.category, '') AS category, coalesce(s.region, '') AS region
-FROM changes c LEFT JOIN products p USING (product_id) LEFT JOIN sites s USING (site_id)""")
+  FROM orders WHERE requested_on > CAST(known_at AS DATE))
+SELECT step, product_id, site_id, sum(units) AS units, sum(value) AS value, sum(priced) AS priced_units,
+       sum(lines) AS lines, count(*) AS customers, max(largest) AS largest, sum(units * units) AS customer_squares,
+       sum(units) ** 2 AS units_squared, 0 AS cancelled_units, 0 AS ahead_units
+FROM by_customer GROUP BY ALL
+UNION ALL BY NAME SELECT {known} AS step, product_id, site_id, sum(quantity) AS asked_units,
+       sum(quantity * greatest(requested_on - CAST(ordered_at AS DATE), 0)) AS wait_unit_days
+FROM orders WHERE requested_on IS NOT NULL GROUP BY ALL
+UNION ALL BY NAME SELECT {cancelled} AS step, product_id, site_id, sum(quantity) AS cancelled_units
+FROM orders WHERE cancelled_at IS NOT NULL GROUP BY ALL
+UNION ALL BY NAME SELECT step, product_id, site_id, sum(quantity) AS ahead_units FROM waiting GROUP BY ALL
+UNION ALL BY NAME SELECT gone AS step, product_id, site_id, -sum(quantity) AS ahead_units FROM waiting GROUP BY ALL""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,13 +80,9 @@ def demand(
 
     Rows will be asked for from as-of number `oldest` on. Without `planned` the baseline expects nothing of calendars.
     """
-    counted = counts(con, "demand_events", (*SERIES, "category", "region"), MEASURES, grid)
-    keys = [*SERIES, "category", "region"]
-    series = counted[keys].drop_duplicates().sort_values(list(SERIES)).reset_index(drop=True)
-    cells = {m: counted[m].fillna(0).to_numpy(float) for m in MEASURES}
-    panel = dense(counted["step"].to_numpy(), _place(series, counted), cells, len(series), grid)
+    series, panel = weekly_panel(con, grid)
     category, site, product = (pd.factorize(series[key], sort=True)[0] for key in ("category", "site_id", "product_id"))
-    net = np.maximum(panel.units.values - panel.cancelled_units.values, 0)
+    net = np.ascontiguousarray(np.maximum(panel.units.values - panel.cancelled_units.values, 0))  # week upon week
     panel["net"] = over_steps(net, grid)
     panel["category_units"] = over_steps(group_sum(net, category)[:, category], grid)
     panel["site_units"] = over_steps(group_sum(net, site)[:, site], grid)
@@ -101,6 +94,25 @@ def demand(
     )  # fmt: skip
     panel["level"], panel["interval"] = over_steps(out.level, grid), over_steps(out.interval, grid)
     return Demand(grid, series, category, panel, out)
+
+
+def weekly_panel(con: duckdb.DuckDBPyConnection, grid: Grid) -> tuple[pd.DataFrame, xr.Dataset]:
+    """Return the series, sorted, with their category and region, and the panel of MEASURES out of `demand_events`."""
+    con.execute(
+        f"""CREATE OR REPLACE TEMP TABLE series AS
+            SELECT CAST(row_number() OVER (ORDER BY product_id, site_id) - 1 AS INTEGER) AS entity, s.*,
+                   coalesce(p.category, '') AS category, coalesce(l.region, '') AS region
+            FROM (SELECT DISTINCT product_id, site_id FROM demand_events WHERE step < {grid.size}) s
+            LEFT JOIN products p USING (product_id) LEFT JOIN sites l USING (site_id)"""
+    )
+    series = con.execute("SELECT * EXCLUDE (entity) FROM series ORDER BY entity").df()
+    sums = ", ".join(f"CAST(coalesce({m}, 0) AS DOUBLE) AS {m}" for m in MEASURES)
+    found = con.execute(
+        f"SELECT step, entity, {sums} FROM demand_events JOIN series USING (product_id, site_id) "
+        f"WHERE step < {grid.size}"
+    )
+    cells = {name: np.asarray(values) for name, values in found.fetchnumpy().items()}
+    return series, dense(cells.pop("step"), cells.pop("entity"), cells, len(series), grid)
 
 
 def _place(series: pd.DataFrame, table: pd.DataFrame) -> np.ndarray:

@@ -24,18 +24,24 @@ def open_lines(
     """
     steps = np.unique(steps)
     lines = _lines(con, grid, "known_at < DATE '{}'")
-    wanted = np.zeros(grid.size + 1, np.int64)  # how many of the steps come before each
-    wanted[1:] = np.cumsum(np.isin(np.arange(grid.size), steps))
-    begin, end = (wanted[lines[edge].to_numpy(np.int64).clip(0, grid.size)] for edge in ("opens", "closes"))
-    stays = np.maximum(end - begin, 0)
-    line = np.repeat(np.arange(len(lines)), stays)
-    nth = np.arange(len(line)) - np.repeat(np.cumsum(stays) - stays, stays)
-    step = steps[begin[line] + nth]
+    opens, closes = (lines[edge].to_numpy(np.int64) for edge in ("opens", "closes"))
+    line, step = stays(opens, closes, steps, grid.size)
     rows = lines.drop(columns=["opens", "closes", "promised_on", *ENDS]).take(line).reset_index(drop=True)
     rows["step"], rows["as_of"] = step, grid.days[step].astype("datetime64[s]")
-    rows["ordered_step"] = np.minimum(lines["opens"].to_numpy(np.int64)[line], step)
+    rows["ordered_step"] = np.minimum(opens[line], step)
     rows["first_promised_on"] = lines["promised_on"].to_numpy()[line]
     return _add_state(_add_receipts(con, _add_promises(con, rows, grid), grid), terms, country)
+
+
+def stays(opens: np.ndarray, closes: np.ndarray, steps: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the place of the line and the step of every snapshot: those of `steps` with opens ≤ step < closes."""
+    wanted = np.zeros(size + 1, np.int64)  # how many of the steps come before each
+    wanted[1:] = np.cumsum(np.isin(np.arange(size), steps))
+    begin, end = (wanted[edge.clip(0, size)] for edge in (opens, closes))
+    length = np.maximum(end - begin, 0)
+    line = np.repeat(np.arange(len(opens)), length)
+    nth = np.arange(len(line)) - np.repeat(np.cumsum(length) - length, length)
+    return line, steps[begin[line] + nth]
 
 
 # Lines that were complete when they became known, by receipts known before that day.

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 
 import duckdb
 import numpy as np
-import pandas as pd
+import pyarrow as pa
 import xarray as xr
 
 from features.casting import quote
 from features.weeks import Grid
 
-TILE_CELLS = 24_000_000  # cells of one measure held at once; blocks of entities beyond it
+TILE_CELLS = 2_000_000  # cells of one measure held at once; blocks of entities beyond it
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,30 +85,35 @@ FROM (
 WINDOW told AS (PARTITION BY line ORDER BY known_at, sent_at NULLS FIRST)""")
 
 
-SUPPLY_MEASURES = (
-    "ordered_lines", "ordered_units", "ordered_value", "costed_units", "promised_lines", "promised_days",
-    "closed_lines", "completed_lines", "lead_days", "lead_days_sq", "timed_lines", "days_late", "receipts", "pushes",
-    "push_days", "open_pushes", "matured_lines", "late_lines", "overdue_lines", "products",
-)  # fmt: skip
-ORDERED = {
-    "ordered_lines": "1",
-    "ordered_units": "quantity",
-    "ordered_value": "quantity * coalesce(unit_cost, 0)",
-    "costed_units": "CASE WHEN unit_cost IS NULL THEN 0 ELSE quantity END",
-    "promised_lines": "CAST(promised_on IS NOT NULL AS INT)",
-    "promised_days": "coalesce(promised_on - ordered_on, 0)",
-}
-COMPLETED = {
-    "completed_lines": "1",
-    "lead_days": "complete_on - ordered_on",
-    "lead_days_sq": "(complete_on - ordered_on) ** 2",
-    "timed_lines": "CAST(promised_on IS NOT NULL AS INT)",
-    "days_late": "coalesce(complete_on - promised_on, 0)",
-}
+# What each kind of event counts: SQL over the line (`line_history`), or the event's own `amount`.
+AMOUNT = "amount"
+KINDS: Mapping[str, Mapping[str, str]] = {
+    "ordered": {
+        "ordered_lines": AMOUNT, "ordered_units": "quantity", "ordered_value": "quantity * coalesce(unit_cost, 0)",
+        "costed_units": "CASE WHEN unit_cost IS NULL THEN 0 ELSE quantity END",
+        "promised_lines": "CAST(promised_on IS NOT NULL AS INT)",
+        "promised_days": "coalesce(promised_on - ordered_on, 0)",
+    },
+    "completed": {
+        "completed_lines": AMOUNT, "lead_days": "complete_on - ordered_on",
+        "lead_days_sq": "(complete_on - ordered_on) ** 2", "timed_lines": "CAST(promised_on IS NOT NULL AS INT)",
+        "days_late": "coalesce(complete_on - promised_on, 0)",
+    },
+    "closed": {"closed_lines": AMOUNT},
+    "received": {"receipts": AMOUNT},
+    "pushed": {"pushes": AMOUNT},
+    "pushed by days": {"push_days": AMOUNT},
+    "pushed while open": {"open_pushes": AMOUNT},
+    "matured": {"matured_lines": AMOUNT},
+    "late": {"late_lines": AMOUNT},
+    "overdue": {"overdue_lines": AMOUNT},
+    "active": {"products": AMOUNT},
+}  # fmt: skip
+SUPPLY_MEASURES = tuple(m for measures in KINDS.values() for m in measures)
 
 
 def write_line_events(con: duckdb.DuckDBPyConnection, grid: Grid, terms: Terms) -> None:
-    """Make the table `line_events`: one row per thing that became known about a line, with its step and measures.
+    """Make the table `line_events`: one row per thing that became known about a line, with its kind, step and amount.
 
     A promise that still stood when it fell due has *matured* `posting_lag_days` later, whatever its outcome. It
     counts as late then unless an on-time completion was known; one posted later takes the lateness back.
@@ -116,28 +121,34 @@ def write_line_events(con: duckdb.DuckDBPyConnection, grid: Grid, terms: Terms) 
     _write_due_promises(con, grid, terms)
     _write_active_products(con, grid)
     at = grid.sql_index
-    history = "SELECT *, {} AS step FROM line_history"
+    pushes, closings = PUSHES.format(at("m.known_at")), PUSHES.format(at("h.closed_at"))
     received = at("greatest(r.known_at, h.known_at)")
-    kinds: tuple[tuple[dict[str, str], str], ...] = (
-        (ORDERED, history.format(at("known_at"))),
-        (COMPLETED, history.format(at("complete_known_at")) + " WHERE complete_known_at IS NOT NULL"),
-        ({"closed_lines": "1"}, history.format(at("closed_at")) + " WHERE closed_at IS NOT NULL"),
-        ({"receipts": "1"}, f"SELECT h.*, {received} AS step FROM receipts r JOIN line_history h USING (po_line_id)"),
-        ({"pushes": "1", "push_days": "pushed_days"}, PUSHES.format(at("m.known_at"))),
-        ({"open_pushes": "1"}, f"{PUSHES.format(at('m.known_at'))} AND {STILL_OPEN}"),
-        ({"open_pushes": "-1"}, f"{PUSHES.format(at('h.closed_at'))} AND {STILL_OPEN} AND h.closed_at IS NOT NULL"),
-        ({"matured_lines": "1"}, "SELECT * FROM due"),
-        ({"late_lines": "1"}, "SELECT * FROM due WHERE NOT (on_time AND told <= step)"),
-        ({"late_lines": "-1"}, "SELECT * REPLACE (told AS step) FROM due WHERE on_time AND told > step"),
-        ({"overdue_lines": "1"}, "SELECT * REPLACE (passed AS step) FROM due WHERE ended > passed"),
-        ({"overdue_lines": "-1"}, "SELECT * REPLACE (ended AS step) FROM due WHERE ended > passed"),
-        ({"products": "1"}, "SELECT * FROM active"),
-        ({"products": "-1"}, "SELECT * REPLACE (idle AS step) FROM active"),
+    kinds = (
+        ("ordered", "1", f"SELECT line, {at('known_at')} AS step FROM line_history"),
+        ("completed", "1", f"SELECT line, {at('complete_known_at')} AS step FROM line_history WHERE step IS NOT NULL"),
+        ("closed", "1", f"SELECT line, {at('closed_at')} AS step FROM line_history WHERE step IS NOT NULL"),
+        ("received", "1", f"SELECT line, {received} AS step FROM receipts r JOIN line_history h USING (po_line_id)"),
+        ("pushed", "1", pushes),
+        ("pushed by days", "pushed_days", pushes),
+        ("pushed while open", "1", f"{pushes} AND {STILL_OPEN}"),
+        ("pushed while open", "-1", f"{closings} AND {STILL_OPEN} AND h.closed_at IS NOT NULL"),
+        ("matured", "1", "SELECT * FROM due"),
+        ("late", "1", "SELECT * FROM due WHERE NOT (on_time AND told <= step)"),
+        ("late", "-1", "SELECT * REPLACE (told AS step) FROM due WHERE on_time AND told > step"),
+        ("overdue", "1", "SELECT * REPLACE (passed AS step) FROM due WHERE ended > passed"),
+        ("overdue", "-1", "SELECT * REPLACE (ended AS step) FROM due WHERE ended > passed"),
+        ("active", "1", "SELECT * FROM active"),
+        ("active", "-1", "SELECT * REPLACE (idle AS step) FROM active"),
     )
-    con.execute(f"CREATE OR REPLACE TABLE line_events AS {' UNION ALL '.join(_event_sql(*kind) for kind in kinds)}")
+    every = " UNION ALL ".join(
+        f"SELECT CAST('{kind}' AS {KIND}) AS kind, step, line, CAST({amount} AS FLOAT) AS amount FROM ({rows})"
+        for kind, amount, rows in kinds
+    )
+    con.execute(f"CREATE OR REPLACE TABLE line_events AS {every}")
 
 
-PUSHES = """SELECT h.*, m.pushed_days, {} AS step
+KIND = f"ENUM({', '.join(map(repr, KINDS))})"
+PUSHES = """SELECT line, m.pushed_days, {} AS step
 FROM promise_history m JOIN line_history h USING (line) WHERE m.pushed_days > 0"""
 STILL_OPEN = "(h.closed_at IS NULL OR m.known_at < h.closed_at)"
 
@@ -152,7 +163,7 @@ def _write_due_promises(con: duckdb.DuckDBPyConnection, grid: Grid, terms: Terms
     due = f"(m.promised_on + {terms.tolerance_days})"
     con.execute(f"""
 CREATE OR REPLACE TEMP TABLE due AS
-SELECT h.*, greatest({on(f"{due} + {terms.posting_lag_days}")}, {at("m.known_at")}) AS step,
+SELECT line, greatest({on(f"{due} + {terms.posting_lag_days}")}, {at("m.known_at")}) AS step,
        coalesce(h.complete_on <= {due}, false) AS on_time, {at("h.complete_known_at")} AS told,
        greatest({on(f"{due} + 1")}, {at("m.known_at")}) AS passed,
        coalesce(least({at("h.closed_at")}, {at("m.until")}), {grid.size}) AS ended
@@ -163,57 +174,112 @@ WHERE (m.until IS NULL OR m.until >= CAST({due} + 1 AS TIMESTAMP))
 
 
 def _write_active_products(con: duckdb.DuckDBPyConnection, grid: Grid) -> None:
-    """Make `active`: each stretch of a product's time among those ordered of a supplier in the last 26 weeks."""
+    """Make `active`: each stretch of a product's time among those ordered of a supplier in the last 26 weeks.
+
+    A line of theirs stands for the two; the stretch says nothing of its site.
+    """
     con.execute(f"""
 CREATE OR REPLACE TEMP TABLE active AS
-SELECT *, least(coalesce(lead(step) OVER (PARTITION BY supplier_id, product_id ORDER BY step), {grid.size}),
-                step + {grid.steps(26)}) AS idle
-FROM (SELECT DISTINCT supplier_id, product_id, '' AS site_id, category, region, {grid.sql_index("known_at")} AS step
-      FROM line_history)""")
+SELECT line, step, least(coalesce(lead(step) OVER (PARTITION BY supplier_id, product_id ORDER BY step), {grid.size}),
+                         step + {grid.steps(26)}) AS idle
+FROM (SELECT supplier_id, product_id, {grid.sql_index("known_at")} AS step, min(line) AS line
+      FROM line_history GROUP BY ALL)""")
 
 
-def _event_sql(measures: dict[str, str], rows: str) -> str:
-    columns = ", ".join(f"CAST({measures.get(m, '0')} AS DOUBLE) AS {m}" for m in SUPPLY_MEASURES)
-    return f"SELECT step, supplier_id, product_id, site_id, category, region, {columns} FROM ({rows})"
+@dataclass(frozen=True, slots=True, eq=False)
+class Book:
+    """All that became known about purchase lines, as arrays: `line_events` read once for every level.
+
+    `codes` numbers, per key column, each line's value from 0; `events` holds per kind the lines, the steps and per
+    measure the amounts.
+    """
+
+    codes: Mapping[str, np.ndarray]
+    events: Mapping[str, tuple[np.ndarray, np.ndarray, Mapping[str, np.ndarray]]]
+
+    def key(self, columns: Sequence[str]) -> np.ndarray:
+        """Return one number per line that tells its values of these columns apart."""
+        out = np.zeros(len(next(iter(self.codes.values()))), np.int64)
+        for column in columns:
+            out = out * (int(self.codes[column].max(initial=0)) + 1) + self.codes[column]
+        return out
 
 
-def counts(
-    con: duckdb.DuckDBPyConnection, events: str, keys: Sequence[str], measures: Sequence[str], grid: Grid
-) -> pd.DataFrame:
-    """Return the sums of `measures` per step and entity named by `keys`; without keys everything is one entity."""
-    sums = ", ".join(f"sum({m}) AS {m}" for m in measures)
-    by = ", ".join(keys) or "''"
-    key = ", ".join(keys) or "'' AS everything"
-    return con.execute(f"SELECT step, {key}, {sums} FROM {events} WHERE step < {grid.size} GROUP BY step, {by}").df()
+LINE_KEYS = ("supplier_id", "product_id", "site_id", "category", "region")
 
 
-def tiles(
-    counted: pd.DataFrame, entity: np.ndarray, entities: int, measures: Sequence[str], grid: Grid
+def read_book(con: duckdb.DuckDBPyConnection, grid: Grid) -> Book:
+    """Read what happened before the grid's end, from `line_events` and `line_history`."""
+    own = {m: sql for measures in KINDS.values() for m, sql in measures.items() if sql != AMOUNT}
+    told = ", ".join(f"CAST({sql} AS DOUBLE) AS {m}" for m, sql in own.items())
+    lines = con.sql(f"SELECT {', '.join(LINE_KEYS)}, {told} FROM line_history ORDER BY line").to_arrow_table()
+    codes = {name: _codes(lines[name]) for name in LINE_KEYS}
+    of_line = {m: lines[m].to_numpy() for m in own}
+    events = {}
+    for kind, measures in KINDS.items():
+        line, step, amount = con.execute(
+            f"SELECT line, step, amount FROM line_events WHERE kind = '{kind}' AND step < {grid.size}"
+        ).fetchnumpy().values()  # fmt: skip
+        line, step = np.asarray(line, np.int32), np.asarray(step, np.int32)
+        values = {m: of_line[m][line] if m in own else np.asarray(amount, float) for m in measures}
+        events[kind] = (line, step, values)
+    return Book(codes, events)
+
+
+def _codes(column: pa.ChunkedArray) -> np.ndarray:
+    """Number the different values of a column from 0."""
+    if not len(column):
+        return np.zeros(0, np.int32)
+    return column.combine_chunks().dictionary_encode().indices.to_numpy(zero_copy_only=False)
+
+
+def supply_panels(
+    book: Book, entity: np.ndarray, entities: int, grid: Grid, *, by_site: bool = False
 ) -> Iterator[tuple[slice, xr.Dataset]]:
-    """Yield dense panels (as_of, entity) over blocks of entities, with the block's place among all entities.
+    """Yield dense panels (as_of, entity) of SUPPLY_MEASURES over blocks of entities, with the block's place.
 
-    `entity` numbers the entity of every counted row from 0 to `entities` − 1.
+    `entity` numbers each line's entity from 0 to `entities` − 1, −1 for none that is asked for. Entities told apart
+    `by_site` have no products of their own.
     """
     width = max(min(TILE_CELLS // grid.size, entities), 1)
-    order = np.argsort(entity, kind="stable")
-    steps, sorted_entity = counted["step"].to_numpy()[order], entity[order]
-    values = {m: counted[m].to_numpy(np.float64)[order] for m in measures}
-    for first in range(0, entities, width):
+    sorted_events = {kind: _by_block(*event, entity, width) for kind, event in book.events.items()}
+    for number, first in enumerate(range(0, entities, width)):
         block = slice(first, min(first + width, entities))
-        rows = slice(*np.searchsorted(sorted_entity, [block.start, block.stop]))
-        mine = {m: v[rows] for m, v in values.items()}
-        yield block, dense(steps[rows], sorted_entity[rows] - first, mine, block.stop - block.start, grid)
+        panel = xr.Dataset(attrs={"step_days": grid.step_days})
+        for kind, (edges, mine, step, values) in sorted_events.items():
+            rows = slice(*edges[number : number + 2])
+            place = (mine[rows] - first).astype(np.int64) * grid.size + step[rows]
+            for measure, value in values.items():
+                weights = value[rows] * (0.0 if by_site and kind == "active" else 1.0)
+                cells = np.bincount(place, weights, (block.stop - first) * grid.size)
+                panel[measure] = over_steps(cells.reshape(-1, grid.size).T, grid)
+        yield block, panel
+
+
+def _by_block(
+    line: np.ndarray, step: np.ndarray, values: Mapping[str, np.ndarray], entity: np.ndarray, width: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, Mapping[str, np.ndarray]]:
+    """Return the events of asked entities sorted by block, with where each block begins."""
+    mine = entity[line]
+    block = mine // width
+    order = np.argsort(block, kind="stable") if width <= entity.max(initial=0) else np.arange(len(line))
+    order = order[mine[order] >= 0]
+    edges = np.searchsorted(block[order], np.arange(max(int(entity.max(initial=0)) // width, 0) + 2))
+    return edges, mine[order], step[order], {m: v[order] for m, v in values.items()}
 
 
 def dense(
     steps: np.ndarray, entity: np.ndarray, values: Mapping[str, np.ndarray], entities: int, grid: Grid
 ) -> xr.Dataset:
-    """Return a panel (as_of, entity) of values given once per step and entity; zero where none is given."""
+    """Return a panel (as_of, entity) of values given per step and entity, added where given twice; zero where none is.
+
+    In memory the weeks of an entity stand one after the other: formulas work along them.
+    """
     panel = xr.Dataset(attrs={"step_days": grid.step_days})
+    place = entity.astype(np.int64) * grid.size + steps
     for measure, value in values.items():
-        cells = np.zeros((grid.size, entities))
-        cells[steps, entity] = value
-        panel[measure] = over_steps(cells, grid)
+        cells = np.bincount(place, value, entities * grid.size)
+        panel[measure] = over_steps(cells.reshape(entities, grid.size).T, grid)
     return panel
 
 

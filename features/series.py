@@ -8,7 +8,7 @@ import xarray as xr
 from features.core import (
     Feature,
     ago,
-    build,
+    gather,
     names,
     over,
     past,
@@ -279,8 +279,10 @@ WINDOW_FEATURES = (
 
 def demand_features(data: Demand, rows: pd.DataFrame) -> tuple[np.ndarray, list[str]]:
     """Return float32 [row, feature] of series and window features, in registry order, and their names."""
-    table = build(data.panel, SERIES_FEATURES)
+    registry = (*SERIES_FEATURES, *WINDOW_FEATURES)
+    out = np.empty((len(rows), len(registry)), np.float32)
     step, entity = rows["step"].to_numpy(), rows["entity"].to_numpy()
-    columns = [table[f.name].values[step, entity] for f in SERIES_FEATURES]
-    columns += [np.asarray(f.formula(rows), float) for f in WINDOW_FEATURES]
-    return np.column_stack(columns).astype(np.float32), names((*SERIES_FEATURES, *WINDOW_FEATURES))
+    gather(data.panel, SERIES_FEATURES, [step] * len(SERIES_FEATURES), entity, out)
+    for k, feature in enumerate(WINDOW_FEATURES, len(SERIES_FEATURES)):
+        out[:, k] = np.asarray(feature.formula(rows), float)
+    return out, names(registry)

@@ -6,8 +6,8 @@ import duckdb
 import numpy as np
 import pandas as pd
 
-from features.core import build, names
-from features.panels import SUPPLY_MEASURES, counts, tiles
+from features.core import gather, names
+from features.panels import Book, over_steps, read_book, supply_panels
 from features.suppliers import LEVELS, Level
 from features.weeks import Grid
 
@@ -23,33 +23,32 @@ def history(con: duckdb.DuckDBPyConnection, rows: pd.DataFrame, grid: Grid) -> t
     every = [f for level in LEVELS for f in level.features]
     out = np.full((len(rows), len(every)), np.nan, np.float32)
     standing: dict[str, np.ndarray] = {}
-    column = 0
+    book, column = read_book(con, grid), 0
     for level in LEVELS:
         width = len(level.features)
         prior = standing.get(level.prior, np.full(len(rows), FIRST_PRIOR))
-        _fill(con, level, rows, grid, prior, out[:, column : column + width])
+        look_up(book, level, rows, grid, prior, out[:, column : column + width])
         standing[level.name] = out[:, column + names(level.formulas).index("late_share_52w")]
         column += width
     return out, names(every)
 
 
-def _fill(
-    con: duckdb.DuckDBPyConnection, level: Level, rows: pd.DataFrame, grid: Grid, prior: np.ndarray, out: np.ndarray
-) -> None:
-    counted = counts(con, "line_events", level.keys, SUPPLY_MEASURES, grid)
-    entity, row_entity, entities = number(counted, rows, level.keys)
-    asked = entity >= 0
-    steps = rows["step"].to_numpy()
-    prior_of = np.zeros((grid.size, entities))  # a step without a row is never read
+def look_up(book: Book, level: Level, rows: pd.DataFrame, grid: Grid, prior: np.ndarray, out: np.ndarray) -> None:
+    """Write into `out` [row, feature] how the entity of every row's line at this level stood at the row's as-of."""
+    key, line = book.key(level.keys), rows["line"].to_numpy()
+    asked, row_entity = np.unique(key[line], return_inverse=True)
+    place = np.searchsorted(asked, key).clip(max=max(len(asked) - 1, 0))
+    entity = np.where(asked[place] == key, place, -1) if len(asked) else np.full(len(key), -1)
+    steps, ordered = rows["step"].to_numpy(), rows["ordered_step"].to_numpy()
+    prior_of = np.zeros((grid.size, len(asked)))  # a step without a row is never read
     prior_of[steps, row_entity] = prior
-    for block, panel in tiles(counted[asked], entity[asked], entities, SUPPLY_MEASURES, grid):
-        panel["prior"] = panel.late_lines.copy(data=prior_of[:, block])
-        table = build(panel, level.formulas)
+    for block, panel in supply_panels(book, entity, len(asked), grid, by_site="site_id" in level.keys):
+        panel["prior"] = over_steps(prior_of[:, block], grid)
         mine = np.flatnonzero((row_entity >= block.start) & (row_entity < block.stop))
-        here = row_entity[mine] - block.start
-        for k, formula in enumerate((*level.formulas, *level.when_ordered)):
-            at = steps if k < len(level.formulas) else rows["ordered_step"].to_numpy()
-            out[mine, k] = table[formula.name].values[at[mine], here]
+        at = [steps[mine]] * len(level.formulas) + [ordered[mine]] * len(level.when_ordered)
+        part = np.empty((len(mine), len(at)), np.float32)
+        gather(panel, (*level.formulas, *level.when_ordered), at, row_entity[mine] - block.start, part)
+        out[mine] = part
 
 
 def number(counted: pd.DataFrame, rows: pd.DataFrame, keys: Sequence[str]) -> tuple[np.ndarray, np.ndarray, int]:

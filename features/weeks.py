@@ -42,8 +42,9 @@ class Grid:
 
     def sql_index(self, moment: str) -> str:
         """SQL for the index of the first as-of strictly after a timestamp; facts before the grid count at 0."""
-        seconds = f"(epoch({moment}) - epoch(TIMESTAMP '{self.start} 00:00:00'))"
-        return _floored(f"floor({seconds} / {self.step_days * 86400}) + 1", moment)
+        days = f"CAST({moment} AS DATE) - DATE '{self.start}'"
+        index = f"greatest({days} + {self.step_days}, 0) // {self.step_days}"
+        return f"CASE WHEN {moment} IS NULL THEN NULL ELSE CAST({index} AS INTEGER) END"
 
     def sql_index_of_day(self, day: str) -> str:
         """SQL for the index of the first as-of on or after a day."""

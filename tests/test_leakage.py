@@ -122,7 +122,7 @@ def test_lines_are_seen_at_their_order_without_anything_else_of_their_day(toy, d
 def test_receipts_of_the_day_of_the_order_are_caught(toy, daily, monkeypatch):
     def a_day_early(con, grid, terms):
         panels.write_line_events(con, grid, terms)
-        con.execute("UPDATE line_events SET step = greatest(step - 1, 0) WHERE receipts > 0")
+        con.execute("UPDATE line_events SET step = greatest(step - 1, 0) WHERE kind = 'received'")
 
     monkeypatch.setattr(matrix, "write_line_events", a_day_early)
     whole = order_matrix(toy, daily, np.arange(daily.grid.size))
@@ -208,7 +208,7 @@ def test_receipts_counted_by_the_day_they_came_are_caught(toy, asked, monkeypatc
 def test_outcomes_asked_for_before_receipts_are_posted_are_caught(toy, asked, monkeypatch):
     def by_event(con, grid, terms):
         panels.write_line_events(con, grid, terms)
-        con.execute("UPDATE line_events SET step = greatest(step - 1, 0) WHERE completed_lines > 0")
+        con.execute("UPDATE line_events SET step = greatest(step - 1, 0) WHERE kind = 'completed'")
 
     monkeypatch.setattr(matrix, "write_line_events", by_event)
     assert "reads the future" in leak(toy, asked["delay"], delay_matrix, DELAY_KEY)

@@ -10,9 +10,9 @@ import pytest
 from features.panels import (
     SUPPLY_MEASURES,
     Terms,
-    counts,
     posting_lag_days,
-    tiles,
+    read_book,
+    supply_panels,
     write_line_events,
     write_line_history,
 )
@@ -34,10 +34,15 @@ def line(con, terms=TERMS):
 def panel(con, terms=TERMS, keys=("supplier_id",), grid=GRID):
     write_line_history(con, terms)
     write_line_events(con, grid, terms)
-    counted = counts(con, "line_events", keys, SUPPLY_MEASURES, grid)
-    entity, names = pd.factorize(counted[keys[0]], sort=True) if keys else (np.zeros(len(counted), int), [""])
-    ((_, found),) = tiles(counted, entity, len(names), SUPPLY_MEASURES, grid)
+    ((_, found),) = blocks(con, keys, grid)
     return found
+
+
+def blocks(con, keys, grid=GRID):
+    """Panels of SUPPLY_MEASURES by block of entities, which are sorted by their first key."""
+    lines = con.execute("SELECT * FROM line_history ORDER BY line").df()
+    entity, names = pd.factorize(lines[keys[0]], sort=True) if keys else (np.zeros(len(lines), int), [""])
+    return list(supply_panels(read_book(con, grid), entity, len(names), grid))
 
 
 def weekly(con, measure, terms=TERMS):
@@ -345,17 +350,15 @@ def test_blocks_of_entities_together_are_the_whole(facts, monkeypatch):
     con = facts(purchases=MANY)
     whole = panel(con, keys=("product_id",))
     monkeypatch.setattr("features.panels.TILE_CELLS", 1)
-    counted = counts(con, "line_events", ("product_id",), SUPPLY_MEASURES, GRID)
-    blocks = [
-        part for _, part in tiles(counted, pd.factorize(counted.product_id, sort=True)[0], 2, SUPPLY_MEASURES, GRID)
-    ]
-    assert len(blocks) == 2
+    parts = [part for _, part in blocks(con, ("product_id",))]
+    assert len(parts) == 2
     for measure in SUPPLY_MEASURES:
-        np.testing.assert_array_equal(np.hstack([b[measure].values for b in blocks]), whole[measure].values)
+        np.testing.assert_array_equal(np.hstack([p[measure].values for p in parts]), whole[measure].values)
 
 
 def test_without_lines_there_is_nothing_to_count(facts):
     con = facts()
     write_line_history(con, Terms())
     write_line_events(con, GRID, Terms())
-    assert counts(con, "line_events", (), SUPPLY_MEASURES, GRID).empty
+    ((_, found),) = blocks(con, ())
+    assert not any(found[measure].values.any() for measure in SUPPLY_MEASURES)

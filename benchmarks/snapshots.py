@@ -1,0 +1,114 @@
+"""A matrix of 31 million snapshots of open lines by 20 inputs: bullwhip's gather against polars and DuckDB joins."""
+
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from benchmarks.contest import OURS, Contender, Stage
+from features.core import Feature, gather
+from features.orders import stays
+
+SNAPSHOTS, WEEKS, OPEN_WEEKS = 31_000_000, 156, 10
+OWN = [f"own{k}" for k in range(5)]  # inputs of the line itself, its age besides
+MEASURES = [f"m{k}" for k in range(14)]  # inputs of its supplier at the as-of
+FEATURES = tuple(Feature(m, lambda p, m=m: p[m], "", "") for m in MEASURES)
+
+
+def make(folder: Path, scale: float) -> str:
+    """Write the lines, each open for some ten weeks, and fourteen measures of every supplier and week."""
+    lines = max(round(SNAPSHOTS / OPEN_WEEKS * scale), 1_000)
+    suppliers = max(lines // 600, 5)
+    own = ", ".join(f"CAST(hash(i, {k + 3}) % 99 AS FLOAT) AS {name}" for k, name in enumerate(OWN))
+    duckdb.execute(
+        f"""COPY (SELECT opens, CAST(least(opens + 1 + hash(i, 1) % {2 * OPEN_WEEKS - 1}, {WEEKS}) AS INT) AS closes,
+              CAST(hash(i, 2) % {suppliers} AS INT) AS supplier, {own}
+            FROM (SELECT i, CAST(i * {WEEKS} // {lines} AS INT) AS opens FROM range({lines}) t(i)))
+            TO '{folder}/lines.parquet'"""
+    )
+    told = ", ".join(f"CAST(hash(s, w, {k}) % 97 AS FLOAT) AS {name}" for k, name in enumerate(MEASURES))
+    duckdb.execute(
+        f"""COPY (SELECT CAST(s AS INT) AS supplier, CAST(w AS INT) AS step, {told}
+            FROM range({suppliers}) a(s), range({WEEKS}) b(w)) TO '{folder}/standing.parquet'"""
+    )
+    return f"about {SNAPSHOTS * scale:,.0f} snapshots × {len(OWN) + 1 + len(MEASURES)} inputs"
+
+
+def as_arrays(folder: Path) -> tuple[pd.DataFrame, xr.Dataset]:
+    """Return the lines, and the suppliers' measures as the panel they are in the product."""
+    lines, told = pd.read_parquet(folder / "lines.parquet"), pd.read_parquet(folder / "standing.parquet")
+    told = told.sort_values(["supplier", "step"])
+    cells = {m: (("as_of", "entity"), told[m].to_numpy(float).reshape(-1, WEEKS).T) for m in MEASURES}
+    return lines, xr.Dataset(cells, attrs={"step_days": 7})
+
+
+def ours(given: tuple[pd.DataFrame, xr.Dataset]) -> np.ndarray:
+    lines, panel = given
+    opens, closes = (lines[c].to_numpy(np.int64) for c in ("opens", "closes"))
+    line, step = stays(opens, closes, np.arange(WEEKS), WEEKS)
+    out = np.empty((len(line), len(OWN) + 1 + len(MEASURES)), np.float32)
+    for k, name in enumerate(OWN):
+        out[:, k] = lines[name].to_numpy()[line]
+    out[:, len(OWN)] = step - opens[line]
+    gather(panel, FEATURES, [step] * len(FEATURES), lines["supplier"].to_numpy()[line], out[:, len(OWN) + 1 :])
+    return out
+
+
+def as_polars(folder: Path) -> Any:
+    import polars as pl
+
+    return pl.read_parquet(folder / "lines.parquet"), pl.read_parquet(folder / "standing.parquet")
+
+
+def by_polars(given: Any) -> Any:
+    import polars as pl
+
+    lines, told = given
+    return (
+        lines.lazy()
+        .with_columns(step=pl.int_ranges("opens", "closes", dtype=pl.Int32))
+        .explode("step", empty_as_null=False, keep_nulls=False)
+        .join(told.lazy(), on=["supplier", "step"], how="left")
+        .select(*OWN, (pl.col("step") - pl.col("opens")).cast(pl.Float32).alias("age"), *MEASURES)
+        .collect()
+    )
+
+
+def by_duckdb(folder: Path) -> Any:
+    columns = ", ".join([*OWN, "CAST(step - opens AS FLOAT) AS age", *MEASURES])
+    return duckdb.sql(
+        f"""SELECT {columns} FROM (SELECT *, CAST(unnest(range(opens, closes)) AS INT) AS step
+              FROM '{folder}/lines.parquet') LEFT JOIN '{folder}/standing.parquet' USING (supplier, step)"""
+    ).to_arrow_table()
+
+
+def by_pandas(folder: Path) -> pd.DataFrame:
+    lines, told = pd.read_parquet(folder / "lines.parquet"), pd.read_parquet(folder / "standing.parquet")
+    long = lines.loc[lines.index.repeat((lines["closes"] - lines["opens"]).to_numpy())]
+    step = long["opens"] + long.groupby(level=0).cumcount()
+    both = long.assign(step=step.astype("int32")).merge(told, on=["supplier", "step"], how="left")
+    both["age"] = (both["step"] - both["opens"]).astype(np.float32)
+    return both[[*OWN, "age", *MEASURES]]
+
+
+def same(own: np.ndarray, other: Any) -> float:
+    """Return the largest relative gap of the columns' sums; the order of rows is not asked for."""
+    names = [*OWN, "age", *MEASURES]
+    sums = [float(np.asarray(other[name].to_numpy(), np.float64).sum()) for name in names]
+    mine = own.sum(axis=0, dtype=np.float64)
+    return float(np.max(np.abs(mine - sums) / (1 + np.abs(mine))))
+
+
+STAGES = (
+    Stage(
+        "snapshot matrix", make,
+        (
+            Contender(OURS, as_arrays, ours), Contender("polars", as_polars, by_polars),
+            Contender("DuckDB", Path, by_duckdb), Contender("pandas", Path, by_pandas),
+        ),
+        {"polars": 3, "DuckDB": 3}, same,
+    ),
+)  # fmt: skip
