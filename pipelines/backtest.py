@@ -21,9 +21,9 @@ from models.gate import squared_errors
 from models.lessons import DAY, Lesson
 from models.metrics import binary_report
 from pipelines import pictures, tracking
+from pipelines.files import replacing
 from pipelines.learn import At, prepare, training
 from pipelines.settings import Settings, UserError
-from pipelines.sources import whole
 from pipelines.steps import step, stoppable
 from pipelines.train import TITLES, log_pictures, recipe
 from pipelines.world import World, open_world, request
@@ -135,7 +135,7 @@ class Store:
 
     def write(self, fold: Fold, table: pd.DataFrame) -> None:
         """Keep the fold's predictions, whole or not at all."""
-        with whole(self.folder / f"fold-{fold.cut}.parquet") as draft:
+        with replacing(self.folder / f"fold-{fold.cut}.parquet") as draft:
             table.to_parquet(draft, index=False)
 
 
@@ -254,7 +254,7 @@ def write_predictions(table: pd.DataFrame, task: str, file: Path) -> None:
         words = out["label"].map(dict(enumerate(CLASSES)))
         out = out.assign(label=words)
     try:
-        with whole(file) as draft:
+        with replacing(file) as draft:
             out.to_csv(draft, index=False) if file.suffix == ".csv" else out.to_parquet(draft, index=False)
     except OSError as error:
         raise UserError(f"--predictions {file} cannot be written: {error.strerror}; name another file") from error

@@ -110,8 +110,10 @@ def _conditions(name: str, rule: Column) -> Iterator[sql.Composed]:
         yield sql.SQL("{} >= {}").format(column, sql.Literal(rule.minimum))
     if rule.maximum is not None:
         yield sql.SQL("{} <= {}").format(column, sql.Literal(rule.maximum))
-    if rule.kind == "number":
-        yield sql.SQL("{} NOT IN ('NaN', 'Infinity', '-Infinity')").format(column)
+    if rule.kind == "number" and rule.minimum is None:
+        yield sql.SQL("{} > '-Infinity'").format(column)
+    if rule.kind == "number" and rule.maximum is None:  # NaN is above infinity
+        yield sql.SQL("{} < 'Infinity'").format(column)
 
 
 def _commented(kind: str, relation: str, about: str, columns: Mapping[str, Column]) -> Iterator[sql.Composed]:

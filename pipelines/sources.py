@@ -7,8 +7,7 @@ import hashlib
 import io
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from datetime import date, datetime
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from features.casting import quote, text
 from features.contracts import TABLES, Breach, ContractError, Verdict
 from features.door import hold, unreadable
 from pipelines import databases
+from pipelines.files import replacing
 from pipelines.settings import Settings, UserError
 
 SUFFIXES = (".parquet", ".csv", ".csv.gz")
@@ -179,20 +179,8 @@ def write_quarantine(con: duckdb.DuckDBPyConnection, folder: Path) -> None:
             path.unlink(missing_ok=True)
             continue
         rows = f"FROM quarantine WHERE table_name = '{name}' ORDER BY row_number"
-        with whole(path) as draft:
+        with replacing(path) as draft:
             con.execute(f"COPY ({rows}) TO {text(str(draft))} (FORMAT parquet)")
-
-
-@contextmanager
-def whole(path: Path) -> Iterator[Path]:
-    """Give a path to write to; what is there becomes `path` once the block ends well, else it is removed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        yield draft
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def fingerprint(con: duckdb.DuckDBPyConnection) -> str:

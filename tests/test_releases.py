@@ -4,25 +4,28 @@ import errno
 import json
 import multiprocessing
 import os
-import random
+import pkgutil
 import resource
 import signal
 import sys
-import threading
 import time
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
+from itertools import groupby
 from pathlib import Path
 
 import duckdb
 import numpy as np
 import pandas as pd
+import psycopg
 import pytest
+import sqlalchemy as sa
 
 from models.risk_contract import Table, number, text
 from pipelines import releases
 from pipelines.publish import publications, publish, read
 from pipelines.releases import PublishConflict, TargetError
-from pipelines.settings import UserError
+from pipelines.settings import DataSource, UserError
 
 MONDAY = date(2026, 6, 1)
 NEXT_MONDAY = date(2026, 6, 8)
@@ -31,7 +34,7 @@ CONTRACT = {
     for name in ("supplier_risk", "watchlist")
 }
 FORK = multiprocessing.get_context("forkserver")
-FORK.set_forkserver_preload(["pipelines.publish", "pytest"])
+FORK.set_forkserver_preload(["pipelines.publish", "pipelines.release_store", "pipelines.sql_store", "pytest"])
 
 
 def rows(count):
@@ -190,13 +193,18 @@ def test_who_publishes_is_named_to_those_who_wait(tmp_path):
     assert told in str(conflict.value)
 
 
+@pytest.fixture(params=["folder", "postgres"])
+def target(request, tmp_path):
+    return tmp_path if request.param == "folder" else DataSource(request.getfixturevalue("postgres"))
+
+
 @pytest.mark.parametrize(
     ("counts", "statuses"), [((3, 3), ["published", "unchanged"]), ((3, 4), ["published", "revised"])]
 )
-def test_two_publishers_take_turns(tmp_path, counts, statuses):
-    both = [start("publish_suppliers", tmp_path, MONDAY, count) for count in counts]
+def test_two_publishers_take_turns(target, counts, statuses):
+    both = [start("publish_suppliers", target, MONDAY, count) for count in counts]
     assert sorted(result(*child) for child in both) == statuses
-    assert publications(tmp_path)["revision"].tolist() == [1, 2][: len(set(counts))]
+    assert publications(target)["revision"].tolist() == [1, 2][: len(set(counts))]
 
 
 def test_the_last_three_releases_stay_and_an_open_reader_is_never_cut_off(tmp_path):
@@ -253,52 +261,70 @@ def test_killed_before_any_step_it_shows_the_old_week_or_the_new_one(tmp_path, b
     assert release_names(tmp_path) == [f"{n + 1:04d}" for n in range(before + 1)]
 
 
-def test_killed_at_random_while_others_read_nobody_sees_half_a_week(tmp_path):
-    seconds = seconds_to_put(tmp_path, 0)
-    reader, answers = start("watch", tmp_path)
-    stop, seen = threading.Event(), []
-    thread = threading.Thread(target=keep_reading, args=(tmp_path, stop.is_set, seen))
-    thread.start()
-    dice, killed = random.Random(7), 0
-    try:
-        for step in range(1, 22):
-            child, told = start("publish_step", tmp_path, step)
-            assert told.recv() == "go"
-            child.join(dice.uniform(0, 2 * seconds))  # the first in a process is slower
-            child.kill()
-            child.join()
-            killed += child.exitcode == -signal.SIGKILL
-            assert_whole(tmp_path)
-            seconds = seconds_to_put(tmp_path, step) or seconds
-    finally:
-        stop.set()
-        thread.join()
-        (tmp_path / "stop").touch()
-    views, problems = answers.recv()
-    reader.join()
+POINTS = {
+    "folder": (
+        "pipelines.releases._copy", "pipelines.release_store._record", "os.replace",
+        "pipelines.releases._point_current_at",
+    ),
+    "database": (
+        "pipelines.postgres.lock", "psycopg.Copy.write", "pipelines.postgres.copy", "sqlalchemy.Connection.commit",
+    ),
+}  # fmt: skip
+"""Where a publisher is killed, right before and right after; after the last one its week is out."""
+STATUSES = ("published", "revised", "unchanged")
+
+
+def test_killed_ten_times_at_four_points_nobody_sees_half_a_week_and_the_next_run_succeeds(target, tmp_path):
+    put(target, *week_of(0))
+    watcher, driver = start("watch", target, tmp_path / "stop"), start("publish_and_be_killed", target)
+    seen = []
+    keep_reading(target, driver[1].poll, seen)
+    (tmp_path / "stop").touch()
+    killed, statuses = result(*driver)
+    reads, problems = result(*watcher)
     assert (problems, [s for s in seen if isinstance(s, str)]) == ([], [])
-    assert min(views, len(seen), killed) > 2
-    assert len(publications(tmp_path)) == 22
+    assert killed == len(statuses) == 40
+    assert [k for k, status in enumerate(statuses) if status == "unchanged"] == [31, 33, 35, 37, 39]
+    assert len(publications(target)) == 41
+    assert reads + len(seen) >= 200
 
 
-def seconds_to_put(workspace, step):
-    """Publish again what a killed publisher may have published; return how long it took, None if it had."""
-    began = time.monotonic()
-    status = put(workspace, *week_of(step)).status
-    assert status in {"published", "revised", "unchanged"}
-    return None if status == "unchanged" else time.monotonic() - began
-
-
-def keep_reading(workspace, stopped, seen):
+def keep_reading(target, stopped, seen):
     """Append what a reader sees, or the problem as a string, until told to stop."""
+    if isinstance(target, DataSource):
+        with psycopg.connect(**libpq(target)) as con:
+            con.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+            while not stopped():
+                time.sleep(0.03)
+                seen.append(whole_in_postgres(con))
+        return
     while not stopped():
-        time.sleep(0.02)
-        at = os.readlink(workspace / "current")
+        time.sleep(0.03)
+        at = os.readlink(target / "current")
         try:
-            seen.append(assert_whole(workspace))
+            seen.append(assert_whole(target))
         except Exception as problem:
-            if int(os.readlink(workspace / "current")[-4:]) - int(at[-4:]) < releases.KEPT:
+            if int(os.readlink(target / "current")[-4:]) - int(at[-4:]) < releases.KEPT:
                 seen.append(repr(problem))  # else the reader slept so long that its release is gone
+
+
+def whole_in_postgres(con):
+    """Return the current publication and how many there are, or the problem as a string."""
+    with con.transaction():
+        ledger = con.execute("SELECT as_of, publication_id, rows FROM publications ORDER BY as_of, revision").fetchall()
+        weeks = [[*lines][-1] for _, lines in groupby(ledger, key=lambda line: line[0])]
+        for table in CONTRACT:
+            expected = {"history": ledger, "week": weeks, "current": weeks[-1:]}
+            for view, lines in expected.items():
+                counts = f"SELECT publication_id, count(*) FROM {table}_{view} GROUP BY 1"
+                if dict(con.execute(counts).fetchall()) != {key: json.loads(rows)[table] for _, key, rows in lines}:
+                    return f"{table}_{view} is not what the ledger says after {ledger[-1]}"
+    return ledger[-1][1], len(ledger)
+
+
+def libpq(target):
+    url = sa.make_url(target.get_secret_value())
+    return {"user": url.username, "password": url.password, "dbname": url.database, **url.query}
 
 
 # What runs in other processes; the file is run there by its path because tests/ is no package
@@ -319,7 +345,7 @@ def result(child, pipe):
     answer = None
     try:
         while (told := pipe.recv()) is not None:
-            answer = told if told != "go" else answer
+            answer = told
     except EOFError:
         pass
     child.join()
@@ -332,7 +358,7 @@ def run(name, *args):
 
 def in_child(name, args, pipe):
     try:
-        pipe.send(globals()[name](*args, **({"pipe": pipe} if name == "publish_step" else {})))
+        pipe.send(globals()[name](*args))
     except UserError as error:
         pipe.send((type(error).__name__, error.exit_code, str(error)))
 
@@ -341,9 +367,39 @@ def publish_suppliers(workspace, as_of, count):
     return put(workspace, as_of, {"supplier_risk": rows(count)}).status
 
 
-def publish_step(workspace, step, pipe):
-    pipe.send("go")
-    return put(workspace, *week_of(step)).status
+def publish_and_be_killed(target):
+    """Be killed at every point ten times, each time publish again; return how often that was and what came of it."""
+    killed, statuses = 0, []
+    points = POINTS["database" if isinstance(target, DataSource) else "folder"]
+    for step in range(1, 10 * len(points) + 1):
+        place, after = points[(step - 1) // 10], step % 2 == 0
+        killed += forked(partial(publish_until, target, step, place, after)) == -signal.SIGKILL
+        statuses.append(STATUSES[forked(lambda step=step: STATUSES.index(put(target, *week_of(step)).status))])
+    return killed, statuses
+
+
+def publish_until(target, step, place, after):
+    owner, name = pkgutil.resolve_name(place.rpartition(".")[0]), place.rpartition(".")[2]
+    real = getattr(owner, name)
+
+    def deadly(*args, **options):
+        if after:
+            real(*args, **options)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    setattr(owner, name, deadly)
+    put(target, *week_of(step))
+
+
+def forked(act):
+    """Return the exit code of a copy of this process that does `act` and leaves with its number."""
+    child = os.fork()
+    if child:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    try:
+        os._exit(act() or 0)
+    finally:
+        os._exit(99)
 
 
 def publish_until_call(workspace, step, call):
@@ -377,7 +433,7 @@ def publish_as_nobody(workspace):
     return put(workspace).status
 
 
-def watch(workspace):
+def watch(target, stop):
     seen = []
-    keep_reading(workspace, (workspace / "stop").exists, seen)
+    keep_reading(target, stop.exists, seen)
     return len(seen), [problem for problem in seen if isinstance(problem, str)]
