@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from features.as_known import has_history, known_before, moment_of, replaced, showing
-from features.contracts import Column, Table
+from features.contracts import TABLES, Column, Table
 from features.matrix import Matrix, Request
 
 SCRAMBLES = {
