@@ -250,7 +250,8 @@ def test_a_published_change_is_told_in_parts_that_sum(board_week):
     week = board_week()
     week = replace(week, tables={**week.tables, "weekly_change": told_change(week)})
     assert [(p["words"], p["amount"]) for p in split(week, "€")] == [
-        ("Closed", "−€900"), ("Time passed", "+€50"), ("Promises moved", "+€10"), ("Together", "−€840")
+        ("Closed", "−€900"), ("Time passed", "+€50"), ("Promises moved", "+€10"),
+        ("Together, with what is late already", "−€840"),
     ]  # fmt: skip
     moved = movers(week, changes(week), "€")
     assert [(m["row_id"], m["amount"], m["open"]) for m in moved] == [

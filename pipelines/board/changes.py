@@ -53,7 +53,7 @@ def split(week: Week, sign: str) -> list[dict[str, str]]:
     sums = {words: int(cents(told[part].fillna(0)).sum()) for part, words in PARTS.items() if part in told}
     parts = sorted((p for p in sums.items() if p[1]), key=lambda p: -abs(p[1]))
     whole = int(cents(told["change"].fillna(0)).sum())
-    return [_part(words, amount, sign) for words, amount in (*parts, ("Together", whole))]
+    return [_part(words, amount, sign) for words, amount in (*parts, ("Together, with what is late already", whole))]
 
 
 def _part(words: str, amount: int, sign: str) -> dict[str, str]:
