@@ -8,12 +8,14 @@ from prefect import flow
 from features.contracts import ContractError
 from pipelines.score import score
 from pipelines.settings import Settings, UserError
+from pipelines.steps import stoppable
 from pipelines.stores import Target, store_of
 
 WEEK = timedelta(weeks=1)
 
 
 @flow(name="catch-up", validate_parameters=False)
+@stoppable
 def catch_up(settings: Settings, *, as_of: date, since: date | None = None, dry_run: bool = False) -> dict[str, Any]:
     """Score every week missed since the last publication, or since a day, oldest first, and then `as_of` itself.
 

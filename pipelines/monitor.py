@@ -15,11 +15,12 @@ from models.tenure import ROLLED_BACK, champion_of
 from pipelines import health, publish, tracking
 from pipelines.score import past_releases
 from pipelines.settings import Settings
-from pipelines.steps import step
+from pipelines.steps import step, stoppable
 from pipelines.world import World, open_world
 
 
 @flow(name="monitor", validate_parameters=False)
+@stoppable
 def monitor(settings: Settings, *, as_of: date, dry_run: bool = False) -> dict[str, Any]:
     """Judge inputs, champions and matured forecasts as of a day, as scoring does, and publish nothing.
 
