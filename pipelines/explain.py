@@ -158,7 +158,7 @@ def _told(one: Matrix, forecaster: Forecaster, row: Mapping[str, Any]) -> dict[s
     if isinstance(forecaster, DelayForecaster):
         up, rules = None, by_rules(forecaster, X)
         due = row["state"] == "due_future"
-        p = forecaster.predict(X)["p_late"].where(due).to_numpy()
+        p = forecaster.predict(X)["p_late"].to_numpy() if due else np.array([np.nan])
         more = {"curve": _curve(forecaster.survival(X, p)[0], pd.Timestamp(row["as_of"]))}
     else:
         up, rules = np.array([row["p_up"] >= row["p_down"]]), by_rules(forecaster, X, one.rows)

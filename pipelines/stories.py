@@ -162,12 +162,13 @@ def _rules(story: Mapping[str, Any], screen: Console) -> None:
 def _inputs(features: list[Mapping[str, Any]], screen: Console) -> None:
     """Show the inputs that say most, with what is usual and between what nine rows of ten of both ends lie."""
     strongest = sorted(features, key=lambda f: -abs(f["contribution"]))[:15]
-    table = _drawn("The inputs that say most", ("input", False), ("value", True), ("usual", True),
-                   ("P10 to P90", True), ("unit", False), ("adds", True))  # fmt: skip
+    heads = [("input", False), ("value", True), ("usual", True), ("P10 to P90", True), ("unit", False), ("adds", True)]
+    known = any(pd.notna(f["low"]) for f in strongest)  # a model saved before ranges were kept has none
+    table = _drawn("The inputs that say most", *(head for head in heads if known or head[0] != "P10 to P90"))
     for f in strongest:
         value, usual, low, high = (_plain(f[name]) for name in ("value", "usual", "low", "high"))
-        table.add_row(f["name"], value, usual, f"{low} to {high}" if low and high else "", f["unit"],
-                      f"{f['contribution']:+.2f}")  # fmt: skip
+        between = [f"{low} to {high}" if low and high else ""] if known else []
+        table.add_row(f["name"], value, usual, *between, f["unit"], f"{f['contribution']:+.2f}")
     screen.print(table)
 
 
