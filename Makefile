@@ -20,8 +20,8 @@ check: .venv/ready  ## style, types, import law, generated docs
 docs: .venv/ready  ## write docs/data.md and docs/features.md anew
 	@$(BIN)/python -m docs.generate
 
-bench: .venv/ready  ## speed next to peers, see benchmarks/RESULTS.md
-	@$(RUN)/python -m benchmarks
+bench: .venv/peers  ## speed next to peers, see benchmarks/RESULTS.md: make bench [SCALE=0.1] [ONLY="panels orders"]
+	@$(RUN)/python -m benchmarks --scale $(or $(SCALE),1) $(if $(ONLY),--only $(ONLY))
 
 pictures: .venv/servers  ## the README's pictures of the board, from ./demo
 	@$(BIN)/python -m docs.pictures --workspace demo
@@ -45,6 +45,11 @@ lock: .venv/ready  ## choose versions anew
 	@$(BIN)/python -m pip install -q --disable-pip-version-check uv
 	@$(BIN)/uv pip install -q --python $(BIN)/python --require-hashes -r requirements.lock
 	@$(BIN)/uv pip install -q --python $(BIN)/python --no-deps --no-build-isolation -e .
+	@touch $@
+
+# Peers are installed beside what is locked, never instead of it.
+.venv/peers: .venv/ready
+	@$(BIN)/uv pip install -q --python $(BIN)/python --group bench --constraint requirements.lock
 	@touch $@
 
 # A browser and a PostgreSQL server for the tests that need one: installed where we may; elsewhere these tests skip and say why.
