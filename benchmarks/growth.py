@@ -24,8 +24,8 @@ HEAD = """\
 # How cost grows
 
 Seconds of processor time (all threads) per part, for chains of so many order and purchase lines over three years, each
-size in a process of its own; memory is its peak after the part. The exponent is the slope of log seconds on log lines. Made by
-`python -m benchmarks.growth`.
+size in a process of its own; memory is its peak after the part. The exponent is the slope of log seconds on log lines.
+Made by `python -m benchmarks.growth`.
 """
 
 
