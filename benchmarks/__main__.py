@@ -11,6 +11,8 @@ from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
 
+import duckdb
+
 from benchmarks.contest import OURS, Measured, compare
 
 HERE = Path(__file__).parent
@@ -26,6 +28,7 @@ def main() -> int:
     words.add_argument("--no-memory", action="store_true", help="leave peak memory out")
     words.add_argument("--write", type=Path, default=HERE / "RESULTS.md", help="where the table goes")
     given = words.parse_args()
+    duckdb.execute("SET enable_progress_bar = false")
     rows: list[Measured] = []
     for name in given.only:
         with tempfile.TemporaryDirectory(prefix=f"bullwhip-bench-{name}-") as scratch:

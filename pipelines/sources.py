@@ -54,6 +54,7 @@ def connect(settings: Settings) -> duckdb.DuckDBPyConnection:
     """Open a DuckDB in memory that may spill to the temporary folder."""
     spill = Path(tempfile.gettempdir()) / f"bullwhip-{os.getpid()}"
     con = duckdb.connect(config={"temp_directory": str(spill)})
+    con.execute("SET enable_progress_bar = false")  # it would stop a run in the background that has a terminal
     if settings.threads:
         con.execute(f"SET threads = {settings.threads}")
     return con
