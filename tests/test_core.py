@@ -4,7 +4,7 @@ import bottleneck as bn
 import numpy as np
 import pytest
 import xarray as xr
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -66,6 +66,7 @@ WINDOWS = st.integers(1, 6)
 SERIES = arrays(float, st.tuples(st.integers(1, 8), st.integers(0, 3)), elements=st.integers(0, 50).map(float))
 
 
+@settings(deadline=None)
 @given(SERIES, WINDOWS)
 def test_a_moving_sum_is_the_sum_of_its_rows(values, n):
     expected = [values[max(t - n + 1, 0) : t + 1].sum(axis=0) for t in range(len(values))]
