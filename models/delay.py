@@ -23,7 +23,7 @@ from models.splits import calibration_split
 ROUND_SHARES = (1.0, 0.65, 0.35, 0.2)
 DIRECT_SHARE = 2 / 3  # of the hazard's rounds: who was late is said by fewer rows
 
-LATER_ROWS = 10_000  # of the calibration weeks: enough to choose and to calibrate by, and quick to predict
+LATER_ROWS = 20_000  # of the calibration weeks: enough to choose and to calibrate by, and quick to predict
 KINDS = ("hazard", "direct", "blend")
 DIRECT: dict[str, Any] = {
     "objective": "binary",
