@@ -43,7 +43,7 @@ lock: .venv/ready  ## choose versions anew
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "bullwhip: python 3.11 or newer is needed, this is " + sys.version.split()[0] + "; name another with make PYTHON=python3.12")'
 	@$(PYTHON) -m venv --clear .venv 2>/dev/null || { $(PYTHON) -m pip install -q --target .venv/boot virtualenv && PYTHONPATH=.venv/boot $(PYTHON) -m virtualenv -q .venv; }
 	@$(BIN)/python -m pip install -q --disable-pip-version-check uv
-	@$(BIN)/uv pip install -q --python $(BIN)/python --require-hashes -r requirements.lock
+	@$(BIN)/uv pip install -q --compile-bytecode --python $(BIN)/python --require-hashes -r requirements.lock
 	@$(BIN)/uv pip install -q --python $(BIN)/python --no-deps --no-build-isolation -e .
 	@touch $@
 
