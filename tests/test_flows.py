@@ -303,6 +303,23 @@ def totals(workspace):
     return risk.totals({name: publish.read(workspace, name) for name in publish.TABLES})
 
 
+def test_a_week_goes_into_a_database_and_the_password_of_its_url_nowhere(workspace, postgres, monkeypatch):
+    monkeypatch.setenv("BULLWHIP_PUBLISH", postgres)
+    answers = [bullwhip(workspace, *words) for words in (["score"], ["show", "--top", "3"], ["publications"])]
+    assert [code for code, *_ in answers] == [0, 0, 0], answers
+    assert answers[0][1]["status"] == "published"
+    assert [row["rank"] for row in answers[1][1]["rows"]] == [1, 2, 3]
+    assert answers[2][1]["publications"][0]["data_time"] < str(MONDAY)
+    assert not os.path.lexists(workspace / "risk.duckdb")
+    monkeypatch.setenv("BULLWHIP_PUBLISH", postgres.replace("hu-sh", "no-hu-sh"))
+    answers.append(bullwhip(workspace, "show"))
+    assert answers[-1][0] == 6
+    files = [p for home in (workspace, Path(os.environ["PREFECT_HOME"])) for p in home.rglob("*") if p.is_file()]
+    assert len(files) > 10
+    assert [path for path in files if b"hu-sh" in path.read_bytes()] == []
+    assert "hu-sh" not in repr(answers)
+
+
 def test_the_same_week_again_changes_nothing_and_a_correction_is_its_next_revision(published, webhook):
     before = tables_of(published)
     shutil.rmtree(published / "board")
