@@ -87,7 +87,8 @@ def _deaths(api: Api, run: dict[str, Any]) -> int:
 
 
 def _set(api: Api, run: dict[str, Any], state: dict[str, Any]) -> None:
-    api.post(f"/flow_runs/{run['id']}/set_state", {"state": state, "force": state["type"] == "CRASHED"})
+    # never by force, which would leave the place of the run taken
+    api.post(f"/flow_runs/{run['id']}/set_state", {"state": state})
 
 
 def _moment(text: str) -> datetime:

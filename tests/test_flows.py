@@ -28,7 +28,7 @@ from models.delay import DelayModel
 from models.forecasters import load as load_forecaster
 from models.gate import Decision
 from models.shift import ShiftModel
-from pipelines import backtest, cli, learn, publish, tracking
+from pipelines import backtest, cli, learn, publish, running, tracking
 from pipelines.score import recomputed_record
 from pipelines.settings import load
 from pipelines.world import delay_rows, open_world, request
@@ -532,6 +532,31 @@ def test_a_score_that_is_killed_leaves_nothing_or_a_whole_week(workspace, scored
             assert {t: len(f) for t, f in tables_of(workspace).items()} == whole
     code, said, _ = bullwhip(workspace, "score")
     assert (code, said["rows"]) == (0, whole)
+
+
+@pytest.mark.parametrize("words", [("score",), ("train", "--as-of", "2026-05-25")], ids=["score", "train"])
+def test_a_command_that_is_told_to_stop_closes_its_runs_and_leaves_in_time(workspace, words):
+    from prefect.client.orchestration import get_client
+
+    process = as_process(workspace, *words)
+    marks, began = workspace / running.MARKS, time.monotonic()
+    while not (found := list(marks.glob("*.*"))):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() - began < 300
+        time.sleep(0.02)
+    flow_run_id, _, mlflow_run_id = found[0].name.partition(".")
+    time.sleep(random.uniform(0, 1))
+    process.terminate()
+    told = time.monotonic()
+    _, said = process.communicate(timeout=120)
+    assert (process.returncode, said) == (143, "bullwhip: terminated\n")
+    assert time.monotonic() - told < (10 if os.getloadavg()[0] < 3 else 90)
+    store = tracking.open_store(settings(workspace))
+    assert store.client.get_run(mlflow_run_id).info.status == "KILLED"
+    with get_client(sync_client=True) as client:
+        assert client.read_flow_run(flow_run_id).state.name == "Crashed"
+    assert not running.is_locked(workspace / ".publish.lock")
+    assert running.left_behind(workspace) == []
 
 
 # The past, replayed -------------------------------------------------------------------------------------------------
