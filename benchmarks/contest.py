@@ -6,6 +6,7 @@ import resource
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -105,9 +106,8 @@ def compare(stage: Stage, folder: Path, scale: float, rounds: int, *, memory: bo
 
 def peak_memory(stage: Stage, contender: str, folder: Path) -> float:
     """Return the MB that one run takes at most in a fresh process, its imports and inputs among them."""
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(1) as pool:
-        return pool.apply(_peak, (stage.make.__module__, stage.name, contender, folder))
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(_peak, stage.make.__module__, stage.name, contender, folder).result()
 
 
 def _peak(module: str, stage: str, contender: str, folder: Path) -> float:

@@ -7,6 +7,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -76,8 +77,8 @@ def main() -> int:
     shares = [given.share / 8, given.share / 4, given.share / 2, given.share]
     found = []
     for share in shares:
-        with multiprocessing.get_context("spawn").Pool(1) as pool:
-            found.append(pool.apply(measure, (share,)))
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+            found.append(pool.submit(measure, share).result())
         print(f"{share:g}: {found[-1]}", file=sys.stderr, flush=True)
     given.write.write_text(as_markdown(shares, found))
     print(given.write.read_text())
