@@ -203,11 +203,11 @@ WINDOW_FEATURES = (
     ),
     Feature(
         "noise_to_baseline", lambda r: ratio(r["noise_units"], r["baseline_units"]), "ratio",
-        "Noise σ of the window against its baseline.", "noise is {value} the baseline, usually {usual}", "volatility",
+        "Noise σ of the window against its baseline.", "demand swings by {value} what is expected, usually {usual}", "volatility",
     ),
     Feature(
         "noise_value", lambda r: r["noise_units"] * r["unit_price"], "currency", "Noise σ of the window in money.",
-        "usual misses cost {value}, usually {usual}", "volatility",
+        "demand swings by {value} in money, usually {usual}", "volatility",
     ),
     Feature(
         "naive_z", lambda r: ratio(r["naive_units"] - r["baseline_units"], r["noise_units"]), "standard deviations",
@@ -217,7 +217,7 @@ WINDOW_FEATURES = (
     Feature(
         "naive_spread", lambda r: ratio(r["naive_spread"], r["noise_units"]), "ratio",
         "Root mean square error of past seasonal naive forecasts in σ.",
-        "naive forecasts miss by {value} σ, usually {usual}", "naive forecast",
+        "naive forecasts miss by {value} usual swings, usually {usual}", "naive forecast",
     ),
     Feature(
         "season", lambda r: ratio(r["baseline_units"], r["level"] * r["length_weeks"]), "ratio",

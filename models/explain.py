@@ -59,7 +59,7 @@ FORMS: Mapping[str, Callable[[float], str]] = {
     "month": lambda v: calendar.month_name[int(v) if 1 <= v <= 12 else 1],
     "working": lambda v: counted(v, "working day"),
     "holidays": lambda v: counted(v, "public holiday"),
-    "z": lambda v: signed(v, "above", "below", "σ").replace("σs", "σ"),
+    "z": lambda v: signed(v, "above", "below", "usual swing"),
 }
 
 

@@ -51,7 +51,7 @@ def test_every_feature_can_be_told_at_every_value(name):
     ("{value} overdue", "share", -0.001, nan, "0 % overdue"),
     ("on time {value}", "on-time share", 0.2, nan, "on time 80 %"),
     ("{value:slack} left", "days", -2.0, nan, "2 days too little left"),
-    ("ends {value:z} it", "standard deviations", -1.6, nan, "ends 1.6 σ below it"),
+    ("ends {value:z} it", "standard deviations", -1.6, nan, "ends 1.6 usual swings below it"),
     ("pushed {value:times}", "pushes", 1, nan, "pushed once"),
     ("in {value:month}", "month", 12, nan, "in December"),
     ("class is {value}", "as given", 7.0, nan, "class is 7"),
