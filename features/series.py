@@ -203,7 +203,8 @@ WINDOW_FEATURES = (
     ),
     Feature(
         "noise_to_baseline", lambda r: ratio(r["noise_units"], r["baseline_units"]), "ratio",
-        "Noise σ of the window against its baseline.", "demand swings by {value} what is expected, usually {usual}", "volatility",
+        "Noise σ of the window against its baseline.",
+        "demand swings by {value} what is expected, usually {usual}", "volatility",
     ),
     Feature(
         "noise_value", lambda r: r["noise_units"] * r["unit_price"], "currency", "Noise σ of the window in money.",

@@ -169,7 +169,8 @@ def _told(one: Matrix, forecaster: Forecaster, row: Mapping[str, Any]) -> dict[s
     features = [
         {
             "name": f.name, "value": said[f.name], "usual": model.usual_.get(f.name, np.nan),
-            "low": ranges["low"].get(f.name, np.nan), "high": ranges["high"].get(f.name, np.nan), "unit": f.unit.removeprefix("on-time "),
+            "low": ranges["low"].get(f.name, np.nan), "high": ranges["high"].get(f.name, np.nan),
+            "unit": f.unit.removeprefix("on-time "),
             "about": f.about, "contribution": float(shap[0][k]),
         }
         for k, f in enumerate(heard)
