@@ -12,7 +12,7 @@ demo: .venv/ready  ## a synthetic supply chain, trained, tracked and published i
 	@$(RUN)/bullwhip demo --workspace demo
 
 test: .venv/ready .venv/servers  ## every test
-	@$(RUN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+	@$(RUN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 check: .venv/ready  ## style, types, import law, generated docs
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports --no-cache && $(BIN)/python -m docs.generate --check
