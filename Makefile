@@ -1,6 +1,7 @@
 # demo · test · check · bench · docs: the only vocabulary; people, hooks and CI all use it.
 PYTHON ?= python3
 BIN := .venv/bin
+WORKERS ?= 3
 RUN := OMP_WAIT_POLICY=passive $(BIN)
 .DEFAULT_GOAL := help
 .PHONY: help demo test check bench docs lock olist skill pictures
@@ -12,7 +13,7 @@ demo: .venv/ready  ## a synthetic supply chain, trained, tracked and published i
 	@$(RUN)/bullwhip demo --workspace demo
 
 test: .venv/ready .venv/servers  ## every test
-	@$(RUN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	@$(RUN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 check: .venv/ready  ## style, types, import law, generated docs
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports --no-cache && $(BIN)/python -m docs.generate --check

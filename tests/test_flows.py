@@ -96,6 +96,11 @@ def change(workspace, table, query):
     os.replace(f"{path}.new", path)
 
 
+def to_nine_digits(document):
+    """The document with every number rounded: in which order threads add up is in the last digits."""
+    return json.loads(json.dumps(document), parse_float=lambda text: float(f"{float(text):.9g}"))
+
+
 def forget_from(workspace, day):
     """Delete every fact that became known on or after a day."""
     moment = f"TIMESTAMP '{day} 00:00:00'"
@@ -223,7 +228,7 @@ def test_training_learns_nothing_from_facts_known_later(fresh, tmp_path):
             del result["mlflow_run_id"], result["seconds"]
         found = [tracking.champion(settings(folder), name).folder for name in tracking.REGISTRY.values()]
         models.append([p.read_bytes() for f in found for p in sorted(f.rglob("*.lgb"))])
-    assert seen["tasks"] == unseen["tasks"]
+    assert to_nine_digits(seen["tasks"]) == to_nine_digits(unseen["tasks"])
     assert seen["tasks"]["delay"]["rows"]["judged"] > 50
     assert len(models[0]) >= 6
     assert models[0] == models[1]
