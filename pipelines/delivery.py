@@ -10,8 +10,7 @@ spoken to and its answer after, so a run finds out where another was killed. Wha
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -20,7 +19,7 @@ from typing import Any
 from pipelines.addresses import WebhookURL
 from pipelines.digest import Digest, digest
 from pipelines.digest_forms import mail, slack, teams, written
-from pipelines.files import replacing
+from pipelines.files import replacing, sole
 from pipelines.publish import Publication
 from pipelines.receivers import SECONDS, WAITS, Undelivered, persistently, post, send_mail
 from pipelines.settings import Settings, UserError
@@ -74,7 +73,7 @@ def deliver(
     if not wanted:
         return {}
     folder = settings.workspace / "digest"
-    with _alone(folder) as free:
+    with sole(folder / ".lock") as free:
         if not free:
             return {name: {"state": FAILED, "why": "another run is sending"} for name in wanted}
         ledger = Ledger(folder / "sent.json", found.publication_id)
@@ -145,21 +144,6 @@ class Ledger:
         self.known.setdefault(self.publication_id, {})[receiver] = told
         with replacing(self.path) as fresh:
             fresh.write_text(json.dumps(self.known, indent=1), encoding="utf-8")
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[bool]:
-    """Say whether nobody else sends from this workspace, and keep others from it; a killed holder lets go."""
-    import fcntl
-
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "a") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-            return
-        yield True
 
 
 def told(outcome: Mapping[str, Mapping[str, Any]]) -> list[str]:

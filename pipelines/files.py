@@ -1,4 +1,4 @@
-"""Write files so that a reader sees the old one or the new one, never half of either."""
+"""Write files so that a reader sees the old one or the new one, never half of either, and keep others from a folder."""
 
 import os
 from collections.abc import Iterator
@@ -18,3 +18,18 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(fresh, path)
     finally:
         fresh.unlink(missing_ok=True)
+
+
+@contextmanager
+def sole(path: Path) -> Iterator[bool]:
+    """Say whether nobody else holds the lock on a file, and hold it if so; a killed holder lets go."""
+    import fcntl
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True

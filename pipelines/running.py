@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from pipelines.files import replacing, sole
+
 FOLDER = "up"
 MARKS = Path("mlflow", "running")
 AUTH = "BULLWHIP_AUTH"
@@ -18,19 +20,9 @@ def folder(workspace: Path) -> Path:
     return workspace / FOLDER
 
 
-@contextlib.contextmanager
-def held(workspace: Path) -> Iterator[bool]:
-    """Be the only `up` of a workspace; yields False when there is one. The lock goes with the process."""
-    import fcntl
-
-    folder(workspace).mkdir(parents=True, exist_ok=True)
-    with (folder(workspace) / "lock").open("a") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-            return
-        yield True
+def held(workspace: Path) -> contextlib.AbstractContextManager[bool]:
+    """Be the only `up` of a workspace; gives False when there is one. The lock goes with the process."""
+    return sole(folder(workspace) / "lock")
 
 
 def is_locked(path: Path) -> bool:
@@ -70,10 +62,8 @@ def left_behind(workspace: Path) -> list[Path]:
 
 def write(workspace: Path, state: Mapping[str, Any]) -> None:
     """Replace the state file, whole."""
-    path = folder(workspace) / "state.json"
-    scratch = path.with_suffix(".new")
-    scratch.write_text(json.dumps(state, indent=1))
-    scratch.replace(path)
+    with replacing(folder(workspace) / "state.json") as fresh:
+        fresh.write_text(json.dumps(state, indent=1))
 
 
 def read(workspace: Path) -> dict[str, Any] | None:

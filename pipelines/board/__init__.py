@@ -1,12 +1,12 @@
 """The page orchestrators open on Monday: one HTML file per published week, made of the published tables alone."""
 
-import os
 from datetime import date
 from pathlib import Path
 
 from pipelines import releases
 from pipelines.board.page import page
 from pipelines.board.reading import latest_day, read_week
+from pipelines.files import replacing
 from pipelines.settings import Settings
 
 INDEX = "index.html"
@@ -34,6 +34,5 @@ def _replace(path: Path, text: str) -> None:
     content = text.encode()
     if path.exists() and path.read_bytes() == content:
         return
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    fresh.write_bytes(content)
-    os.replace(fresh, path)
+    with replacing(path) as fresh:
+        fresh.write_bytes(content)

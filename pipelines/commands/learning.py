@@ -2,16 +2,13 @@
 
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from pipelines.commands.common import HERE, Common, Count, Days, Flag, Task, settings_of, warming_up
 from pipelines.terminal import Answer, working
-
-if TYPE_CHECKING:
-    pass
 
 
 def train(
