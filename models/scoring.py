@@ -1,5 +1,6 @@
 """Turn the rows of one task into its risk table: what the forecaster says, what it is worth and why."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +15,8 @@ from models.explain import DRIVERS, drivers
 from models.forecasters import MODEL, DelayForecaster, Forecaster, ShiftForecaster, publishers
 from models.hazard import arrival_days
 
+Forecasts = Mapping[str, pd.DataFrame]
+"""What `Forecaster.forecasts` gives: per event, what the model and every rule say of each row."""
 EXPLAINED = 5_000  # rows with drivers, by value at risk: more than anybody reads in a week
 
 
@@ -29,26 +32,30 @@ class Champion:
         return publishers(self.forecaster)
 
 
-def line_risks(lines: Matrix, champion: Champion, names: risk.Names, last_week: pd.DataFrame) -> pd.DataFrame:
-    """Return `supplier_delay_risk` of open lines."""
+def line_risks(
+    lines: Matrix, champion: Champion, names: risk.Names, last_week: pd.DataFrame, said: Forecasts | None = None
+) -> pd.DataFrame:
+    """Return `supplier_delay_risk` of open lines; `said` are their forecasts where they are there."""
     forecaster, rows, X = champion.forecaster, lines.rows, lines.X
     assert isinstance(forecaster, DelayForecaster)
-    said = forecaster.predict(X)
-    p = said["p_late"]
+    spoken = forecaster.predict(X, said=said)
+    p = spoken["p_late"]
     days = arrival_days(forecaster.survival(X, p.where(rows["state"] == "due_future").to_numpy()))
     stake = (p * rows["open_units"] * rows["unit_cost"].fillna(0)).to_numpy()
-    told = _told(lines, forecaster, stake, None).where(said["published_by"] == MODEL, "")
+    told = _told(lines, forecaster, stake, None).where(spoken["published_by"] == MODEL, "")
     return risk.delay_risk(
         rows, p, days, told, X["supplier_matured_lines_52w"], base_rate=forecaster.model.base_rate_,
-        published_by=said["published_by"], model_version=champion.version, names=names, last_week=last_week,
+        published_by=spoken["published_by"], model_version=champion.version, names=names, last_week=last_week,
     )  # fmt: skip
 
 
-def window_risks(windows: Matrix, champion: Champion, names: risk.Names, last_week: pd.DataFrame) -> pd.DataFrame:
-    """Return `demand_shift_risk` of windows that can be judged later (`judgeable`)."""
+def window_risks(
+    windows: Matrix, champion: Champion, names: risk.Names, last_week: pd.DataFrame, said: Forecasts | None = None
+) -> pd.DataFrame:
+    """Return `demand_shift_risk` of windows that can be judged later (`judgeable`); `said` as for lines."""
     forecaster, rows = champion.forecaster, windows.rows
     assert isinstance(forecaster, ShiftForecaster)
-    p = forecaster.predict(windows.X, rows)
+    p = forecaster.predict(windows.X, rows, said=said)
     units = forecaster.model.predict_units(windows.X, rows["baseline_units"], rows["noise_units"])
     up = (p["p_up"] >= p["p_down"]).to_numpy()
     stake = (p[["p_up", "p_down"]].max(axis=1) * rows["baseline_units"] * rows["unit_price"]).to_numpy()
@@ -97,11 +104,8 @@ def shap_values(
     return shap[:, [model.encoder_.columns_.index(f.name) for f in kept]], kept
 
 
-def by_rules(
-    forecaster: Forecaster, X: pd.DataFrame, rows: pd.DataFrame | None = None
-) -> dict[str, dict[str, np.ndarray]]:
-    """Return per event what every naive rule says of each row."""
+def by_rules(said: Forecasts) -> dict[str, dict[str, np.ndarray]]:
+    """Return of forecasts, per event, what every naive rule says of each row."""
     return {
-        event: {str(name): said[name].to_numpy() for name in said if name != MODEL}
-        for event, said in forecaster.forecasts(X, rows).items()
+        event: {str(name): given[name].to_numpy() for name in given if name != MODEL} for event, given in said.items()
     }

@@ -7,13 +7,13 @@ from typing import Any
 
 import pandas as pd
 
+from models.change import RISKS
 from pipelines import publish
 from pipelines.published import Published, published, totals
 from pipelines.screen import share
 from pipelines.settings import Settings
 
 TOP = 10
-MONEY = ("supplier_delay_risk", "demand_shift_risk")
 VERDICTS = ("act", "watch")
 
 
@@ -71,7 +71,7 @@ class Digest:
 def digest(settings: Settings, week: date | None = None) -> Digest:
     """Return the digest of the latest revision of a week, the latest week unless told which."""
     found = published(settings.target, week)
-    then = {n: publish.previous_week(settings.target, n, found.as_of) for n in MONEY if n in found.tables}
+    then = {n: publish.previous_week(settings.target, n, found.as_of) for n in RISKS if n in found.tables}
     return compose(settings, found, then if found.before else {})
 
 

@@ -155,14 +155,13 @@ def _late_facts(world: World, publication_id: str, day: date) -> list[str] | Non
 
 def _told(one: Matrix, forecaster: Forecaster, row: Mapping[str, Any]) -> dict[str, Any]:
     model, X = forecaster.model, one.X
+    forecasts = forecaster.forecasts(X, one.rows)
     if isinstance(forecaster, DelayForecaster):
-        up, rules = None, by_rules(forecaster, X)
-        due = row["state"] == "due_future"
-        p = forecaster.predict(X)["p_late"].to_numpy() if due else np.array([np.nan])
+        up, due = None, row["state"] == "due_future"
+        p = forecaster.predict(X, said=forecasts)["p_late"].to_numpy() if due else np.array([np.nan])
         more = {"curve": _curve(forecaster.survival(X, p)[0], pd.Timestamp(row["as_of"]))}
     else:
-        up, rules = np.array([row["p_up"] >= row["p_down"]]), by_rules(forecaster, X, one.rows)
-        due, more = True, {}
+        up, due, more = np.array([row["p_up"] >= row["p_down"]]), True, {}
     shap, heard = shap_values(one, X, forecaster, up)
     said = {name: X[name].iloc[0] for name in X}
     ranges = model.usual_range_
@@ -177,13 +176,10 @@ def _told(one: Matrix, forecaster: Forecaster, row: Mapping[str, Any]) -> dict[s
     ]  # fmt: skip
     return {
         "features": features, "drivers": families(shap[0], X, heard, model.usual_) if due else [],
-        "model_says": {event: float(given["model"].iloc[0]) for event, given in _forecasts(forecaster, one).items()},
-        "rules": {event: {name: float(p[0]) for name, p in given.items()} for event, given in rules.items()}, **more,
+        "model_says": {event: float(given["model"].iloc[0]) for event, given in forecasts.items()},
+        "rules": {event: {name: float(p[0]) for name, p in of.items()} for event, of in by_rules(forecasts).items()},
+        **more,
     }  # fmt: skip
-
-
-def _forecasts(forecaster: Forecaster, one: Matrix) -> dict[str, pd.DataFrame]:
-    return forecaster.forecasts(one.X, None if isinstance(forecaster, DelayForecaster) else one.rows)
 
 
 def _curve(survival: np.ndarray, as_of: pd.Timestamp) -> list[dict[str, Any]]:

@@ -16,12 +16,12 @@ from features.as_known import census
 from features.ladder import on_time_lines
 from features.matrix import Matrix
 from models import risk
-from models.change import Week, totals_of_change, with_reasons
+from models.change import RISKS, Week, totals_of_change, with_reasons
 from models.forecasters import DelayForecaster, Forecaster, OtherFormat, ShiftForecaster, load
 from models.health import as_table, merged
 from models.record import READS, RECORD_WEEKS, track_record
 from models.risk_contract import SCHEMA_VERSION
-from models.scoring import Champion, by_rules, line_risks, window_risks
+from models.scoring import Champion, Forecasts, by_rules, line_risks, window_risks
 from pipelines import health, publish, sources, tracking
 from pipelines.change import explained, rescored, week_before
 from pipelines.handouts import hand_out
@@ -139,14 +139,16 @@ def score_delays(world: World, champion: RegisteredChampion, then: Week | None) 
     assert isinstance(forecaster, DelayForecaster)
     open_now = open_lines(world, forecaster)
     rows, X = open_now.rows, open_now.X
-    table = line_risks(open_now, champion, world.names(), _table_of(then, "supplier_delay_risk"))
+    said = forecaster.forecasts(X)
+    table = line_risks(open_now, champion, world.names(), _table_of(then, "supplier_delay_risk"), said)
     due = np.flatnonzero(rows["state"] == "due_future")
     ask, lag = rows.iloc[due], forecaster.facts.terms.posting_lag_days * risk.DAY
+    by_rule = by_rules({"late": said["late"].iloc[due]})["late"]
     rules = risk.rule_forecasts(
-        ask["po_line_id"], "late", ask["due_on"], ask["due_on"] + lag, by_rules(forecaster, X.iloc[due])["late"],
+        ask["po_line_id"], "late", ask["due_on"], ask["due_on"] + lag, by_rule,
         model_version=champion.version,
     )  # fmt: skip
-    p = forecaster.predict(X.iloc[due])["p_late"].to_numpy(float)
+    p = table.loc[table["state"] == "due_future", "p_late"].to_numpy(float)
     drifted = as_table(health.drift(world, champion.found, "delay", open_now.take(due), p))
     return Scored("supplier_delay_risk", table, rules, _between(world, forecaster, open_now, then), drifted)
 
@@ -167,14 +169,14 @@ def score_shifts(world: World, champion: RegisteredChampion, then: Week | None) 
     forecaster = champion.forecaster
     assert isinstance(forecaster, ShiftForecaster)
     alive = live_windows(world, forecaster)
-    table = window_risks(alive, champion, world.names(), _table_of(then, "demand_shift_risk"))
-    rules = _shift_rule_forecasts(alive.X, alive.rows, champion)
-    p = forecaster.predict(alive.X, alive.rows)["p_up"].to_numpy(float)
-    drifted = as_table(health.drift(world, champion.found, "shift", alive, p))
+    said = forecaster.forecasts(alive.X, alive.rows)
+    table = window_risks(alive, champion, world.names(), _table_of(then, "demand_shift_risk"), said)
+    rules = _shift_rule_forecasts(alive.rows, said, champion)
+    drifted = as_table(health.drift(world, champion.found, "shift", alive, table["p_up"].to_numpy(float)))
     return Scored("demand_shift_risk", table, rules, _between(world, forecaster, alive, then), drifted)
 
 
-def _shift_rule_forecasts(X: pd.DataFrame, rows: pd.DataFrame, champion: Champion) -> pd.DataFrame:
+def _shift_rule_forecasts(rows: pd.DataFrame, forecasts: Forecasts, champion: Champion) -> pd.DataFrame:
     """Return `rule_forecasts` of each window, once for a drop and once for a surge."""
     windows = risk.window_dates(rows)
     lag = (champion.forecaster.facts.shift_terms.entry_lag_days + 1) * risk.DAY
@@ -183,7 +185,7 @@ def _shift_rule_forecasts(X: pd.DataFrame, rows: pd.DataFrame, champion: Champio
             windows["row_id"], event, windows["window_end"], windows["window_end"] + lag, said,
             model_version=champion.version,
         )
-        for event, said in by_rules(champion.forecaster, X, rows).items()
+        for event, said in by_rules(forecasts).items()
     ]  # fmt: skip
     return pd.concat(parts, ignore_index=True)
 
@@ -273,8 +275,8 @@ def _result(
 
 def totals_before(settings: Settings, as_of: date) -> dict[str, float]:
     """Return the value at risk that readers see of a week now, nothing where it is not out."""
-    names, after = ("supplier_delay_risk", "demand_shift_risk"), as_of + timedelta(days=1)
-    found = {name: publish.history(settings.target, name, as_of, after) for name in names}
+    after = as_of + timedelta(days=1)
+    found = {name: publish.history(settings.target, name, as_of, after) for name in RISKS}
     return risk.totals({name: table for name, table in found.items() if len(table)})
 
 

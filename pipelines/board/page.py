@@ -13,7 +13,7 @@ from markupsafe import Markup
 from features.ladder import RUNGS
 from pipelines.board import changes, record, story
 from pipelines.board.payload import payload
-from pipelines.board.reading import Week
+from pipelines.board.reading import RISKS, Week
 from pipelines.board.rows import board_rows, cents, records
 from pipelines.board.trends import row_history, supplier_history, week_days
 from pipelines.board.trust import trust
@@ -50,7 +50,7 @@ def _meta(week: Week, rows: pd.DataFrame, sign: str) -> dict[str, Any]:
         "publication": week.publication["publication_id"], "schema": week.publication["schema_version"],
         "model": record.model_words(week.publication["model_versions"]), "rows": len(rows),
         "no_promise": int((delays["state"] == "no_promise").sum()) if len(delays) else 0,
-        "tables": [name for name in ("supplier_delay_risk", "demand_shift_risk") if name in week.tables],
+        "tables": [name for name in RISKS if name in week.tables],
     }  # fmt: skip
 
 

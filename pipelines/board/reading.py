@@ -8,11 +8,11 @@ from typing import Any
 
 import pandas as pd
 
+from models.change import RISKS as RISKS
 from pipelines.settings import Settings, UserError
 from pipelines.stores import Line, Reader, as_frame, leading, store_of
 
 WEEKS = 12
-RISKS = ("supplier_delay_risk", "demand_shift_risk")
 WHOLE = (*RISKS, "supplier_risk", "watchlist", "track_record", "weekly_change", "health")
 PAST: Mapping[str, tuple[str, ...]] = {
     "supplier_delay_risk": ("as_of", "row_id", "state", "supplier_id", "p_late", "value_at_risk"),
