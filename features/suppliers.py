@@ -100,7 +100,7 @@ def days_late(weeks: int) -> Feature:
     return mean_per(
         "days_late", "days_late", "timed_lines", weeks, "days",
         f"Mean days from first promise to completion, of lines completed in the last {weeks} weeks; early is negative.",
-        f"delivers {{value}} after the promise over {weeks} weeks, usually {{usual}}", "lead time",
+        f"delivers {{value:after}} the promise over {weeks} weeks, usually {{usual:after}}", "lead time",
     )  # fmt: skip
 
 
@@ -241,9 +241,9 @@ def order_surge(measure: str, word: str) -> Feature:
 
 def pushed_share(weeks: int) -> Feature:
     return mean_per(
-        "pushed_share", "pushes", "ordered_lines", weeks, "share",
+        "pushed_share", "pushes", "ordered_lines", weeks, "pushes",
         f"Promise dates pushed back in the last {weeks} weeks, per line ordered in them.",
-        f"pushed {{value}} of its promises over {weeks} weeks, usually {{usual}}", "pushes",
+        f"{{value}} pushes per line ordered over {weeks} weeks, usually {{usual}}", "pushes",
     )  # fmt: skip
 
 
