@@ -1,18 +1,17 @@
 """Twenty moving features of 100,000 weekly series: bullwhip's tiles against mlforecast, polars, DuckDB and pandas."""
 
-import os
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
-import bottleneck as bn
 import duckdb
 import numpy as np
 import pandas as pd
 
 from benchmarks.contest import OURS, Contender, Stage
-from features.core import Feature, ago, fill, past, past_mean, running
+from features.core import Feature, ago, past_mean, past_std, running
 from features.panels import dense
+from features.tiles import fill
 from features.weeks import Grid
 
 SERIES, WEEKS = 100_000, 156
@@ -24,13 +23,9 @@ LAGS = (1, 2, 4, 8, 13, 26, 52)
 GRID = Grid(date(2020, 1, 6), date(2020, 1, 6) + timedelta(weeks=WEEKS - 1))
 
 
-def _sample_std(x: np.ndarray, window: int, min_count: int, axis: int) -> np.ndarray:
-    return bn.move_std(x, window=window, min_count=min_count, axis=axis, ddof=1)
-
-
 FEATURES = (
     *(Feature(f"mean_{w}", lambda p, w=w: past_mean(p.y, w), "", "") for w in WINDOWS),
-    *(Feature(f"std_{w}", lambda p, w=w: past(_sample_std, p.y, w, at_least=2), "", "") for w in SPREADS),
+    *(Feature(f"std_{w}", lambda p, w=w: past_std(p.y, w, at_least=2, ddof=1), "", "") for w in SPREADS),
     *(Feature(f"lag_{w}", lambda p, w=w: ago(p.y, w), "", "") for w in LAGS),
     Feature("total", lambda p: running(p.y), "", ""),
 )
@@ -59,10 +54,10 @@ def as_polars(folder: Path) -> Any:
 
 
 def ours(weekly: pd.DataFrame, rows: slice = slice(None)) -> np.ndarray:
-    """Return float32 [feature, entity, as_of], from the same long table as the others."""
+    """Return float32 [feature, as_of, entity], from the same long table as the others."""
     ids, step = weekly["unique_id"].to_numpy(), weekly["ds"].to_numpy()
     panel = dense(step, ids, {"y": weekly["y"].to_numpy()}, int(ids[-1]) + 1, GRID)
-    return fill(panel, FEATURES, rows, threads=os.cpu_count() or 1)
+    return fill(panel, FEATURES, rows)
 
 
 def our_last_week(weekly: pd.DataFrame) -> np.ndarray:
@@ -122,7 +117,7 @@ def by_pandas(weekly: pd.DataFrame) -> pd.DataFrame:
 
 def same(own: np.ndarray, other: Any) -> float:
     """Return the largest relative gap, whoever made the table of features."""
-    weeks, frame = own.shape[2], other if isinstance(other, pd.DataFrame) else other.to_pandas()
+    weeks, frame = own.shape[1], other if isinstance(other, pd.DataFrame) else other.to_pandas()
     lagged = "lag3" in frame  # mlforecast's row of a week tells of the weeks before it: one row later than ours
     if weeks == 1 and "ds" in frame:
         frame = frame.groupby("unique_id").last()
@@ -131,7 +126,7 @@ def same(own: np.ndarray, other: Any) -> float:
     gap = 0.0
     for k, name in enumerate(NAMES):
         theirs = frame[_known_as(name) if lagged else name].to_numpy(np.float64).reshape(-1, weeks)
-        mine = own[k].astype(np.float64)
+        mine = own[k].T.astype(np.float64)
         if lagged:
             mine, theirs = mine[:, :-1], theirs[:, 1:] * (np.arange(1, weeks) if name == "total" else 1)
         gap = max(gap, float(np.nanmax(np.abs(mine - theirs) / (1 + np.abs(theirs)))))

@@ -9,8 +9,9 @@ import pandas as pd
 import xarray as xr
 
 from benchmarks.contest import OURS, Contender, Stage
-from features.core import Feature, gather
+from features.core import Feature
 from features.orders import stays
+from features.tiles import gather
 
 SNAPSHOTS, WEEKS, OPEN_WEEKS = 31_000_000, 156, 10
 OWN = [f"own{k}" for k in range(5)]  # inputs of the line itself, its age besides

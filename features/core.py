@@ -1,7 +1,6 @@
 """A feature is a named formula over a panel, or over the rows of a snapshot."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -15,9 +14,9 @@ import xarray as xr
 class Feature:
     """One model input: its column name, its formula, its unit and its meaning.
 
-    A panel formula sees dims (as_of, entity), oldest as-of first. The row at `as_of` holds only what was known
-    before it, so a formula may use that row and earlier ones, never a negative shift. A row formula sees a table
-    of snapshots and may use only columns of the same row. `say` is how a planner reads the value; features of
+    A panel formula sees a Tile: measures with dims (as_of, entity), oldest as-of first. The row at `as_of` holds only
+    what was known before it, so a formula may use that row and earlier ones, never a negative shift. A row formula
+    sees a table of snapshots and may use only columns of the same row. `say` is how a planner reads the value; features of
     one `family` tell one story, of which a row shows the strongest part.
     """
 
@@ -40,188 +39,228 @@ class Feature:
         )
 
 
-def build(panel: xr.Dataset, features: Sequence[Feature]) -> xr.Dataset:
-    """Return one variable per feature, each with the panel's dims."""
-    return xr.Dataset({f.name: f.formula(panel) for f in features}, attrs=panel.attrs)
-
-
-TILE = 1024  # entities worked on at a time: what a formula reads and writes then stays in the processor's cache
-
-
-def by_tile(
-    panel: xr.Dataset, features: Sequence[Feature], use: Callable[[slice, int, np.ndarray], None], *, threads: int = 1
-) -> None:
-    """Hand every feature's values [as_of, entity] to `use`, with the block of entities and the feature's number.
-
-    A formula sees a block of entities at a time. Its values are the same as over the whole panel.
-    """
-    entities = panel.sizes["entity"]
-
-    def work(first: int) -> None:
-        block = slice(first, min(first + TILE, entities))
-        tile = _tile(panel, block)
-        for k, feature in enumerate(features):
-            use(block, k, feature.formula(tile).values)
-
-    if threads == 1 or entities <= TILE:
-        for first in range(0, entities, TILE):
-            work(first)
-    else:
-        with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(work, range(0, entities, TILE)))
-
-
-def fill(panel: xr.Dataset, features: Sequence[Feature], rows: slice = slice(None), *, threads: int = 1) -> np.ndarray:
-    """Return float32 [feature, entity, as_of] of the as-of days `rows`."""
-    size = len(range(*rows.indices(panel.sizes["as_of"])))
-    out = np.empty((len(features), panel.sizes["entity"], size), np.float32)
-
-    def use(block: slice, k: int, values: np.ndarray) -> None:
-        out[k, block] = values[rows].T
-
-    by_tile(panel, features, use, threads=threads)
-    return out
-
-
-def gather(
-    panel: xr.Dataset, features: Sequence[Feature], steps: Sequence[np.ndarray], entity: np.ndarray, out: np.ndarray
-) -> None:
-    """Write into `out` [row, feature] each feature's value of the row's `entity` at the row's step.
-
-    `steps` holds, per feature, the number of every row's as-of.
-    """
-    size, entities = panel.sizes["as_of"], panel.sizes["entity"]
-    tile_of = (entity // TILE).astype(np.uint16 if entities < TILE << 16 else np.int64)  # short numbers sort fastest
-    order = np.argsort(tile_of, kind="stable")
-    edges = np.searchsorted(tile_of[order], np.arange(-(-entities // TILE) + 1))
-    for number, first in enumerate(range(0, entities, TILE)):
-        mine = order[edges[number] : edges[number + 1]]
-        if not len(mine):
-            continue
-        tile = _tile(panel, slice(first, min(first + TILE, entities)))
-        place = (entity[mine] - first) * size
-        for same_steps in _runs(steps):
-            _gather_tile(tile, features[same_steps], place + steps[same_steps.start][mine], mine, out[:, same_steps])
-
-
-def _runs(steps: Sequence[np.ndarray]) -> Iterator[slice]:
-    """Yield the stretches of features that are read at the same steps."""
-    edges = [0, *(k for k in range(1, len(steps)) if steps[k] is not steps[k - 1]), len(steps)]
-    yield from (slice(*edge) for edge in pairwise(edges))
-
-
-def _gather_tile(
-    tile: xr.Dataset, features: Sequence[Feature], place: np.ndarray, mine: np.ndarray, out: np.ndarray
-) -> None:
-    """Write the values at `place` (entity × days + day) into the rows `mine`: all features of a row at once if many."""
-    shape = (tile.sizes["entity"], tile.sizes["as_of"])
-    if 3 * len(mine) < shape[0] * shape[1]:
-        for k, feature in enumerate(features):
-            out[mine, k] = feature.formula(tile).values.T.ravel()[place]
-        return
-    cells = np.empty((*shape, len(features)), np.float32)
-    for k, feature in enumerate(features):
-        cells[..., k] = feature.formula(tile).values.T
-    out[mine] = cells.reshape(-1, len(features))[place]
-
-
-Total = tuple[np.ndarray, np.ndarray | None]  # a running total, and below what a difference of it is but a residue
-
-
-class Totals:
-    """Running totals of a tile's arrays, each worked out once and kept as long as the tile."""
-
-    def __init__(self) -> None:
-        self.known: dict[int, tuple[np.ndarray, Total]] = {}
-        self.begun: dict[int, tuple[np.ndarray, tuple[np.ndarray, int]]] = {}
-
-    def of(self, x: np.ndarray) -> Total:
-        """Return the running total of x."""
-        if id(x) not in self.known:
-            self.known[id(x)] = (x, _total(x))
-        return self.known[id(x)][1]
-
-    def seen(self, x: np.ndarray) -> tuple[np.ndarray, int]:
-        """Return for how many steps x has not been all zero, and the row from which on that is so everywhere."""
-        if id(x) not in self.begun:
-            seen = steps_since_first(x)
-            self.begun[id(x)] = (x, (seen, len(x) - int(seen[-1:].min(initial=len(x)))))
-        return self.begun[id(x)][1]
-
-
-def _tile(panel: xr.Dataset, block: slice) -> xr.Dataset:
-    """Return a block of entities, the weeks of each one after the other in memory: formulas work along them."""
-    attrs = {**panel.attrs, "totals": Totals()}
-    cells = {str(name): np.asfortranarray(x.values[:, block]) for name, x in panel.variables.items()}
-    return xr.Dataset({name: (("as_of", "entity"), x, attrs) for name, x in cells.items()}, attrs=attrs)
-
-
 def names(features: Iterable[Feature]) -> list[str]:
     return [f.name for f in features]
 
 
-def steps(panel: xr.DataArray, weeks: float) -> int:
+class Cells:
+    """A number per as-of and entity, worked out for the as-of days somebody asks for and for no others.
+
+    `at(begin, end)` gives float64 [as_of, entity] of the rows from `begin` to `end`, to be read only. Asked for one row
+    or for all, a row has the same bits: running totals are taken from the first row on, whoever asks.
+    """
+
+    __slots__ = ("at", "known", "size", "step_days")
+
+    def __init__(self, at: Callable[[int, int], np.ndarray], size: int, step_days: int) -> None:
+        self.at, self.size, self.step_days = at, size, step_days
+        self.known: dict[str, Any] = {}
+
+    @property
+    def values(self) -> np.ndarray:
+        """All rows."""
+        return self.at(0, self.size)
+
+    def once(self, name: str, work: Callable[["Cells"], Any]) -> Any:
+        """Return `work` of these cells, done the first time it is asked for."""
+        if name not in self.known:
+            self.known[name] = work(self)
+        return self.known[name]
+
+    def whole(self, name: str, work: Callable[[np.ndarray], np.ndarray]) -> "Cells":
+        """Return cells that can only be worked out for all rows at once, kept under a name."""
+        return Cells(
+            lambda begin, end: self.once(name, lambda x: work(x.values))[begin:end], self.size, self.step_days
+        )
+
+    def __add__(self, other: "Cells | float") -> "Cells":
+        return each(np.add, self, other)
+
+    def __sub__(self, other: "Cells | float") -> "Cells":
+        return each(np.subtract, self, other)
+
+    def __rsub__(self, other: float) -> "Cells":
+        return each(np.subtract, other, self)
+
+    def __mul__(self, other: "Cells | float") -> "Cells":
+        return each(np.multiply, self, other)
+
+    __radd__, __rmul__ = __add__, __mul__
+
+    def __truediv__(self, other: "Cells | float") -> "Cells":
+        return each(np.divide, self, other)
+
+    def __gt__(self, other: "Cells | float") -> "Cells":
+        return each(np.greater, self, other)
+
+    def clip(self, least: "Cells | float", most: "Cells | float") -> "Cells":
+        return each(np.clip, self, least, most)
+
+    def where(self, condition: "Cells") -> "Cells":
+        """Return the same cells, missing where the condition does not hold."""
+        return each(lambda x, holds: np.where(holds, x, np.nan), self, condition)
+
+
+def given(values: np.ndarray, step_days: int) -> Cells:
+    """Return [as_of, entity] values as cells."""
+    return Cells(lambda begin, end: values[begin:end], len(values), step_days)
+
+
+def each(work: Callable[..., np.ndarray], *parts: Cells | float) -> Cells:
+    """Return cells whose value is `work` of the same cell of every part."""
+    x = next(part for part in parts if isinstance(part, Cells))
+
+    def at(begin: int, end: int) -> np.ndarray:
+        return work(*(part.at(begin, end) if isinstance(part, Cells) else part for part in parts))
+
+    return Cells(at, x.size, x.step_days)
+
+
+class Tile:
+    """Some entities' measures, each read when a formula asks for it: `tile["net"]`, or `tile.net`."""
+
+    def __init__(self, panel: xr.Dataset, block: slice = slice(None)) -> None:
+        self._panel, self._block = panel, block
+        self._cells: dict[str, Cells] = {}
+
+    def __getitem__(self, measure: str) -> Cells:
+        if measure not in self._cells:
+            x = np.ascontiguousarray(self._panel.variables[measure].values[:, self._block], float)
+            self._cells[measure] = given(x, self._panel.attrs["step_days"])
+        return self._cells[measure]
+
+    def __getattr__(self, measure: str) -> Cells:
+        try:
+            return self[measure]
+        except KeyError:
+            raise AttributeError(measure) from None
+
+
+def steps(x: Cells, weeks: float) -> int:
     """Panel rows that make `weeks` weeks."""
-    return max(round(weeks * 7 / panel.attrs["step_days"]), 1)
+    return max(round(weeks * 7 / x.step_days), 1)
 
 
-def over(x: xr.DataArray, values: np.ndarray) -> xr.DataArray:
-    """Return `values` with the dims, coordinates and step of `x`."""
-    return x.copy(deep=False, data=values)
-
-
-def past_sum(x: xr.DataArray, weeks: float) -> xr.DataArray:
+def past_sum(x: Cells, weeks: float) -> Cells:
     """Sum of the last `weeks` weeks, the row's own included; shorter at the start of the panel.
 
     Differences of a float64 running total: exact for counts below 2^53, and zero where rounding leaves a residue.
     """
-    return over(x, _differences(*_totals(x).of(x.values), steps(x, weeks)))
+    n = steps(x, weeks)
+    return Cells(lambda begin, end: _differences(*x.once("total", _total_of), n, begin, end), x.size, x.step_days)
 
 
-def past_mean(x: xr.DataArray, weeks: float) -> xr.DataArray:
+def past_mean(x: Cells, weeks: float) -> Cells:
     """Mean per step over the last `weeks` weeks, counted from the entity's first non-zero step at the earliest."""
-    n, totals = steps(x, weeks), _totals(x)
-    out = _differences(*totals.of(x.values), n)
-    seen, since = totals.seen(x.values)
-    whole = min(since + n - 1, len(out))  # from here on every entity has been seen for n steps
-    with np.errstate(invalid="ignore"):  # 0/0 where nothing was seen yet
-        np.divide(out[:whole], np.minimum(seen[:whole], n), out=out[:whole])
-    out[whole:] /= n
-    return over(x, out)
+    n = steps(x, weeks)
+
+    def at(begin: int, end: int) -> np.ndarray:
+        out = _differences(*x.once("total", _total_of), n, begin, end)
+        first, last = x.once("first", _first_of)
+        whole = min(max(last + n - 1, begin), end)  # from here on every entity has been seen for n steps
+        if whole > begin:
+            seen = np.arange(begin + 1.0, whole + 1)[:, None] - first
+            with np.errstate(invalid="ignore"):  # 0/0 where nothing was seen yet
+                np.divide(out[: whole - begin], seen.clip(0, n, out=seen), out=out[: whole - begin])
+        out[whole - begin :] /= n
+        return out
+
+    return Cells(at, x.size, x.step_days)
 
 
-def _totals(x: xr.DataArray) -> Totals:
-    kept = x.attrs.get("totals")
-    return kept if isinstance(kept, Totals) else Totals()
+def past_std(x: Cells, weeks: float, at_least: int = 1, ddof: int = 0) -> Cells:
+    """Standard deviation over the last `weeks` weeks, missing with fewer than `at_least` values.
+
+    Out of running totals of the values and of their squares: exact for counts; otherwise zero where the spread is but
+    a millionth of the level, which is what rounding may leave.
+    """
+    n = min(steps(x, weeks), x.size)
+
+    def at(begin: int, end: int) -> np.ndarray:
+        squares, residue = x.once("squares", lambda x: _total(np.square(x.values)))
+        sums, out = _differences(*x.once("total", _total_of), n, begin, end), _differences(squares, None, n, begin, end)
+        count = _counts(x, n, begin, end)
+        out *= count
+        least = None if residue is None else np.maximum(1e-12 * out, 1e-6 * count * residue[begin:end])
+        out -= np.square(sums, out=sums)
+        if least is not None:
+            np.copyto(out, 0.0, where=out < least)
+        np.sqrt(out, out=out)
+        few = np.flatnonzero((count < at_least).any(axis=1))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            out /= np.sqrt(count * (count - ddof).clip(0))
+        out[few] = np.where(count[few] < at_least, np.nan, out[few])
+        return out
+
+    return Cells(at, x.size, x.step_days)
+
+
+def _counts(x: Cells, n: int, begin: int, end: int) -> np.ndarray:
+    """Return how many values there are in the last n rows, as a column where that is so for all entities."""
+    if not x.once("missing", _has_missing):
+        return np.minimum(np.arange(begin + 1.0, end + 1), n)[:, None]
+    return _differences(*x.once("counted", lambda x: _total(1.0 - np.isnan(x.values))), n, begin, end)
+
+
+def _has_missing(x: Cells) -> bool:
+    return bool(np.isnan(x.values).any())
+
+
+def _total_of(x: Cells) -> "Total":
+    return _total(x.values)
+
+
+def _first_of(x: Cells) -> tuple[np.ndarray, int]:
+    """Return every entity's first row that is not zero, the number of rows without one, and the last such row."""
+    first = first_seen(x.values)
+    return first, int(first.max(initial=0))
+
+
+def first_seen(x: np.ndarray) -> np.ndarray:
+    """Return, per column, the first row that is not zero as float, the number of rows without one."""
+    if len(x) and (x[0] != 0).all():
+        return np.zeros(x.shape[1])
+    some = x != 0
+    return np.where(some.any(axis=0), some.argmax(axis=0), float(len(x)))
 
 
 def steps_since_first(x: np.ndarray) -> np.ndarray:
     """Return, per row and column, the number of rows since the first that is not zero, that one counted."""
-    some = (x != 0).T
-    first = np.where(some.any(axis=1), some.argmax(axis=1), len(x)).astype(float)
-    return np.maximum(np.arange(1.0, len(x) + 1) - first[:, None], 0.0).T
+    return np.maximum(np.arange(1.0, len(x) + 1)[:, None] - first_seen(x), 0.0)
 
 
-def past(move: Callable[..., np.ndarray], x: xr.DataArray, weeks: float, at_least: int = 1) -> xr.DataArray:
-    """Apply a bottleneck moving window (`move_max`, `move_std`, …) over the last `weeks` weeks."""
-    n = min(steps(x, weeks), len(x))
-    if at_least > n:  # as in a longer panel's first rows: how long a panel is must not show
-        return over(x, np.full(x.shape, np.nan))
-    by_entity = np.ascontiguousarray(x.values.T)  # bottleneck walks along memory three to ten times faster than across
-    return over(x, move(by_entity, window=n, min_count=at_least, axis=1).T)
+def past(move: Callable[..., np.ndarray], x: Cells, weeks: float, at_least: int = 1) -> Cells:
+    """Apply a bottleneck moving window (`move_max`, `move_mean`, …) over the last `weeks` weeks."""
+    n = min(steps(x, weeks), x.size)
+
+    def at(begin: int, end: int) -> np.ndarray:
+        if at_least > n:  # as in a longer panel's first rows: how long a panel is must not show
+            return np.full_like(x.at(begin, end), np.nan)
+        since = max(begin - n + 1, 0) if move in (bn.move_max, bn.move_min) else 0  # others carry rounding along
+        by_entity = np.ascontiguousarray(x.at(since, end).T)  # bottleneck walks along memory many times faster
+        return move(by_entity, window=n, min_count=at_least, axis=1)[:, begin - since :].T
+
+    return Cells(at, x.size, x.step_days)
 
 
-def ago(x: xr.DataArray, weeks: float) -> xr.DataArray:
+def ago(x: Cells, weeks: float) -> Cells:
     """The value `weeks` weeks earlier; missing where the panel does not reach back."""
     n = steps(x, weeks)
-    out = np.full_like(x.values, np.nan, dtype=float)
-    out[n:] = x.values[:-n]
-    return over(x, out)
+
+    def at(begin: int, end: int) -> np.ndarray:
+        if begin >= n:
+            return x.at(begin - n, end - n)
+        found = x.at(0, max(end - n, 0))
+        out = np.full((end - begin, found.shape[1]), np.nan)
+        out[len(out) - len(found) :] = found
+        return out
+
+    return Cells(at, x.size, x.step_days)
 
 
 def moving_sum(x: np.ndarray, n: int) -> np.ndarray:
     """Sum of the last n rows, missing values left out; residues of rounding are zero."""
-    return _differences(*_total(x), n)
+    return _differences(*_total(x), n, 0, len(x))
 
 
 def accumulated(add: np.ufunc, x: np.ndarray, dtype: type | None = None) -> np.ndarray:
@@ -232,21 +271,26 @@ def accumulated(add: np.ufunc, x: np.ndarray, dtype: type | None = None) -> np.n
     return out
 
 
+Total = tuple[np.ndarray, np.ndarray | None]  # a running total, and below what a difference of it is but a residue
+
+
 def _total(x: np.ndarray) -> Total:
     """Return the running total, missing values left out; counts leave no residues."""
-    missing = np.isnan(x)
-    total = accumulated(np.add, np.where(missing, 0.0, x) if missing.any() else x, float)
-    size = np.abs(total)
-    exact = (size < 1e9).all() and (total == np.rint(total)).all()
-    return total, None if exact else 1e-9 * np.maximum(size, 1)
+    counts = bool((np.rint(x) == x).all())  # missing values are none
+    missing = None if counts else np.isnan(x)
+    total = accumulated(np.add, x if missing is None or not missing.any() else np.where(missing, 0.0, x), float)
+    size = max(total.max(initial=0), -total.min(initial=0))
+    return total, None if counts and size < 1e9 else 1e-9 * np.maximum(np.abs(total), 1)
 
 
-def _differences(total: np.ndarray, residue: np.ndarray | None, n: int) -> np.ndarray:
-    out = np.empty_like(total)
-    out[:n] = total[:n]
-    np.subtract(total[n:], total[:-n], out=out[n:])
+def _differences(total: np.ndarray, residue: np.ndarray | None, n: int, begin: int, end: int) -> np.ndarray:
+    """Return the sums of the n rows up to each of the rows from `begin` to `end`."""
+    out = np.empty((end - begin, total.shape[1]))
+    head = min(max(n - begin, 0), len(out))  # rows whose window reaches back to the first
+    out[:head] = total[begin : begin + head]
+    np.subtract(total[begin + head : end], total[max(begin + head - n, 0) : max(end - n, 0)], out=out[head:])
     if residue is not None:
-        np.copyto(out, 0.0, where=np.abs(out) < residue)
+        np.copyto(out, 0.0, where=np.abs(out) < residue[begin:end])
     return out
 
 
@@ -259,14 +303,14 @@ def group_sum(x: np.ndarray, group: np.ndarray) -> np.ndarray:
     return np.add.reduceat(x[:, order], starts, axis=1)
 
 
-def running(x: xr.DataArray) -> xr.DataArray:
+def running(x: Cells) -> Cells:
     """Total since the panel began: a stock out of its changes."""
-    return over(x, accumulated(np.add, x.values, float))
+    return Cells(lambda begin, end: x.once("total", _total_of)[0][begin:end], x.size, x.step_days)
 
 
-def latest(x: xr.DataArray) -> xr.DataArray:
+def latest(x: Cells) -> Cells:
     """The last value that was not missing."""
-    return over(x, pushed(x.values.astype(np.float64)))
+    return x.whole("latest", pushed)
 
 
 def pushed(x: np.ndarray) -> np.ndarray:
@@ -274,16 +318,19 @@ def pushed(x: np.ndarray) -> np.ndarray:
     return bn.push(np.ascontiguousarray(x.T), axis=1).T
 
 
-def weeks_since(x: xr.DataArray) -> xr.DataArray:
+def weeks_since(x: Cells) -> Cells:
     """Weeks since the last step with something in it; 0 in that step, missing before the first."""
-    row = np.arange(len(x), dtype=np.float64)[:, None]
-    last = accumulated(np.fmax, np.where(x.values > 0, row, np.nan))
-    return over(x, (row - last) * x.attrs["step_days"] / 7)
+
+    def work(values: np.ndarray) -> np.ndarray:
+        row = np.arange(len(values), dtype=np.float64)[:, None]
+        return (row - accumulated(np.fmax, np.where(values > 0, row, np.nan))) * x.step_days / 7
+
+    return x.whole("weeks since", work)
 
 
-def share(part: xr.DataArray, whole: xr.DataArray) -> xr.DataArray:
+def share(part: Cells, whole: Cells) -> Cells:
     """part / whole, missing where there is no whole."""
-    return over(part, ratio(part.values, whole.values))
+    return each(ratio, part, whole)
 
 
 def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:

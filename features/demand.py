@@ -10,7 +10,7 @@ import pandas as pd
 import xarray as xr
 
 from features.baseline import INTERMITTENT, WINDOWS, Groups, Outlook, Windows, outlook
-from features.core import group_sum, moving_sum, past_sum, ratio, share
+from features.core import Tile, group_sum, moving_sum, past_sum, ratio, share
 from features.events import events
 from features.panels import dense, over_steps
 from features.weeks import Grid, closed_days, holiday_dates
@@ -69,7 +69,8 @@ class Demand:
     @property
     def price(self) -> np.ndarray:
         """Mean price of a unit over 26 weeks [as_of, series]; 1 where no price was ever known."""
-        recent = share(past_sum(self.panel.value, 26), past_sum(self.panel.priced_units, 26)).values
+        known = Tile(self.panel)
+        recent = share(past_sum(known.value, 26), past_sum(known.priced_units, 26)).values
         return np.nan_to_num(bn.push(recent, axis=0), nan=1.0)
 
 
@@ -167,7 +168,7 @@ def series_windows(data: Demand, origins: np.ndarray, country: str = "") -> pd.D
     Columns: the series' keys, `step`, `as_of`, the window, and what was known of it: `baseline_units` Σb, `noise_units`
     σ, `unit_price`, `interval`, past deviations, holidays ahead.
     """
-    alive = past_sum(data.panel.lines, 52).values > 0
+    alive = past_sum(Tile(data.panel).lines, 52).values > 0
     step, entity = np.nonzero(alive[origins])
     step = np.asarray(origins)[step]
     days = data.grid.days

@@ -9,9 +9,11 @@ import pyarrow as pa
 import xarray as xr
 
 from features.casting import quote
+from features.threads import pieces, side_by_side
 from features.weeks import Grid
 
 TILE_CELLS = 2_000_000  # cells of one measure held at once; blocks of entities beyond it
+CHUNK = 1 << 16  # values put in their place at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,11 +278,39 @@ def dense(
     In memory the weeks of an entity stand one after the other: formulas work along them.
     """
     panel = xr.Dataset(attrs={"step_days": grid.step_days})
-    place = entity.astype(np.int64) * grid.size + steps
-    for measure, value in values.items():
-        cells = np.bincount(place, value, entities * grid.size)
-        panel[measure] = over_steps(cells.reshape(entities, grid.size).T, grid)
+    cells = _given_once(steps, entity, values, entities, grid)
+    if cells is None:
+        place = entity.astype(np.int64) * grid.size + steps
+        cells = {measure: np.bincount(place, value, entities * grid.size) for measure, value in values.items()}
+    for measure, value in cells.items():
+        panel[measure] = over_steps(value.reshape(entities, grid.size).T, grid)
     return panel
+
+
+def _given_once(
+    steps: np.ndarray, entity: np.ndarray, values: Mapping[str, np.ndarray], entities: int, grid: Grid
+) -> dict[str, np.ndarray] | None:
+    """Return the cells of values that are sorted by entity and step, each given once; None where they are not."""
+    cells = {measure: np.zeros(entities * grid.size) for measure in values}
+    sorted_pieces = []
+
+    def work(rows: slice) -> None:
+        since = max(rows.start - 1, 0)
+        place = entity[since : rows.stop] * np.int64(grid.size) + steps[since : rows.stop]
+        if not (place[1:] > place[:-1]).all():
+            return
+        place = place[rows.start - since :]
+        gapless = int(place[-1]) - int(place[0]) == len(place) - 1
+        where = slice(int(place[0]), int(place[-1]) + 1) if gapless else place
+        for measure, value in values.items():
+            cells[measure][where] = value[rows]
+        sorted_pieces.append(rows)
+
+    cut = list(pieces(len(steps), CHUNK))
+    side_by_side(work, cut[:1])
+    if sorted_pieces:
+        side_by_side(work, cut[1:])
+    return cells if len(sorted_pieces) == len(cut) else None
 
 
 def over_steps(values: np.ndarray, grid: Grid) -> xr.DataArray:

@@ -3,23 +3,25 @@
 import bottleneck as bn
 import numpy as np
 import pandas as pd
-import xarray as xr
 
 from features.core import (
+    Cells,
     Feature,
+    Tile,
     ago,
-    gather,
     names,
-    over,
     past,
     past_mean,
+    past_std,
     past_sum,
     ratio,
     running,
     share,
+    steps_since_first,
     weeks_since,
 )
 from features.demand import Demand
+from features.tiles import gather
 
 
 def _to_level(weeks: int) -> Feature:
@@ -47,7 +49,7 @@ def _momentum(measure: str, of: str, short: int, long: int) -> Feature:
 def _volatility(weeks: int) -> Feature:
     return Feature(
         f"volatility_{weeks}w",
-        lambda p: share(past(bn.move_std, p.net, weeks, 4), past_mean(p.net, weeks)),
+        lambda p: share(past_std(p.net, weeks, 4), past_mean(p.net, weeks)),
         "ratio",
         f"Standard deviation of weekly units against their mean, {weeks} weeks.",
         f"weekly swings are {{value}} the mean over {weeks} weeks, usually {{usual}}",
@@ -66,41 +68,40 @@ def _per(name: str, part: str, whole: str, unit: str, about: str, say: str, fami
     )
 
 
-def _last_year(p: xr.Dataset) -> xr.DataArray:
+def _last_year(p: Tile) -> Cells:
     return share(ago(past_mean(p.net, 4), 48), ago(past_mean(p.net, 13), 52))
 
 
-def _wait_change(p: xr.Dataset) -> xr.DataArray:
+def _wait_change(p: Tile) -> Cells:
     now, usual = (share(past_sum(p.wait_unit_days, w), past_sum(p.asked_units, w)) for w in (4, 52))
     return now - usual
 
 
-def _concentration_change(p: xr.Dataset) -> xr.DataArray:
+def _concentration_change(p: Tile) -> Cells:
     now, usual = (share(past_sum(p.customer_squares, w), past_sum(p.units_squared, w)) for w in (4, 52))
     return now - usual
 
 
-def _slope(p: xr.Dataset) -> xr.DataArray:
+def _slope(p: Tile) -> Cells:
     return share(past_mean(p.net, 4) - ago(past_mean(p.net, 4), 4), p.level)
 
 
-def _price_change(p: xr.Dataset) -> xr.DataArray:
+def _price_change(p: Tile) -> Cells:
     now, usual = (share(past_sum(p.value, w), past_sum(p.priced_units, w)) for w in (4, 26))
     return share(now, usual)
 
 
-def _line_size_change(p: xr.Dataset) -> xr.DataArray:
+def _line_size_change(p: Tile) -> Cells:
     now, usual = (share(past_sum(p.units, w), past_sum(p.lines, w)) for w in (4, 52))
     return share(now, usual)
 
 
-def _zero_share(p: xr.Dataset) -> xr.DataArray:
-    return 1 - past_mean(over(p.net, (p.net.values > 0) * 1.0), 13)
+def _zero_share(p: Tile) -> Cells:
+    return 1 - past_mean((p.net > 0) * 1.0, 13)
 
 
-def _age_weeks(p: xr.Dataset) -> xr.DataArray:
-    seen = np.maximum.accumulate(p.net.values > 0, axis=0)
-    return over(p.net, np.minimum(np.cumsum(seen, axis=0, dtype=np.float64), 104))
+def _age_weeks(p: Tile) -> Cells:
+    return p.net.whole("age", lambda net: np.minimum(steps_since_first(np.maximum(net, 0)), 104))
 
 
 SERIES_FEATURES = (

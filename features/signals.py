@@ -9,16 +9,19 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from features.core import Feature, ago, over, past
+from features.core import Cells, Feature, Tile, ago, each, past
 from features.panels import over_steps
 from features.weeks import Grid
 
 
-def _z(panel: xr.Dataset) -> xr.DataArray:
+def _z(panel: Tile) -> Cells:
     mean, spread = past(bn.move_mean, panel.level, 52, 8), past(bn.move_std, panel.level, 52, 8)
-    still = spread.values <= 1e-6 * np.maximum(np.abs(mean.values), 1e-6)  # a moving window leaves residues of rounding
-    gap = panel.level.values - mean.values
-    return over(panel.level, np.divide(gap, spread.values, out=np.full(gap.shape, np.nan), where=~still))
+    return each(_in_spreads, panel.level, mean, spread)
+
+
+def _in_spreads(level: np.ndarray, mean: np.ndarray, spread: np.ndarray) -> np.ndarray:
+    still = spread <= 1e-6 * np.maximum(np.abs(mean), 1e-6)  # a moving window leaves residues of rounding
+    return np.divide(level - mean, spread, out=np.full(level.shape, np.nan), where=~still)
 
 
 def _change(weeks: int) -> Feature:
@@ -111,7 +114,7 @@ def signal_features(
     for (name,) in con.execute("SELECT DISTINCT signal FROM signals ORDER BY signal").fetchall():
         observed = _series(con, name, LEVEL_SQL, KNOWN_SQL, grid, keys)
         if observed.scopes:
-            where, panel = match(observed, rows, keys), _panel(con, observed, grid)
+            where, panel = match(observed, rows, keys), Tile(_panel(con, observed, grid))
             columns += [_take(f.formula(panel).values, steps, where) for f in formulas]
             features += [f.at(f"signal_{name}", f"signal {name}") for f in formulas]
         planned = _series(con, name, AHEAD_SQL, "known_at", grid, keys)

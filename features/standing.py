@@ -6,9 +6,10 @@ import duckdb
 import numpy as np
 import pandas as pd
 
-from features.core import gather, names
+from features.core import names
 from features.panels import Book, over_steps, read_book, supply_panels
 from features.suppliers import LEVELS, Level
+from features.tiles import gather
 from features.weeks import Grid
 
 FIRST_PRIOR = 0.2  # late share of a chain of which nothing is known yet

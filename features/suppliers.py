@@ -2,18 +2,18 @@
 
 from dataclasses import dataclass
 
-import bottleneck as bn
 import numpy as np
 import pandas as pd
-import xarray as xr
 
 from features.core import (
+    Cells,
     Feature,
+    Tile,
     ago,
+    each,
     latest,
-    over,
-    past,
     past_mean,
+    past_std,
     past_sum,
     running,
     share,
@@ -24,7 +24,7 @@ PRIOR_LINES = 8.0  # matured promises that the prior rate weighs; few enough tha
 
 
 def late_share(weeks: int) -> Feature:
-    def formula(panel: xr.Dataset) -> xr.DataArray:
+    def formula(panel: Tile) -> Cells:
         matured = past_sum(panel.matured_lines, weeks)
         late = past_sum(panel.late_lines, weeks).clip(0, matured)  # a lateness taken back may be older than the window
         return (late + PRIOR_LINES * panel.prior) / (matured + PRIOR_LINES)
@@ -41,7 +41,7 @@ def late_share(weeks: int) -> Feature:
 
 
 def late_trend() -> Feature:
-    def formula(panel: xr.Dataset) -> xr.DataArray:
+    def formula(panel: Tile) -> Cells:
         return late_share(4).formula(panel) - late_share(52).formula(panel)
 
     return Feature(
@@ -66,7 +66,7 @@ def matured_lines() -> Feature:
 
 
 def last_outcome() -> Feature:
-    def formula(panel: xr.Dataset) -> xr.DataArray:
+    def formula(panel: Tile) -> Cells:
         due = panel.matured_lines
         missed = running(panel.late_lines)
         before = latest((missed - panel.late_lines).where(due > 0))
@@ -121,7 +121,7 @@ def promised_days(weeks: int) -> Feature:
 
 
 def lead_drift() -> Feature:
-    def formula(panel: xr.Dataset) -> xr.DataArray:
+    def formula(panel: Tile) -> Cells:
         return lead_days(8).formula(panel) - lead_days(52).formula(panel)
 
     return Feature(
@@ -135,10 +135,10 @@ def lead_drift() -> Feature:
 
 
 def lead_spread() -> Feature:
-    def formula(panel: xr.Dataset) -> xr.DataArray:
+    def formula(panel: Tile) -> Cells:
         mean = lead_days(52).formula(panel)
         square = share(past_sum(panel.lead_days_sq, 52), past_sum(panel.completed_lines, 52))
-        return over(mean, np.sqrt(np.maximum(square.values - mean.values**2, 0)))
+        return each(lambda a, b: np.sqrt(np.maximum(a - b**2, 0)), square, mean)
 
     return Feature(
         "lead_spread_52w",
@@ -162,7 +162,7 @@ def open_lines() -> Feature:
 
 
 def open_vs_usual() -> Feature:
-    def formula(panel: xr.Dataset) -> xr.DataArray:
+    def formula(panel: Tile) -> Cells:
         backlog = open_lines().formula(panel)
         return share(backlog, past_mean(backlog, 52))
 
@@ -188,7 +188,7 @@ def overdue_share() -> Feature:
 
 
 def overdue_vs_usual() -> Feature:
-    def formula(panel: xr.Dataset) -> xr.DataArray:
+    def formula(panel: Tile) -> Cells:
         overdue = running(panel.overdue_lines)
         return share(overdue, past_mean(overdue, 52) + 0.5)
 
@@ -225,7 +225,7 @@ def weeks_since_order() -> Feature:
 
 
 def order_surge(measure: str, word: str) -> Feature:
-    def formula(panel: xr.Dataset) -> xr.DataArray:
+    def formula(panel: Tile) -> Cells:
         usual = ago(past_mean(panel[measure], 48), 4)
         return share(past_mean(panel[measure], 4), usual)
 
@@ -292,9 +292,9 @@ def unit_cost() -> Feature:
 
 
 def late_volatility() -> Feature:
-    def formula(panel: xr.Dataset) -> xr.DataArray:
+    def formula(panel: Tile) -> Cells:
         weekly = share(past_sum(panel.late_lines, 4), past_sum(panel.matured_lines, 4))
-        return past(bn.move_std, weekly, 52, at_least=4)
+        return past_std(weekly, 52, at_least=4)
 
     return Feature(
         "late_volatility_52w",

@@ -3,7 +3,6 @@
 import bottleneck as bn
 import numpy as np
 import pytest
-import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -15,7 +14,7 @@ nan = np.nan
 
 
 def panel(*columns, step_days=7):
-    return xr.DataArray(np.array(columns, float).T, dims=("as_of", "entity"), attrs={"step_days": step_days})
+    return core.given(np.array(columns, float).T, step_days)
 
 
 def column(x):
@@ -75,8 +74,8 @@ def test_a_moving_sum_is_the_sum_of_its_rows(values, n):
 
 @given(SERIES, WINDOWS, st.integers(0, 7))
 def test_no_window_sees_a_later_row(values, weeks, cut):
-    whole, cut = xr.DataArray(values, dims=("as_of", "entity"), attrs={"step_days": 7}), min(cut, len(values) - 1)
-    part = whole[: cut + 1]
+    whole, cut = core.given(values, 7), min(cut, len(values) - 1)
+    part = core.given(values[: cut + 1], 7)
     for formula in (core.past_sum, core.past_mean, core.ago, lambda x, _: core.weeks_since(x)):
         np.testing.assert_array_equal(formula(whole, weeks).values[: cut + 1], formula(part, weeks).values)
 

@@ -12,6 +12,7 @@ from features.demand import MEASURES, demand, is_intermittent, series_windows, w
 from features.labels import ShiftTerms, shift_labels, shift_outcomes
 from features.matrix import Request, delay_matrix, first_fact, shift_matrix
 from features.panels import Terms
+from features.core import Tile
 from features.series import SERIES_FEATURES, WINDOW_FEATURES, demand_features
 from features.weeks import Grid
 
@@ -120,7 +121,7 @@ def panel(**given):
         name: xr.DataArray(np.array(values, float)[:, None], dims=("as_of", "entity"), attrs={"step_days": 7})
         for name, values in columns.items()
     }
-    return xr.Dataset(arrays, attrs={"step_days": 7})
+    return Tile(xr.Dataset(arrays, attrs={"step_days": 7}))
 
 
 YEAR = [*range(1, 61)]

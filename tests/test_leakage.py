@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from features import matrix, orders, panels, prover, recent, series, signals, standing, suppliers
-from features.core import Feature, ago, over
+from features.core import Feature, ago
 from features.matrix import DELAY_KEY, SHIFT_KEY, Request, delay_matrix, first_fact, order_matrix, shift_matrix
 from features.panels import Terms, posting_lag_days
 from features.prover import LeakError, prove_no_leak
@@ -156,7 +156,7 @@ def add_supplier_feature(monkeypatch, name, formula):
 
 def test_a_negative_shift_is_caught(toy, asked, monkeypatch):
     def next_step(panel):
-        return over(panel.late_lines, np.roll(panel.late_lines.values, -1, axis=0))
+        return panel.late_lines.whole("next week", lambda late: np.roll(late, -1, axis=0))
 
     add_supplier_feature(monkeypatch, "late_next_week", next_step)
     assert "feature supplier_late_next_week reads the future" in leak(toy, asked["delay"], delay_matrix, DELAY_KEY)
@@ -164,7 +164,7 @@ def test_a_negative_shift_is_caught(toy, asked, monkeypatch):
 
 def test_a_total_over_all_time_is_caught(toy, asked, monkeypatch):
     def ever(panel):
-        return over(panel.late_lines, np.broadcast_to(panel.late_lines.values.sum(axis=0), panel.late_lines.shape))
+        return panel.late_lines.whole("all time", lambda late: np.broadcast_to(late.sum(axis=0), late.shape))
 
     add_supplier_feature(monkeypatch, "late_ever", ever)
     assert "feature supplier_late_ever reads the future" in leak(toy, asked["delay"], delay_matrix, DELAY_KEY)

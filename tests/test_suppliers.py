@@ -8,7 +8,7 @@ import pytest
 import xarray as xr
 
 from features import suppliers
-from features.core import names
+from features.core import Tile, names
 from features.matrix import Request, delay_matrix, first_fact
 from features.panels import SUPPLY_MEASURES, Terms
 from features.suppliers import LEVELS, PRIOR_LINES, late_counts
@@ -26,7 +26,7 @@ def panel(step_days=7, prior=0.25, **measures):
         name: xr.DataArray(np.array(values, float)[:, None], dims=("as_of", "entity"), attrs={"step_days": step_days})
         for name, values in columns.items()
     }
-    return xr.Dataset(arrays, attrs={"step_days": step_days})
+    return Tile(xr.Dataset(arrays, attrs={"step_days": step_days}))
 
 
 def shrunk(late, matured):
@@ -97,7 +97,7 @@ def test_a_lateness_taken_back_is_no_longer_held_against_the_supplier(late, matu
 def test_a_share_lies_between_the_prior_and_what_was_seen(prior):
     def share(late, matured):
         return float(
-            suppliers.late_share(4).formula(panel(prior=prior, late_lines=[late], matured_lines=[matured]))[0, 0]
+            suppliers.late_share(4).formula(panel(prior=prior, late_lines=[late], matured_lines=[matured])).values[0, 0]
         )
 
     assert share(0, 0) == pytest.approx(prior)

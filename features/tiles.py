@@ -1,0 +1,118 @@
+"""Work features out tile by tile, side by side, straight into the rows that ask for them."""
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
+
+import numpy as np
+import xarray as xr
+
+from features.core import Feature, Tile
+from features.threads import pieces, side_by_side
+
+TILE = 1024  # entities worked on at a time: what a formula reads and writes then stays in the processor's cache
+BLOCK = 1 << 24  # values of all features that are kept at once to take rows from
+CHUNK = 4096  # rows taken at a time
+
+
+def fill(panel: xr.Dataset, features: Sequence[Feature], rows: slice = slice(None)) -> np.ndarray:
+    """Return float32 [feature, as_of, entity] of the as-of days `rows`, each feature's values as over the whole panel.
+
+    Only those days are worked out, but for what has to be added up since the panel's first day.
+    """
+    begin, end, _ = rows.indices(panel.sizes["as_of"])
+    entities = panel.sizes["entity"]
+    out = np.empty((len(features), max(end - begin, 0), entities), np.float32)
+
+    def work(block: slice) -> None:
+        tile = Tile(panel, block)
+        for k, feature in enumerate(features):
+            out[k, :, block] = feature.formula(tile).at(begin, end)
+
+    side_by_side(work, pieces(entities, TILE))
+    return out
+
+
+def gather(
+    panel: xr.Dataset, features: Sequence[Feature], steps: Sequence[np.ndarray], entity: np.ndarray, out: np.ndarray
+) -> None:
+    """Write into `out` [row, feature] each feature's value of the row's `entity` at the row's step.
+
+    `steps` holds, per feature, the number of every row's as-of.
+    """
+    if not len(entity):
+        return
+    for same in _runs(steps):
+        asked = steps[same.start]
+        begin, end = int(asked.min()), int(asked.max()) + 1
+        cells = panel.sizes["entity"] * (end - begin)
+        if 3 * len(entity) > cells and cells * len(features[same]) <= BLOCK:
+            _gather_in_order(panel, features[same], asked, entity, out[:, same], (begin, end))
+        else:
+            _gather_by_tile(panel, features[same], asked, entity, out[:, same], (begin, end))
+
+
+def _runs(steps: Sequence[np.ndarray]) -> Iterator[slice]:
+    """Yield the stretches of features that are read at the same steps."""
+    edges = [0, *(k for k in range(1, len(steps)) if steps[k] is not steps[k - 1]), len(steps)]
+    yield from (slice(*edge) for edge in pairwise(edges))
+
+
+def _rows_of(tile: Tile, features: Sequence[Feature], begin: int, end: int) -> np.ndarray:
+    """Return the tile's values as float32 [as_of, entity, feature]."""
+    found = np.stack([feature.formula(tile).at(begin, end) for feature in features], dtype=np.float32, casting="same_kind")
+    return found.transpose(1, 2, 0)
+
+
+def _gather_in_order(
+    panel: xr.Dataset, features: Sequence[Feature], step: np.ndarray, entity: np.ndarray, out: np.ndarray,
+    days: tuple[int, int],
+) -> None:  # fmt: skip
+    """Work all values out first, an entity's days one after the other, then take the rows in the order they have."""
+    begin, end = days
+    cells = np.empty((panel.sizes["entity"], end - begin, len(features)), np.float32)
+
+    def work(block: slice) -> None:
+        cells[block] = _rows_of(Tile(panel, block), features, begin, end).transpose(1, 0, 2)
+
+    side_by_side(work, pieces(len(cells), TILE))
+    take(cells.reshape(-1, len(features)), lambda rows: entity[rows] * np.int64(end - begin) + (step[rows] - begin), out)
+
+
+def take(table: np.ndarray, place: Callable[[slice], np.ndarray], out: np.ndarray) -> None:
+    """Write into every row of `out` the row of the float32 `table` whose number `place` says, some rows at a time."""
+    whole, width = np.ascontiguousarray(table), 4 * table.shape[1]
+    source = whole.view(f"V{width}")[:, 0]  # a row is copied as one thing
+    target = out.view(f"V{width}")[:, 0]
+
+    def work(rows: slice) -> None:
+        for part in pieces(rows.stop - rows.start, CHUNK):
+            mine = slice(rows.start + part.start, rows.start + part.stop)
+            target[mine] = source.take(place(mine), mode="clip")
+
+    side_by_side(work, pieces(len(out), 64 * CHUNK))
+
+
+def _gather_by_tile(
+    panel: xr.Dataset, features: Sequence[Feature], step: np.ndarray, entity: np.ndarray, out: np.ndarray,
+    days: tuple[int, int],
+) -> None:  # fmt: skip
+    """Take each tile's rows while its values are in the cache."""
+    begin, end = days
+    entities = panel.sizes["entity"]
+    tile_of = (entity // TILE).astype(np.uint16 if entities < TILE << 16 else np.int64)  # short numbers sort fastest
+    order = np.argsort(tile_of, kind="stable")
+    edges = np.searchsorted(tile_of[order], np.arange(-(-entities // TILE) + 1))
+
+    def work(block: slice) -> None:
+        mine = order[slice(*edges[block.start // TILE :][:2])]
+        if not len(mine):
+            return
+        tile, wide = Tile(panel, block), block.stop - block.start
+        place = (step[mine] - begin) * np.int64(wide) + (entity[mine] - block.start)
+        if 3 * len(mine) < wide * (end - begin):
+            for k, feature in enumerate(features):
+                out[mine, k] = feature.formula(tile).at(begin, end).ravel()[place]
+        else:
+            out[mine] = np.ascontiguousarray(_rows_of(tile, features, begin, end)).reshape(-1, len(features))[place]
+
+    side_by_side(work, pieces(entities, TILE))
