@@ -11,7 +11,7 @@ import xarray as xr
 from benchmarks.contest import OURS, Contender, Stage
 from features.core import Feature
 from features.orders import stays
-from features.tiles import gather
+from features.tiles import gather, take
 
 SNAPSHOTS, WEEKS, OPEN_WEEKS = 31_000_000, 156, 10
 OWN = [f"own{k}" for k in range(5)]  # inputs of the line itself, its age besides
@@ -48,11 +48,11 @@ def as_arrays(folder: Path) -> tuple[pd.DataFrame, xr.Dataset]:
 
 def ours(given: tuple[pd.DataFrame, xr.Dataset]) -> np.ndarray:
     lines, panel = given
-    opens, closes = (lines[c].to_numpy(np.int64) for c in ("opens", "closes"))
-    line, step = stays(opens, closes, np.arange(WEEKS), WEEKS)
+    opens, closes = (lines[c].to_numpy() for c in ("opens", "closes"))
+    line, step = stays(opens, closes, np.arange(WEEKS, dtype=np.int32), WEEKS)
     out = np.empty((len(line), len(OWN) + 1 + len(MEASURES)), np.float32)
-    for k, name in enumerate(OWN):
-        out[:, k] = lines[name].to_numpy()[line]
+    own = np.column_stack([*(lines[name] for name in OWN), np.zeros(len(lines))]).astype(np.float32)
+    take(own, lambda rows: line[rows], out[:, : len(OWN) + 1])
     out[:, len(OWN)] = step - opens[line]
     gather(panel, FEATURES, [step] * len(FEATURES), lines["supplier"].to_numpy()[line], out[:, len(OWN) + 1 :])
     return out

@@ -136,6 +136,25 @@ class Tile:
             raise AttributeError(measure) from None
 
 
+class _Asked(Tile):
+    """A tile of nothing that notes which measures a formula asks for."""
+
+    def __init__(self) -> None:
+        self.measures: set[str] = set()
+
+    def __getitem__(self, measure: str) -> Cells:
+        self.measures.add(measure)
+        return given(np.empty((0, 0)), 7)
+
+
+def measures_of(features: Iterable[Feature]) -> set[str]:
+    """Return the measures that the formulas read."""
+    asked = _Asked()
+    for feature in features:
+        feature.formula(asked)
+    return asked.measures
+
+
 def steps(x: Cells, weeks: float) -> int:
     """Panel rows that make `weeks` weeks."""
     return max(round(weeks * 7 / x.step_days), 1)

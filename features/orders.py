@@ -8,9 +8,12 @@ import pandas as pd
 
 from features.core import Feature, ratio
 from features.panels import Terms
+from features.threads import pieces, side_by_side
+from features.tiles import write_columns
 from features.weeks import Grid, closed_days, holiday_dates, working_days
 
 ENDS = ["complete_on", "complete_known_at", "closed_at", "buyer_cancelled", "cancelled_at"]  # nobody knew them then
+LINES = 1 << 14  # lines whose snapshots are numbered at a time
 
 
 def open_lines(
@@ -39,9 +42,18 @@ def stays(opens: np.ndarray, closes: np.ndarray, steps: np.ndarray, size: int) -
     wanted[1:] = np.cumsum(np.isin(np.arange(size), steps))
     begin, end = (wanted[edge.clip(0, size)] for edge in (opens, closes))
     length = np.maximum(end - begin, 0)
-    line = np.repeat(np.arange(len(opens)), length)
-    nth = np.arange(len(line)) - np.repeat(np.cumsum(length) - length, length)
-    return line, steps[begin[line] + nth]
+    last = np.cumsum(length)
+    line, step = np.empty(int(last[-1:].sum()), np.int32), np.empty(int(last[-1:].sum()), steps.dtype)
+
+    def work(lines: slice) -> None:
+        times = length[lines]
+        first = last[lines] - times  # each line's first snapshot
+        rows = slice(int(first[0]), int(last[lines.stop - 1]))
+        line[rows] = np.repeat(np.arange(lines.start, lines.stop, dtype=np.int32), times)
+        step[rows] = steps[np.arange(rows.start, rows.stop) + np.repeat(begin[lines] - first, times)]
+
+    side_by_side(work, pieces(len(opens), LINES))
+    return line, step
 
 
 # Lines that were complete when they became known, by receipts known before that day.
@@ -269,6 +281,5 @@ LINE_FEATURES = (
 def line_features(rows: pd.DataFrame, features: Sequence[Feature] = LINE_FEATURES) -> np.ndarray:
     """Return float32 [row, feature] of the line's own features; `rows` has the levels' features they lean on."""
     out = np.empty((len(rows), len(features)), np.float32)
-    for k, feature in enumerate(features):
-        out[:, k] = np.asarray(feature.formula(rows), dtype=np.float64)
+    write_columns([np.asarray(feature.formula(rows), np.float64).astype(np.float32) for feature in features], out)
     return out

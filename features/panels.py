@@ -1,6 +1,6 @@
 """Turn facts into dense weekly panels, each fact counted in the step in which it became known."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 import duckdb
@@ -201,6 +201,8 @@ class Book:
 
     def key(self, columns: Sequence[str]) -> np.ndarray:
         """Return one number per line that tells its values of these columns apart."""
+        if len(columns) == 1:
+            return self.codes[columns[0]]
         out = np.zeros(len(next(iter(self.codes.values()))), np.int64)
         for column in columns:
             out = out * (int(self.codes[column].max(initial=0)) + 1) + self.codes[column]
@@ -236,37 +238,57 @@ def _codes(column: pa.ChunkedArray) -> np.ndarray:
 
 
 def supply_panels(
-    book: Book, entity: np.ndarray, entities: int, grid: Grid, *, by_site: bool = False
-) -> Iterator[tuple[slice, xr.Dataset]]:
-    """Yield dense panels (as_of, entity) of SUPPLY_MEASURES over blocks of entities, with the block's place.
+    book: Book, entity: np.ndarray, entities: int, grid: Grid, *, by_site: bool = False,
+    measures: Set[str] = frozenset(SUPPLY_MEASURES),
+) -> Iterator[tuple[slice, xr.Dataset]]:  # fmt: skip
+    """Yield dense panels (as_of, entity) of the measures over blocks of entities, with the block's place.
 
     `entity` numbers each line's entity from 0 to `entities` − 1, −1 for none that is asked for. Entities told apart
     `by_site` have no products of their own.
     """
     width = max(min(TILE_CELLS // grid.size, entities), 1)
-    sorted_events = {kind: _by_block(*event, entity, width) for kind, event in book.events.items()}
+    wanted = {
+        kind: (line, step, {m: value for m, value in values.items() if m in measures})
+        for kind, (line, step, values) in book.events.items() if not measures.isdisjoint(values)
+    }  # fmt: skip
+    sorted_events = {kind: _by_block(*event, entity, width, entities) for kind, event in wanted.items()}
     for number, first in enumerate(range(0, entities, width)):
         block = slice(first, min(first + width, entities))
         panel = xr.Dataset(attrs={"step_days": grid.step_days})
         for kind, (edges, mine, step, values) in sorted_events.items():
             rows = slice(*edges[number : number + 2])
-            place = (mine[rows] - first).astype(np.int64) * grid.size + step[rows]
-            for measure, value in values.items():
-                weights = value[rows] * (0.0 if by_site and kind == "active" else 1.0)
-                cells = np.bincount(place, weights, (block.stop - first) * grid.size)
-                panel[measure] = over_steps(cells.reshape(-1, grid.size).T, grid)
+            place = (mine[rows] - np.int64(first)) * grid.size + step[rows]
+            nothing = by_site and kind == "active"
+            amounts = {m: np.zeros(0) if nothing else value[rows] for m, value in values.items()}
+            cells = sums(place[:0] if nothing else place, amounts, (block.stop - block.start) * grid.size)
+            for measure, found in cells.items():
+                panel[measure] = over_steps(found.reshape(-1, grid.size).T, grid)
         yield block, panel
 
 
+def sums(place: np.ndarray, values: Mapping[str, np.ndarray], size: int) -> dict[str, np.ndarray]:
+    """Add every measure's values up per place, measures side by side."""
+    out: dict[str, np.ndarray] = {}
+
+    def work(which: slice) -> None:
+        for measure in list(values)[which]:
+            out[measure] = np.bincount(place, values[measure], size)
+
+    side_by_side(work, pieces(len(values), 1))
+    return {measure: out[measure] for measure in values}
+
+
 def _by_block(
-    line: np.ndarray, step: np.ndarray, values: Mapping[str, np.ndarray], entity: np.ndarray, width: int
+    line: np.ndarray, step: np.ndarray, values: Mapping[str, np.ndarray], entity: np.ndarray, width: int, entities: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, Mapping[str, np.ndarray]]:
     """Return the events of asked entities sorted by block, with where each block begins."""
     mine = entity[line]
+    if width >= entities and not (mine < 0).any():
+        return np.array([0, len(mine)]), mine, step, values
     block = mine // width
-    order = np.argsort(block, kind="stable") if width <= entity.max(initial=0) else np.arange(len(line))
+    order = np.argsort(block, kind="stable") if width < entities else np.arange(len(line))
     order = order[mine[order] >= 0]
-    edges = np.searchsorted(block[order], np.arange(max(int(entity.max(initial=0)) // width, 0) + 2))
+    edges = np.searchsorted(block[order], np.arange(-(-entities // width) + 1))
     return edges, mine[order], step[order], {m: v[order] for m, v in values.items()}
 
 
@@ -281,7 +303,7 @@ def dense(
     cells = _given_once(steps, entity, values, entities, grid)
     if cells is None:
         place = entity.astype(np.int64) * grid.size + steps
-        cells = {measure: np.bincount(place, value, entities * grid.size) for measure, value in values.items()}
+        cells = sums(place, values, entities * grid.size)
     for measure, value in cells.items():
         panel[measure] = over_steps(value.reshape(entities, grid.size).T, grid)
     return panel

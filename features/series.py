@@ -21,7 +21,7 @@ from features.core import (
     weeks_since,
 )
 from features.demand import Demand
-from features.tiles import gather
+from features.tiles import gather, write_columns
 
 
 def _to_level(weeks: int) -> Feature:
@@ -285,6 +285,6 @@ def demand_features(data: Demand, rows: pd.DataFrame) -> tuple[np.ndarray, list[
     out = np.empty((len(rows), len(registry)), np.float32)
     step, entity = rows["step"].to_numpy(), rows["entity"].to_numpy()
     gather(data.panel, SERIES_FEATURES, [step] * len(SERIES_FEATURES), entity, out)
-    for k, feature in enumerate(WINDOW_FEATURES, len(SERIES_FEATURES)):
-        out[:, k] = np.asarray(feature.formula(rows), float)
+    columns = [np.asarray(feature.formula(rows), float).astype(np.float32) for feature in WINDOW_FEATURES]
+    write_columns(columns, out[:, len(SERIES_FEATURES) :])
     return out, names(registry)

@@ -6,7 +6,7 @@ import duckdb
 import numpy as np
 import pandas as pd
 
-from features.core import names
+from features.core import measures_of, names
 from features.panels import Book, over_steps, read_book, supply_panels
 from features.suppliers import LEVELS, Level
 from features.tiles import gather
@@ -36,20 +36,37 @@ def history(con: duckdb.DuckDBPyConnection, rows: pd.DataFrame, grid: Grid) -> t
 
 def look_up(book: Book, level: Level, rows: pd.DataFrame, grid: Grid, prior: np.ndarray, out: np.ndarray) -> None:
     """Write into `out` [row, feature] how the entity of every row's line at this level stood at the row's as-of."""
-    key, line = book.key(level.keys), rows["line"].to_numpy()
-    asked, row_entity = np.unique(key[line], return_inverse=True)
-    place = np.searchsorted(asked, key).clip(max=max(len(asked) - 1, 0))
-    entity = np.where(asked[place] == key, place, -1) if len(asked) else np.full(len(key), -1)
+    entity, entities = entities_asked(book.key(level.keys), rows["line"].to_numpy())
+    row_entity = entity[rows["line"].to_numpy()]
     steps, ordered = rows["step"].to_numpy(), rows["ordered_step"].to_numpy()
-    prior_of = np.zeros((grid.size, len(asked)))  # a step without a row is never read
-    prior_of[steps, row_entity] = prior
-    for block, panel in supply_panels(book, entity, len(asked), grid, by_site="site_id" in level.keys):
-        panel["prior"] = over_steps(prior_of[:, block], grid)
+    formulas = (*level.formulas, *level.when_ordered)
+    read = measures_of(formulas)
+    prior_of = np.zeros((entities, grid.size))  # a step without a row is never read
+    if "prior" in read:
+        prior_of.ravel()[row_entity * np.int64(grid.size) + steps] = prior
+    for block, panel in supply_panels(book, entity, entities, grid, by_site="site_id" in level.keys, measures=read):
+        panel["prior"] = over_steps(prior_of[block].T, grid)
+        if block.stop - block.start == entities:
+            at = [steps] * len(level.formulas) + [ordered] * len(level.when_ordered)
+            gather(panel, formulas, at, row_entity, out)
+            return
         mine = np.flatnonzero((row_entity >= block.start) & (row_entity < block.stop))
         at = [steps[mine]] * len(level.formulas) + [ordered[mine]] * len(level.when_ordered)
         part = np.empty((len(mine), len(at)), np.float32)
-        gather(panel, (*level.formulas, *level.when_ordered), at, row_entity[mine] - block.start, part)
+        gather(panel, formulas, at, row_entity[mine] - block.start, part)
         out[mine] = part
+
+
+def entities_asked(key: np.ndarray, line: np.ndarray) -> tuple[np.ndarray, int]:
+    """Number the keys that the asked lines have 0 … n − 1 in their order: every line's number, −1 unasked, and n."""
+    span = int(key.max(initial=-1)) + 1
+    if span > 8 * len(key) + 1024:  # too many possible keys for a mark each
+        key = np.unique(key, return_inverse=True)[1]
+        span = int(key.max(initial=-1)) + 1
+    used = np.zeros(span, bool)
+    used[key[line]] = True
+    number_of = np.where(used, np.cumsum(used, dtype=np.int32) - 1, -1).astype(np.int32)
+    return number_of[key], int(used.sum())
 
 
 def number(counted: pd.DataFrame, rows: pd.DataFrame, keys: Sequence[str]) -> tuple[np.ndarray, np.ndarray, int]:

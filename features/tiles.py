@@ -92,6 +92,18 @@ def take(table: np.ndarray, place: Callable[[slice], np.ndarray], out: np.ndarra
     side_by_side(work, pieces(len(out), 64 * CHUNK))
 
 
+def write_columns(columns: Sequence[np.ndarray], out: np.ndarray) -> None:
+    """Write the columns next to each other into the rows of `out`, some rows at a time: each is in the cache but once."""
+
+    def work(rows: slice) -> None:
+        for part in pieces(rows.stop - rows.start, CHUNK):
+            mine = slice(rows.start + part.start, rows.start + part.stop)
+            for k, column in enumerate(columns):
+                out[mine, k] = column[mine]
+
+    side_by_side(work, pieces(len(out), 64 * CHUNK))
+
+
 def _gather_by_tile(
     panel: xr.Dataset, features: Sequence[Feature], step: np.ndarray, entity: np.ndarray, out: np.ndarray,
     days: tuple[int, int],
