@@ -16,8 +16,8 @@ class Feature:
 
     A panel formula sees a Tile: measures with dims (as_of, entity), oldest as-of first. The row at `as_of` holds only
     what was known before it, so a formula may use that row and earlier ones, never a negative shift. A row formula
-    sees a table of snapshots and may use only columns of the same row. `say` is how a planner reads the value; features of
-    one `family` tell one story, of which a row shows the strongest part.
+    sees a table of snapshots and may use only columns of the same row. `say` is how a planner reads the value;
+    features of one `family` tell one story, of which a row shows the strongest part.
     """
 
     name: str
@@ -69,9 +69,7 @@ class Cells:
 
     def whole(self, name: str, work: Callable[[np.ndarray], np.ndarray]) -> "Cells":
         """Return cells that can only be worked out for all rows at once, kept under a name."""
-        return Cells(
-            lambda begin, end: self.once(name, lambda x: work(x.values))[begin:end], self.size, self.step_days
-        )
+        return Cells(lambda begin, end: self.once(name, lambda x: work(x.values))[begin:end], self.size, self.step_days)
 
     def __add__(self, other: "Cells | float") -> "Cells":
         return each(np.add, self, other)
@@ -166,7 +164,7 @@ def past_sum(x: Cells, weeks: float) -> Cells:
     Differences of a float64 running total: exact for counts below 2^53, and zero where rounding leaves a residue.
     """
     n = steps(x, weeks)
-    return Cells(lambda begin, end: _differences(*x.once("total", _total_of), n, begin, end), x.size, x.step_days)
+    return Cells(lambda begin, end: _differences(x.once("total", _total_of), n, begin, end), x.size, x.step_days)
 
 
 def past_mean(x: Cells, weeks: float) -> Cells:
@@ -174,7 +172,7 @@ def past_mean(x: Cells, weeks: float) -> Cells:
     n = steps(x, weeks)
 
     def at(begin: int, end: int) -> np.ndarray:
-        out = _differences(*x.once("total", _total_of), n, begin, end)
+        out = _differences(x.once("total", _total_of), n, begin, end)
         first, last = x.once("first", _first_of)
         whole = min(max(last + n - 1, begin), end)  # from here on every entity has been seen for n steps
         if whole > begin:
@@ -197,7 +195,10 @@ def past_std(x: Cells, weeks: float, at_least: int = 1, ddof: int = 0) -> Cells:
 
     def at(begin: int, end: int) -> np.ndarray:
         squares, residue = x.once("squares", lambda x: _total(np.square(x.values)))
-        sums, out = _differences(*x.once("total", _total_of), n, begin, end), _differences(squares, None, n, begin, end)
+        sums, out = (
+            _differences(x.once("total", _total_of), n, begin, end),
+            _differences((squares, None), n, begin, end),
+        )
         count = _counts(x, n, begin, end)
         out *= count
         least = None if residue is None else np.maximum(1e-12 * out, 1e-6 * count * residue[begin:end])
@@ -218,7 +219,7 @@ def _counts(x: Cells, n: int, begin: int, end: int) -> np.ndarray:
     """Return how many values there are in the last n rows, as a column where that is so for all entities."""
     if not x.once("missing", _has_missing):
         return np.minimum(np.arange(begin + 1.0, end + 1), n)[:, None]
-    return _differences(*x.once("counted", lambda x: _total(1.0 - np.isnan(x.values))), n, begin, end)
+    return _differences(x.once("counted", lambda x: _total(1.0 - np.isnan(x.values))), n, begin, end)
 
 
 def _has_missing(x: Cells) -> bool:
@@ -253,11 +254,12 @@ def past(move: Callable[..., np.ndarray], x: Cells, weeks: float, at_least: int 
     n = min(steps(x, weeks), x.size)
 
     def at(begin: int, end: int) -> np.ndarray:
-        if at_least > n:  # as in a longer panel's first rows: how long a panel is must not show
-            return np.full_like(x.at(begin, end), np.nan)
         since = max(begin - n + 1, 0) if move in (bn.move_max, bn.move_min) else 0  # others carry rounding along
+        window = min(n, end - since)
+        if at_least > window:  # as in a longer panel's first rows: how long a panel is must not show
+            return np.full_like(x.at(begin, end), np.nan)
         by_entity = np.ascontiguousarray(x.at(since, end).T)  # bottleneck walks along memory many times faster
-        return move(by_entity, window=n, min_count=at_least, axis=1)[:, begin - since :].T
+        return move(by_entity, window=window, min_count=at_least, axis=1)[:, begin - since :].T
 
     return Cells(at, x.size, x.step_days)
 
@@ -279,7 +281,7 @@ def ago(x: Cells, weeks: float) -> Cells:
 
 def moving_sum(x: np.ndarray, n: int) -> np.ndarray:
     """Sum of the last n rows, missing values left out; residues of rounding are zero."""
-    return _differences(*_total(x), n, 0, len(x))
+    return _differences(_total(x), n, 0, len(x))
 
 
 def accumulated(add: np.ufunc, x: np.ndarray, dtype: type | None = None) -> np.ndarray:
@@ -302,8 +304,9 @@ def _total(x: np.ndarray) -> Total:
     return total, None if counts and size < 1e9 else 1e-9 * np.maximum(np.abs(total), 1)
 
 
-def _differences(total: np.ndarray, residue: np.ndarray | None, n: int, begin: int, end: int) -> np.ndarray:
+def _differences(summed: Total, n: int, begin: int, end: int) -> np.ndarray:
     """Return the sums of the n rows up to each of the rows from `begin` to `end`."""
+    total, residue = summed
     out = np.empty((end - begin, total.shape[1]))
     head = min(max(n - begin, 0), len(out))  # rows whose window reaches back to the first
     out[:head] = total[begin : begin + head]

@@ -59,7 +59,9 @@ def _runs(steps: Sequence[np.ndarray]) -> Iterator[slice]:
 
 def _rows_of(tile: Tile, features: Sequence[Feature], begin: int, end: int) -> np.ndarray:
     """Return the tile's values as float32 [as_of, entity, feature]."""
-    found = np.stack([feature.formula(tile).at(begin, end) for feature in features], dtype=np.float32, casting="same_kind")
+    found = np.stack(
+        [feature.formula(tile).at(begin, end) for feature in features], dtype=np.float32, casting="same_kind"
+    )
     return found.transpose(1, 2, 0)
 
 
@@ -75,7 +77,9 @@ def _gather_in_order(
         cells[block] = _rows_of(Tile(panel, block), features, begin, end).transpose(1, 0, 2)
 
     side_by_side(work, pieces(len(cells), TILE))
-    take(cells.reshape(-1, len(features)), lambda rows: entity[rows] * np.int64(end - begin) + (step[rows] - begin), out)
+    take(
+        cells.reshape(-1, len(features)), lambda rows: entity[rows] * np.int64(end - begin) + (step[rows] - begin), out
+    )
 
 
 def take(table: np.ndarray, place: Callable[[slice], np.ndarray], out: np.ndarray) -> None:
@@ -93,7 +97,7 @@ def take(table: np.ndarray, place: Callable[[slice], np.ndarray], out: np.ndarra
 
 
 def write_columns(columns: Sequence[np.ndarray], out: np.ndarray) -> None:
-    """Write the columns next to each other into the rows of `out`, some rows at a time: each is in the cache but once."""
+    """Write the columns next to each other into the rows of `out`, some rows at a time: memory is gone through once."""
 
     def work(rows: slice) -> None:
         for part in pieces(rows.stop - rows.start, CHUNK):

@@ -2,6 +2,7 @@
 
 import bottleneck as bn
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -78,6 +79,38 @@ def test_no_window_sees_a_later_row(values, weeks, cut):
     part = core.given(values[: cut + 1], 7)
     for formula in (core.past_sum, core.past_mean, core.ago, lambda x, _: core.weeks_since(x)):
         np.testing.assert_array_equal(formula(whole, weeks).values[: cut + 1], formula(part, weeks).values)
+
+
+@given(SERIES, WINDOWS, st.integers(0, 7))
+def test_a_row_asked_for_alone_is_that_of_all_rows(values, weeks, row):
+    row = min(row, len(values) - 1)
+    panel = core.given(values, 7)
+    for formula in FORMULAS:
+        whole, alone = formula(panel, weeks).values, formula(core.given(values, 7), weeks).at(row, row + 1)
+        np.testing.assert_array_equal(alone, whole[row : row + 1])
+
+
+FORMULAS = (
+    core.past_sum, core.past_mean, core.ago, lambda x, n: core.past_std(x * 0.1, n, 2),
+    lambda x, n: core.past(bn.move_max, x, n), lambda x, n: core.past(bn.move_mean, x, n), lambda x, _: core.running(x),
+    lambda x, _: core.weeks_since(x), lambda x, _: core.latest(x.where(x > 3)),
+    lambda x, n: core.ago(core.share(core.past_sum(x, n), core.past_mean(1 - x.clip(0, 3), 2)), n),
+)  # fmt: skip
+
+
+@given(SERIES, WINDOWS, st.integers(0, 2), st.booleans())
+def test_a_moving_spread_is_that_of_its_rows(values, n, ddof, holes):
+    n += 2
+    values = np.where(holes & (values < 5), nan, values)
+    frame = pd.DataFrame(values.T / 7).T
+    expected = frame.rolling(n, min_periods=ddof + 1).std(ddof=ddof)
+    found = core.past_std(core.given(frame.to_numpy(float).reshape(values.shape), 7), n, ddof + 1, ddof).values
+    np.testing.assert_allclose(found, expected.to_numpy(float).reshape(values.shape), rtol=1e-7, atol=1e-7)
+
+
+def test_the_spread_of_what_stands_still_is_zero():
+    for level in (3.0, 1 / 3, 1e7 / 3):
+        assert column(core.past_std(panel([level] * 9), 4, 2))[1:] == [0] * 8
 
 
 def test_columns_of_a_group_are_summed():

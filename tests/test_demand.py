@@ -8,11 +8,11 @@ import pytest
 import xarray as xr
 
 from features.baseline import WINDOWS
+from features.core import Tile
 from features.demand import MEASURES, demand, is_intermittent, series_windows, write_demand_events
 from features.labels import ShiftTerms, shift_labels, shift_outcomes
 from features.matrix import Request, delay_matrix, first_fact, shift_matrix
 from features.panels import Terms
-from features.core import Tile
 from features.series import SERIES_FEATURES, WINDOW_FEATURES, demand_features
 from features.weeks import Grid
 
