@@ -160,6 +160,7 @@ def binary(table: pd.DataFrame, task: str) -> pd.DataFrame:
     if not len(table):
         return pd.DataFrame({"event": [], "y": [], "p": [], "p_model": []})
     known = table[table["label"].notna()]
+    known.attrs = {}  # pandas copies them deeply with every selection
     parts = []
     for event in EVENTS[task]:
         stem = "p" if event == "late" else f"p_{event}"

@@ -77,8 +77,8 @@ def backtest(settings: Settings, asked: Question, *, file: Path | None = None) -
         ) as run:  # fmt: skip
             lesson, early = step(_lesson, "build rows")(world, asked)
             store = Store(settings.workspace / "backtests" / same[:16])
-            judged = _play_all(lesson, early, asked, settings, store, run)
-            result = _judge(judged, asked, world, run)
+            judged, facts = _play_all(lesson, early, asked, settings, store, run)
+            result = _judge(judged, facts, asked, world, run)
             if file is not None:
                 step(write_predictions, "write predictions")(judged, asked.task, file)
                 result["predictions"] = str(file)
@@ -141,7 +141,8 @@ class Store:
 
 def _play_all(
     lesson: Lesson, early: list[Fold], asked: Question, settings: Settings, store: Store, run: tracking.Run
-) -> pd.DataFrame:
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Return the predictions of all judged folds, and by cut who published and what signals were worth."""
     how = training(settings, settings.threads)
     made: list[pd.DataFrame] = []
     judged: list[pd.DataFrame] = []
@@ -157,8 +158,8 @@ def _play_all(
             judged.append(table)
             _log_fold(run, fold, binary(table, asked.task))
     whole = pd.concat(judged, ignore_index=True)
-    whole.attrs = {"folds": facts}
-    return whole
+    whole.attrs = {}  # pandas copies them deeply with every selection
+    return whole, facts
 
 
 def _log_fold(run: tracking.Run, fold: Fold, pairs: pd.DataFrame) -> None:
@@ -172,12 +173,14 @@ def _log_fold(run: tracking.Run, fold: Fold, pairs: pd.DataFrame) -> None:
 # The judgement ------------------------------------------------------------------------------------------------------
 
 
-def _judge(table: pd.DataFrame, asked: Question, world: World, run: tracking.Run) -> dict[str, Any]:
+def _judge(
+    table: pd.DataFrame, facts: Mapping[str, Any], asked: Question, world: World, run: tracking.Run
+) -> dict[str, Any]:
     pairs = binary(table, asked.task)
     result: dict[str, Any] = {
         **{k: v for k, v in asdict(asked).items() if k not in ("first", "last")}, "from": asked.first, "to": asked.last,
         "known_until": world.as_of, "predicted": len(table), "n": len(pairs), "positives": int(pairs["y"].sum()),
-        "folds": _folds(table, pairs),
+        "folds": _folds(table, pairs, facts),
     }  # fmt: skip
     result["signals"] = result["folds"][-1]["signals"]
     result |= {"metrics": {}, "rules": {}, "intervals": {}, "segments": [], "weeks": [], "mlflow_run_id": run.run_id}
@@ -200,12 +203,12 @@ def _judge(table: pd.DataFrame, asked: Question, world: World, run: tracking.Run
     return result
 
 
-def _folds(table: pd.DataFrame, pairs: pd.DataFrame) -> list[dict[str, Any]]:
+def _folds(table: pd.DataFrame, pairs: pd.DataFrame, facts: Mapping[str, Any]) -> list[dict[str, Any]]:
     matured = pairs.groupby("cut")["y"].agg(["size", "sum"]) if len(pairs) else pd.DataFrame(columns=["size", "sum"])
     return [
         {
             "cut": cut.date(), "predicted": int(n), "n": int(matured["size"].get(cut, 0)),
-            "positives": int(matured["sum"].get(cut, 0)), **table.attrs["folds"][str(cut.date())],
+            "positives": int(matured["sum"].get(cut, 0)), **facts[str(cut.date())],
         }
         for cut, n in table.groupby("cut").size().items()
     ]  # fmt: skip
