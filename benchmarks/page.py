@@ -39,8 +39,13 @@ def rows_of(found: Mapping[str, dict[str, Any]]) -> list[Row]:
     return [Row(**{**row, "interval": tuple(row["interval"])}) for case in found.values() for row in case["rows"]]
 
 
-def as_markdown(found: Mapping[str, dict[str, Any]], seconds: float | None) -> str:
-    """Return the table with dates, commits and the time it took; `seconds` of all cases together, None for a part."""
+def as_markdown(
+    found: Mapping[str, dict[str, Any]], seconds: float | None, failed: Mapping[str, str] | None = None
+) -> str:
+    """Return the table with dates, commits and the time it took; `seconds` of all cases together, None for a part.
+
+    `failed` are the cases that could not be measured, with what they said.
+    """
     dates, commits = (", ".join(sorted({case[key] for case in found.values()})) for key in ("on", "commit"))
     by_case = ", ".join(f"{name} {case['seconds']:.0f}" for name, case in found.items())
     took = "Case by case" if seconds is None else f"{seconds / 60:.0f} minutes in all"
@@ -50,6 +55,7 @@ def as_markdown(found: Mapping[str, dict[str, Any]], seconds: float | None) -> s
         f"{by_case}.",
         "Every figure is recomputed from the predictions of `bullwhip backtest`. In brackets: 95 % intervals by block",
         "bootstrap over weeks and suppliers (products for demand).", "",
+        *(f"**Not measured**: {name}, {said}\n" for name, said in (failed or {}).items()),
         "| data | what | figure | must be | reached | |", "|---|---|---|---|---|---|",
     ]  # fmt: skip
     lines += [f"| {r.data} | {r.what} | {_shown(r)} | {r.asked} | {r.verdict} | {r.note} |" for r in rows_of(found)]

@@ -6,72 +6,41 @@ Every figure is computed here from the predictions that `bullwhip backtest` writ
 """
 
 import argparse
-import importlib.util
 import json
 import math
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, replace
-from datetime import UTC, date, datetime, timedelta
+from dataclasses import asdict
+from datetime import UTC, date, datetime
+from functools import partial
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
-import duckdb
-import numpy as np
 import pandas as pd
 
-from benchmarks import biased, detection
+from benchmarks import simulated
 from benchmarks.page import Row, as_markdown, rows_of, write
+from benchmarks.replays import ROOT, bullwhip, mapping_of, replay
 from models import metrics
-
-ROOT = Path(__file__).resolve().parents[1]
-SEEDS = (101, 102, 103, 104, 105)  # simulated chains that nothing was tuned on
-UNTIL = date(2026, 6, 1)  # when they end
-JUDGED_WEEKS = 24
-
-
-# Running the product -------------------------------------------------------------------------------------------------
-
-
-def bullwhip(workspace: Path, *words: str) -> dict[str, Any]:
-    """Run a command as a process of its own and return its JSON document."""
-    command = [str(Path(sys.executable).parent / "bullwhip"), *words, "--json", "--workspace", str(workspace)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode not in (0, 4):
-        raise RuntimeError(f"{' '.join(command)} ended with {done.returncode}: {done.stderr.strip()[-500:]}")
-    return json.loads(done.stdout)
-
-
-def replay(workspace: Path, task: str, first: date, last: date, *more: str) -> tuple[dict[str, Any], pd.DataFrame]:
-    """Return what `bullwhip backtest` said and every prediction it made."""
-    file = workspace / f"predictions-{task}{''.join(more)}.parquet"
-    days = ("--from", str(first), "--to", str(last))
-    said = bullwhip(workspace, "backtest", "--task", task, *days, "--predictions", str(file), *more)
-    return said, pd.read_parquet(file)
-
-
-def mapping_of(example: str) -> ModuleType:
-    """Import the mapping of an example from its file."""
-    spec = importlib.util.spec_from_file_location(f"mapping_{example}", ROOT / "examples" / example / "mapping.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
 
 # Figures -------------------------------------------------------------------------------------------------------------
 
 
-def judged(p: pd.DataFrame, y: pd.Series, stem: str, entity: str) -> pd.DataFrame:
-    """Return the metrics of the published forecast and of every rule, as `models.metrics.compare` does."""
+def judged(p: pd.DataFrame, y: pd.Series, stem: str, entity: str, *references: str) -> pd.DataFrame:
+    """Return the metrics of the published forecast and of every rule.
+
+    Skills with intervals are those over the rule of the lowest Brier score and over `references`; each costs time.
+    """
     rules = {c[len(stem) + 1 :]: p[c] for c in p if c.startswith(f"{stem}_") and c != f"{stem}_model"}
-    return metrics.compare(y, p[stem], rules, p["as_of"].to_numpy().astype("datetime64[W]"), p[entity], n=200)
+    table = pd.DataFrame({name: metrics.binary_report(y, said) for name, said in rules.items()}).T
+    held = {name: rules[name] for name in (str(table["brier"].idxmin()), *references)}
+    weeks = p["as_of"].to_numpy().astype("datetime64[W]")
+    return pd.concat([metrics.compare(y, p[stem], held, weeks, p[entity], n=200), table.drop(index=list(held))])
 
 
 def figure(data: str, what: str, table: pd.DataFrame, metric: str, **asked: Any) -> Row:
@@ -121,7 +90,7 @@ def _olist(data: Path, scratch: Path) -> Path:
 
 def _lateness(name: str, p: pd.DataFrame, reference: str, pr_auc: float, skill: float) -> Iterator[Row]:
     known = p[p["label"].notna()]
-    table = judged(known, known["label"], "p", "supplier_id")
+    table = judged(known, known["label"], "p", "supplier_id", reference)
     rules = table.drop(index="model").astype(float)
     best = str(rules["brier"].idxmin())
     yield figure(name, "PR-AUC", table, "pr_auc", least=pr_auc, note=counted(table))
@@ -227,138 +196,32 @@ def retail(data: Path, scratch: Path) -> Iterator[Row]:
     yield from _bands("Online Retail", said, math.inf)
 
 
-# Simulated chains ----------------------------------------------------------------------------------------------------
-
-SIMULATED = """\
-as_of = 2026-06-01
-country = "DE"
-attributes = ["ship_mode"]
-threads = 1
-"""
-
-
-def _simulated(scratch: Path, seed: int, shifts: str | float = "usual") -> Path:
-    from pipelines.simulate import simulate
-
-    workspace = scratch / f"simulated-{seed}-{shifts}"
-    if not workspace.exists():
-        simulate(workspace, scale="demo", seed=seed, end=UNTIL, shifts=shifts)
-        (workspace / "bullwhip.toml").write_text(SIMULATED)
-    return workspace
-
-
-def _truth(workspace: Path, p: pd.DataFrame) -> pd.DataFrame:
-    truth = pd.read_parquet(workspace / "truth" / "p_late.parquet")
-    known = p[p["label"].notna()]
-    return known.merge(truth.assign(as_of=pd.to_datetime(truth["as_of"])), on=["po_line_id", "as_of"])
-
-
-def simulated_delay(_: Path, scratch: Path) -> Iterator[Row]:
-    """Chains whose true probabilities are known: how p_late follows them, and how that of a biased cohort does not."""
-    days = (UNTIL - timedelta(weeks=JUDGED_WEEKS), UNTIL - timedelta(weeks=1))
-    for seed in SEEDS:
-        workspace = _simulated(scratch, seed)
-        both = _truth(workspace, replay(workspace, "delay", *days, "--refit", "12w")[1])
-        correlation, slope = _follows(f"simulator, seed {seed}", both)
-        yield replace(correlation, least=0.7, most=1.0)
-        yield replace(slope, least=0.9, most=1.1)
-    both = biased.received_only(_simulated(scratch, SEEDS[0]), UNTIL)
-    name = "simulator, seed 101, trained on received lines only (must fail)"
-    yield from _follows(name, both)
-    yield Row(name, "mean p less share late", float(both["p"].mean() - both["label"].mean()), most=-0.03)
-
-
-def _follows(name: str, both: pd.DataFrame) -> tuple[Row, Row]:
-    """Return how p goes with the true probability, and its slope on what came true."""
-    y, p, truth = (both[c].to_numpy(float) for c in ("label", "p", "p_late"))
-
-    def figures(weight: np.ndarray) -> dict[str, float]:
-        (a, ab), (_, b) = np.cov(p, truth, aweights=weight)
-        return {"correlation": ab / np.sqrt(a * b), "slope": metrics.calibration_slope(y, p, weight)}
-
-    weeks = both["as_of"].to_numpy().astype("datetime64[W]")
-    between = metrics.block_bootstrap(figures, weeks, both["supplier_id"], n=100)
-    found, note = figures(np.ones(len(y))), f"mean p {p.mean():.3f}, share late {y.mean():.3f}, {len(y):,} judged"
-    return (
-        Row(name, "correlation with the true p", float(found["correlation"]), between["correlation"]),
-        Row(name, "slope", float(found["slope"]), between["slope"], note=note),
-    )
-
-
-def simulated_shift(_: Path, scratch: Path) -> Iterator[Row]:
-    """Planted steps of 30 %: how soon they are found; and a world without shifts: how many events it has."""
-    days = (UNTIL - timedelta(weeks=52), UNTIL - timedelta(weeks=14))
-    steps = _simulated(scratch, SEEDS[0], 0.3)
-    p = replay(steps, "shift", *days, "--refit", "13w")[1]
-    planted = pd.read_parquet(steps / "truth" / "planted.parquet")
-    first = p[p["window"] == 0]
-    calm = first.merge(planted[["product_id", "site_id"]], how="left", indicator=True, on=["product_id", "site_id"])
-    levels = detection.alarm_levels(calm[calm["_merge"] == "left_only"])
-    begun = planted[pd.to_datetime(planted["starts_on"]) >= pd.Timestamp(days[0])]
-    found = detection.summary(detection.weeks_to_find(first, begun, levels))
-    for direction in ("up", "down", "all"):
-        note = f"{int(found.loc[direction, 'steps'])} steps, {found.loc[direction, 'found']:.0%} within 13 weeks"
-        yield Row(
-            "simulator, planted ±30 %", f"median weeks to find, {direction}",
-            float(found.loc[direction, "median_weeks"]), most=2.0 if direction == "all" else math.inf, note=note,
-        )  # fmt: skip
-    calm_world = replay(_simulated(scratch, SEEDS[0], "none"), "shift", *days, "--refit", "52w")[1]
-    y = calm_world["label"].map({"down": 0.0, "steady": 1.0, "up": 2.0})
-    rates = detection.false_event_rate(y)
-    for direction in ("down", "up"):
-        yield Row(
-            "simulator, no shifts", f"false events, {direction}", rates[direction], most=detection.NOMINAL,
-            note=f"{int(rates['windows']):,} windows",
-        )  # fmt: skip
-
-
-def signals(_: Path, scratch: Path) -> Iterator[Row]:
-    """What signals buy on a simulated chain, and what is left when they come twice as late."""
-    workspace = _simulated(scratch, SEEDS[0])
-    days = (UNTIL - timedelta(weeks=JUDGED_WEEKS), UNTIL - timedelta(weeks=1))
-    skills = {}
-    for name, later in (("as they come", 1), ("twice as late", 2)):
-        said, p = replay(_delayed(workspace, scratch, later), "delay", *days, "--refit", "12w")
-        known = p[p["label"].notna()]
-        skills[name] = metrics.brier_skill(known["label"], known["p"], known["p_climatology"])
-        kept = ", ".join(s["signal"] for s in said["signals"] if s["kept"])
-        note = f"kept: {kept}"
-        yield Row("simulator, signals", f"delay: Brier skill with signals {name}", skills[name], note=note)
-    lost = skills["as they come"] - skills["twice as late"]
-    yield Row("simulator, signals", "skill lost when every lag doubles", lost, most=0.03)
-
-
-def _delayed(workspace: Path, scratch: Path, times: int) -> Path:
-    """Return a workspace whose signals are known `times` as long after their period as they were."""
-    if times == 1:
-        return workspace
-    other = scratch / f"{workspace.name}-later"
-    (other / "data").mkdir(parents=True, exist_ok=True)
-    for path in (workspace / "data").glob("*.parquet"):
-        if path.stem == "signals":
-            later = "CASE WHEN kind = 'observed' THEN known_at + (known_at - observed_on) ELSE known_at END"
-            query = f"SELECT * REPLACE ({later} AS known_at) FROM '{path}'"
-            duckdb.sql(f"COPY ({query}) TO '{other / 'data' / path.name}' (FORMAT parquet)")
-        elif not (other / "data" / path.name).exists():
-            (other / "data" / path.name).symlink_to(path)
-    (other / "bullwhip.toml").write_text(SIMULATED)
-    return other
-
-
 # The table -----------------------------------------------------------------------------------------------------------
 
-CASES: Mapping[str, Callable[[Path, Path], Iterator[Row]]] = {
-    "simulated-delay": simulated_delay, "olist-snapshot": olist_snapshot, "juice": juice, "olist-order": olist_order,
-    "simulated-shift": simulated_shift, "retail": retail, "signals": signals,
+CASES: Mapping[str, Callable[[Path, Path], Iterator[Row]]] = {  # the long ones first: two are measured at a time
+    "simulated-101": simulated.first, "juice": juice, "simulated-shift": simulated.planted,
+    "olist-snapshot": olist_snapshot,
+    **{f"simulated-{seed}": partial(simulated.seeded, seed=seed) for seed in simulated.SEEDS[1:]},
+    "retail": retail, "olist-order": olist_order, "simulated-calm": simulated.calm,
 }  # fmt: skip
 
 
-def measure(names: Sequence[str], data: Path, scratch: Path, side_by_side: int = 2) -> None:
-    """Measure these cases, `side_by_side` at a time, and leave the rows and seconds of each in `scratch`."""
+def measure(names: Sequence[str], data: Path, scratch: Path, side_by_side: int = 2) -> dict[str, str]:
+    """Measure these cases, `side_by_side` at a time, and leave the rows and seconds of each in `scratch`.
+
+    A case that fails stops no other one. Returns what the failed ones said.
+    """
+    failed = {}
 
     def one(name: str) -> None:
         began = time.monotonic()
-        rows = [asdict(row) for row in CASES[name](data, scratch)]
+        _kept(scratch, name).unlink(missing_ok=True)
+        try:
+            rows = [asdict(row) for row in CASES[name](data, scratch)]
+        except Exception as error:
+            failed[name] = f"{type(error).__name__}: {error}".splitlines()[0]
+            print(f"{name} failed: {failed[name]}", file=sys.stderr, flush=True)
+            return
         seconds = time.monotonic() - began
         print(f"{name}: {seconds:.0f} s", file=sys.stderr, flush=True)
         said = {"rows": rows, "seconds": seconds, "on": f"{datetime.now(UTC):%Y-%m-%d}", "commit": _commit()}
@@ -366,6 +229,7 @@ def measure(names: Sequence[str], data: Path, scratch: Path, side_by_side: int =
 
     with ThreadPoolExecutor(side_by_side) as pool:
         list(pool.map(one, names))
+    return failed
 
 
 def _kept(scratch: Path, name: str) -> Path:
@@ -383,7 +247,7 @@ def measured(scratch: Path) -> dict[str, dict[str, Any]]:
 
 
 def main() -> int:
-    """Measure, print and, with --write, keep the table; 1 if a figure is not where it must be."""
+    """Measure, print and, with --write, keep the table; 1 if a figure is not where it must be, 2 if a case failed."""
     words = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     words.add_argument("--data", type=Path, required=True, help="folder of the public data sets")
     words.add_argument("--only", nargs="*", choices=tuple(CASES), default=tuple(CASES))
@@ -394,15 +258,23 @@ def main() -> int:
     words.add_argument("--write", action="store_true", help="write the table into benchmarks/SKILL.md")
     given = words.parse_args()
     began = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="bullwhip-skill-") as scratch:
-        folder = (given.scratch or Path(scratch)).resolve()
-        folder.mkdir(parents=True, exist_ok=True)
-        measure(given.only, given.data.resolve(), folder, given.side_by_side)
-        found = measured(folder)
-    text = as_markdown(found, time.monotonic() - began if set(given.only) == set(CASES) else None)
+    folder = (given.scratch or Path(tempfile.mkdtemp(prefix="bullwhip-skill-"))).resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    failed = measure(given.only, given.data.resolve(), folder, given.side_by_side)
+    found = measured(folder)
+    text = as_markdown(found, time.monotonic() - began if set(given.only) == set(CASES) else None, failed)
     print(text)
     if given.write:
         write(text, ROOT / "benchmarks" / "SKILL.md")
+    if failed:
+        print(
+            f"failed: {', '.join(failed)}; what was measured is kept: "
+            f"go on with --scratch {folder} --only {' '.join(failed)}",
+            file=sys.stderr,
+        )
+        return 2
+    if given.scratch is None:
+        shutil.rmtree(folder, ignore_errors=True)
     return int(any(row.verdict == "**no**" for row in rows_of(found)))
 
 
