@@ -41,6 +41,17 @@ def catch_up(settings: Settings, *, as_of: date, since: date | None = None, dry_
     return {**last, "caught_up": caught_up, "refused": refused, "out_of_reach": out_of_reach}
 
 
+def score_week(
+    settings: Settings, *, as_of: date, since: date | None = None, dry_run: bool = False
+) -> dict[str, Any]:
+    """Catch up where a week was missed, else score `as_of` alone: one flow less to keep. Returns the same."""
+    missed, out_of_reach = missed_weeks(settings, as_of, since)
+    if missed:
+        return dict(catch_up(settings, as_of=as_of, since=since, dry_run=dry_run))
+    alone = score(settings, as_of=as_of, dry_run=dry_run)
+    return {**alone, "caught_up": [], "refused": [], "out_of_reach": out_of_reach}
+
+
 def missed_weeks(settings: Settings, as_of: date, since: date | None = None) -> tuple[list[date], list[date]]:
     """Return the weeks before `as_of` that should have been published, oldest first, and those too far back to do so.
 

@@ -80,9 +80,8 @@ def _leave_soon(code: int, flow_run_id: str) -> None:
 
 
 def _leave(code: int) -> None:
-    from prefect.server.api.server import SubprocessASGIServer
-
-    for server in list(SubprocessASGIServer._instances.values()):
+    loaded = sys.modules.get("prefect.server.api.server")  # only where Prefect has started a server of its own
+    for server in list(loaded.SubprocessASGIServer._instances.values()) if loaded else ():
         if server.server_process is not None:
             server.server_process.kill()
     print(f"bullwhip: {'interrupted' if code == 130 else 'terminated'}", file=sys.stderr, flush=True)

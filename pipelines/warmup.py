@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
+from pipelines import temporary_server
 from pipelines.settings import SCHEMAS, Settings, load
 
 
@@ -27,21 +28,26 @@ def warm_up(workspace: Path) -> Callable[[], None]:
 
 @cache
 def _begun(workspace: Path) -> threading.Thread:
-    thread = threading.Thread(target=_start, args=(workspace,), name="warm-up", daemon=True)
+    server = temporary_server.begin()
+    thread = threading.Thread(target=_start, args=(workspace, server), name="warm-up", daemon=True)
     thread.start()
     return thread
 
 
-def _start(workspace: Path) -> None:
-    with contextlib.suppress(Exception):
-        from prefect.settings import get_current_settings
-
-        chosen = get_current_settings()
-        if not chosen.api.url and chosen.server.ephemeral.enabled:  # else the user's own server, or none wanted
-            from prefect.server.api.server import SubprocessASGIServer
-
-            SubprocessASGIServer().start()
+def _start(workspace: Path, server: str | None) -> None:
     with contextlib.suppress(Exception):
         from pipelines import tracking
 
         tracking.open_store(load(workspace))
+    with contextlib.suppress(Exception):
+        temporary_server.wait(server) if server else _start_prefects_own()
+
+
+def _start_prefects_own() -> None:
+    from prefect.settings import get_current_settings
+
+    chosen = get_current_settings()
+    if not chosen.api.url and chosen.server.ephemeral.enabled:  # else the user's own server, or none wanted
+        from prefect.server.api.server import SubprocessASGIServer
+
+        SubprocessASGIServer().start()

@@ -65,14 +65,14 @@ def monitor(*, as_of: date | None = None, dry_run: Annotated[bool, Flag] = False
 def weekly(settings: "Settings", *, since: date | None = None, dry_run: bool = False) -> Answer:
     """Score the week of the settings after those that were missed."""
     ready = warming_up(settings)
-    from pipelines.catch_up import catch_up as run_catching_up
+    from pipelines.catch_up import score_week
     from pipelines.clock import refuse_a_slow_clock
 
     refuse_a_slow_clock(settings, now := datetime.now(UTC))
     day = settings.as_of_on(now.date())
     with working(f"scoring {day} and what was missed before it"):
         ready()
-        result = dict(run_catching_up(settings, as_of=day, since=since, dry_run=dry_run))
+        result = score_week(settings, as_of=day, since=since, dry_run=dry_run)
     return Answer(result, lambda screen: _show(result, settings.currency, screen))
 
 
