@@ -20,7 +20,7 @@ from models.hazard import ROUNDS
 from pipelines.learn import prepare, threads_each, training
 from pipelines.score import Champion, score_delays
 from pipelines.settings import Settings, load
-from pipelines.world import delay_rows, open_world, request
+from pipelines.world import NO_PROOF, delay_rows, open_world, request
 
 SNAPSHOTS, OPEN_LINES, EXPLAINED = 1_000_000, 1_000_000, 1_000
 LINES_PER_SNAPSHOT, LINES_PER_OPEN = 0.27, 40  # of the synthetic chain over its three years
@@ -102,7 +102,7 @@ def make_open(folder: Path, scale: float) -> str:
 def open_rows(folder: Path) -> tuple[Matrix, Any]:
     with open_world(_settings(folder / "open"), END) as world:
         asked = request(world, "delay", taught(folder).facts.terms)
-        rows = delay_rows(world, asked, np.array([asked.grid.size - 1]), proofs=0)
+        rows = delay_rows(world, asked, np.array([asked.grid.size - 1]), NO_PROOF)
     return rows, taught(folder)
 
 

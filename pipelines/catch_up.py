@@ -41,9 +41,7 @@ def catch_up(settings: Settings, *, as_of: date, since: date | None = None, dry_
     return {**last, "caught_up": caught_up, "refused": refused, "out_of_reach": out_of_reach}
 
 
-def score_week(
-    settings: Settings, *, as_of: date, since: date | None = None, dry_run: bool = False
-) -> dict[str, Any]:
+def score_week(settings: Settings, *, as_of: date, since: date | None = None, dry_run: bool = False) -> dict[str, Any]:
     """Catch up where a week was missed, else score `as_of` alone: one flow less to keep. Returns the same."""
     missed, out_of_reach = missed_weeks(settings, as_of, since)
     if missed:

@@ -1,5 +1,6 @@
 """Score the step from last week to this one a group of facts at a time, to tell why value at risk has changed."""
 
+from collections.abc import Mapping
 from datetime import date
 
 import numpy as np
@@ -39,7 +40,27 @@ def week_before(target: Target, as_of: date) -> Week | None:
     return Week(pd.Timestamp(days[0]), {name: table for name, table in found.items() if name in had})
 
 
-def rescored(world: World, forecaster: Forecaster, now: Matrix, then: date) -> pd.DataFrame:
+def worlds_between(world: World, forecaster: Forecaster, then: date) -> dict[str, Matrix]:
+    """Return a forecaster's rows in the worlds between the day `then` and the world's own, by step: see `rescored`.
+
+    Those of `model` are what the day's rows are when everything known since is deleted, so they prove the day too.
+    """
+    asked = request_of(world, forecaster)
+    before = _ending(asked, then) or request_of(world, forecaster, last=then)
+    data = any(arrived(world.con, table, then, world.as_of) for table in DATA[forecaster.task])
+    build = _lines if isinstance(forecaster, DelayForecaster) else _windows
+    return build(world, before, asked, data)
+
+
+def _ending(asked: Request, day: date) -> Request | None:
+    """Return the same request ending on a day, where that is a day of its grid: its rows are the same then."""
+    step = np.flatnonzero(asked.grid.days == np.datetime64(day, "D"))
+    return asked.until(int(step[0])) if len(step) else None
+
+
+def rescored(
+    world: World, forecaster: Forecaster, now: Matrix, then: date, worlds: Mapping[str, Matrix]
+) -> pd.DataFrame:
     """Return the value at risk by row_id in the worlds between the day `then` and the world's own, a column per step.
 
     `model`: today's model as of `then`, knowing what was known then. `time`: a line's own clock, or the weeks a window
@@ -47,15 +68,11 @@ def rescored(world: World, forecaster: Forecaster, now: Matrix, then: date) -> p
     today with all that is known, except signals since `then`. Where no data came at all, all that time does is `time`:
     as of today, by what was known then. `now` is what is published.
     """
-    asked, before = request_of(world, forecaster), request_of(world, forecaster, last=then)
-    data = any(arrived(world.con, table, then, world.as_of) for table in DATA[forecaster.task])
-    if isinstance(forecaster, DelayForecaster):
-        worlds, value = _lines(world, before, asked, data), line_values
-    else:
-        worlds, value = _windows(world, before, asked, data), window_values
+    value = line_values if isinstance(forecaster, DelayForecaster) else window_values
+    every = dict(worlds)
     if arrived(world.con, SIGNALS, then, world.as_of):
-        worlds["data"] = _without_signals(world, forecaster, asked, now, then)
-    table = pd.DataFrame({name: value(forecaster, matrix) for name, matrix in worlds.items()})
+        every["data"] = _without_signals(world, forecaster, request_of(world, forecaster), now, then)
+    table = pd.DataFrame({name: value(forecaster, matrix) for name, matrix in every.items()})
     return table if "promise" in table else table.assign(promise=table["time"])
 
 

@@ -17,7 +17,7 @@ from models.risk import window_dates
 from models.tenure import PROMOTED, ROLLED_BACK, What, champion_of, decided
 from pipelines import tracking
 from pipelines.settings import Settings, UserError
-from pipelines.world import World, live_windows, open_lines, open_world
+from pipelines.world import NO_PROOF, World, live_windows, open_lines, open_world
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,10 +69,10 @@ def _about(version: Version) -> dict[str, Any]:
 def _today(world: World, forecaster: Forecaster) -> tuple[pd.DataFrame, float]:
     """Return row_id, p and stake of the rows open now, and the seconds that predicting took."""
     if isinstance(forecaster, DelayForecaster):
-        matrix = open_lines(world, forecaster, proofs=0)
+        matrix = open_lines(world, forecaster, NO_PROOF)
         matrix = matrix.take(np.flatnonzero(matrix.rows["state"] == "due_future"))
     else:
-        matrix = live_windows(world, forecaster, proofs=0)
+        matrix = live_windows(world, forecaster, NO_PROOF)
     began = time.perf_counter()
     said = forecaster.predict(matrix.X, matrix.rows)
     return _staked(matrix, said), time.perf_counter() - began

@@ -29,7 +29,7 @@ from models.lessons import Lesson, Training
 from models.record import by_bin
 from models.report import ENTITY, judge
 from pipelines.settings import Settings
-from pipelines.world import World, delay_rows, request, shift_rows, steps_to_learn_from
+from pipelines.world import TO_LEARN, World, delay_rows, request, shift_rows, steps_to_learn_from
 
 At = Literal["snapshot", "order"]
 
@@ -102,10 +102,10 @@ def prepare(
     known_until = np.datetime64(world.as_of, "D")
     steps = steps_to_learn_from(asked, world.settings.history_weeks + reach_weeks)
     if name == "delay":
-        matrix = delay_rows(world, asked, steps, proofs=2, at=at)
+        matrix = delay_rows(world, asked, steps, TO_LEARN, at=at)
         rows = matrix.rows.assign(**delay_labels(world.con, matrix.rows, asked.terms))
         return Lesson(name, replace(matrix, rows=rows), asked.terms, ShiftTerms(), known_until)
-    matrix, data = shift_rows(world, asked, steps, proofs=2)
+    matrix, data = shift_rows(world, asked, steps, TO_LEARN)
     lesson = _shift_lesson(world, matrix, data, asked, judged_from)
     return replace(lesson, matrix=replace(matrix, rows=with_ets(lesson.rows, data.panel.net.values))) if ets else lesson
 

@@ -23,12 +23,12 @@ from models.record import READS, RECORD_WEEKS, track_record
 from models.risk_contract import SCHEMA_VERSION
 from models.scoring import Champion, Forecasts, by_rules, line_risks, window_risks
 from pipelines import health, publish, sources, tracking
-from pipelines.change import explained, rescored, week_before
+from pipelines.change import explained, rescored, week_before, worlds_between
 from pipelines.handouts import hand_out
 from pipelines.settings import GateRefused, Settings
 from pipelines.steps import side_by_side, step, stoppable
 from pipelines.stores import Target
-from pipelines.world import World, live_windows, open_lines, open_world
+from pipelines.world import World, live_windows, open_lines, open_world, to_score
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -137,7 +137,8 @@ def score_delays(world: World, champion: RegisteredChampion, then: Week | None) 
     """
     forecaster = champion.forecaster
     assert isinstance(forecaster, DelayForecaster)
-    open_now = open_lines(world, forecaster)
+    worlds = _worlds(world, forecaster, then)
+    open_now = open_lines(world, forecaster, to_score(worlds.get("model")))
     rows, X = open_now.rows, open_now.X
     said = forecaster.forecasts(X)
     table = line_risks(open_now, champion, world.names(), _table_of(then, "supplier_delay_risk"), said)
@@ -150,15 +151,21 @@ def score_delays(world: World, champion: RegisteredChampion, then: Week | None) 
     )  # fmt: skip
     p = table.loc[table["state"] == "due_future", "p_late"].to_numpy(float)
     drifted = as_table(health.drift(world, champion.found, "delay", open_now.take(due), p))
-    return Scored("supplier_delay_risk", table, rules, _between(world, forecaster, open_now, then), drifted)
+    return Scored("supplier_delay_risk", table, rules, _between(world, forecaster, open_now, then, worlds), drifted)
 
 
 def _table_of(week: Week | None, name: str) -> pd.DataFrame:
     return pd.DataFrame() if week is None else week.of(name)
 
 
-def _between(world: World, forecaster: Forecaster, now: Matrix, then: Week | None) -> pd.DataFrame:
-    return pd.DataFrame() if then is None else rescored(world, forecaster, now, then.as_of.date())
+def _worlds(world: World, forecaster: Forecaster, then: Week | None) -> dict[str, Matrix]:
+    return {} if then is None else worlds_between(world, forecaster, then.as_of.date())
+
+
+def _between(
+    world: World, forecaster: Forecaster, now: Matrix, then: Week | None, worlds: Mapping[str, Matrix]
+) -> pd.DataFrame:
+    return pd.DataFrame() if then is None else rescored(world, forecaster, now, then.as_of.date(), worlds)
 
 
 def score_shifts(world: World, champion: RegisteredChampion, then: Week | None) -> Scored:
@@ -168,12 +175,13 @@ def score_shifts(world: World, champion: RegisteredChampion, then: Week | None) 
     """
     forecaster = champion.forecaster
     assert isinstance(forecaster, ShiftForecaster)
-    alive = live_windows(world, forecaster)
+    worlds = _worlds(world, forecaster, then)
+    alive = live_windows(world, forecaster, to_score(worlds.get("model")))
     said = forecaster.forecasts(alive.X, alive.rows)
     table = window_risks(alive, champion, world.names(), _table_of(then, "demand_shift_risk"), said)
     rules = _shift_rule_forecasts(alive.rows, said, champion)
     drifted = as_table(health.drift(world, champion.found, "shift", alive, table["p_up"].to_numpy(float)))
-    return Scored("demand_shift_risk", table, rules, _between(world, forecaster, alive, then), drifted)
+    return Scored("demand_shift_risk", table, rules, _between(world, forecaster, alive, then, worlds), drifted)
 
 
 def _shift_rule_forecasts(rows: pd.DataFrame, forecasts: Forecasts, champion: Champion) -> pd.DataFrame:

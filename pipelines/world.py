@@ -11,7 +11,7 @@ from features.demand import Demand
 from features.labels import ShiftTerms, shift_thresholds
 from features.matrix import DELAY_KEY, SHIFT_KEY, Matrix, Request, delay_matrix, first_fact, order_matrix, shift_matrix
 from features.panels import Terms, posting_lag_days
-from features.prover import prove_no_leak
+from features.prover import WAYS, prove_no_leak
 from features.weeks import Grid
 from models.forecasters import Forecaster
 from models.risk import Names
@@ -146,39 +146,62 @@ def of_last_day(matrix: Matrix, asked: Request) -> Matrix:
     return matrix.take(np.flatnonzero(matrix.rows["step"] == asked.grid.size - 1))
 
 
-def open_lines(world: World, forecaster: Forecaster, *, proofs: int = 1) -> Matrix:
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """On how many days it is proven that no input saw the future, how, and what has been rebuilt for it already."""
+
+    days: int
+    ways: tuple[str, ...] = WAYS
+    rebuilt: Matrix | None = None
+
+
+TO_LEARN = Proof(2)
+NO_PROOF = Proof(0)
+
+
+def to_score(rebuilt: Matrix | None = None) -> Proof:
+    """Return the proof of a scoring, whose facts end with its day: the day before is built anew without what came."""
+    return Proof(1, ("deleted",), rebuilt)
+
+
+def open_lines(world: World, forecaster: Forecaster, proof: Proof) -> Matrix:
     """Return the lines open as of the day, with the inputs of a forecaster."""
     asked = request_of(world, forecaster)
-    return of_last_day(delay_rows(world, asked, steps_to_score(asked), proofs), asked)
+    return of_last_day(delay_rows(world, asked, steps_to_score(asked), proof), asked)
 
 
-def live_windows(world: World, forecaster: Forecaster, *, proofs: int = 1) -> Matrix:
+def live_windows(world: World, forecaster: Forecaster, proof: Proof) -> Matrix:
     """Return the windows of series alive as of the day that can be judged later, and from where on they shift."""
     asked = request_of(world, forecaster)
-    alive = of_last_day(shift_rows(world, asked, steps_to_score(asked), proofs)[0], asked)
+    alive = of_last_day(shift_rows(world, asked, steps_to_score(asked), proof)[0], asked)
     return judgeable(alive, forecaster.facts.shift_terms)
 
 
-def delay_rows(world: World, asked: Request, steps: np.ndarray, proofs: int, at: str = "snapshot") -> Matrix:
-    """Return the open lines at `steps`, after proving on `proofs` of the days that no input saw the future.
+def delay_rows(world: World, asked: Request, steps: np.ndarray, proof: Proof, at: str = "snapshot") -> Matrix:
+    """Return the open lines at `steps`, after proving that no input saw the future.
 
     `at="order"` gives every line once instead, on the day it was ordered.
     """
     build = order_matrix if at == "order" else delay_matrix
     own_day = ("purchases",) if at == "order" else ()
     whole = build(world.con, asked, steps)
-    prove_no_leak(world.con, build, asked, whole, DELAY_KEY, _sample(whole, proofs), own_day=own_day)
+    prove_no_leak(
+        world.con, build, asked, whole, DELAY_KEY, _sample(whole, proof.days), own_day=own_day, ways=proof.ways,
+        rebuilt=proof.rebuilt,
+    )  # fmt: skip
     return whole
 
 
-def shift_rows(world: World, asked: Request, steps: np.ndarray, proofs: int) -> tuple[Matrix, Demand]:
+def shift_rows(world: World, asked: Request, steps: np.ndarray, proof: Proof) -> tuple[Matrix, Demand]:
     """Return the series' windows at `steps`, proven like the delay rows, and the demand behind them."""
     whole, data = shift_matrix(world.con, asked, steps)
 
     def build(con: duckdb.DuckDBPyConnection, past: Request, days: np.ndarray) -> Matrix:
         return shift_matrix(con, past, days)[0]
 
-    prove_no_leak(world.con, build, asked, whole, SHIFT_KEY, _sample(whole, proofs))
+    prove_no_leak(
+        world.con, build, asked, whole, SHIFT_KEY, _sample(whole, proof.days), ways=proof.ways, rebuilt=proof.rebuilt
+    )
     return whole, data
 
 

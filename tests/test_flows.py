@@ -31,7 +31,7 @@ from models.shift import ShiftModel
 from pipelines import backtest, cli, learn, publish, running, tracking
 from pipelines.score import recomputed_record
 from pipelines.settings import load
-from pipelines.world import delay_rows, open_world, request
+from pipelines.world import NO_PROOF, delay_rows, open_world, request
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 MONDAY, EARLIER, NEXT = date(2026, 6, 1), date(2026, 5, 18), date(2026, 6, 8)
@@ -178,7 +178,7 @@ def test_a_registered_model_serves_what_our_own_loader_scores(workspace, monkeyp
     ours = load_forecaster(found.folder)
     with open_world(settings(workspace), MONDAY) as world:
         asked = request(world, "delay", ours.facts.terms)
-        X = delay_rows(world, asked, np.array([asked.grid.size - 1]), proofs=0).X
+        X = delay_rows(world, asked, np.array([asked.grid.size - 1]), NO_PROOF).X
     assert len(X) > 10
     pd.testing.assert_frame_equal(served.predict(X), ours.predict(X))
     stored = {p.suffix for p in (workspace / "mlflow" / "artifacts").rglob("*") if p.is_file()}
