@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
 
 import numpy as np
@@ -153,30 +153,42 @@ def _refuse_doubles(table: Table, frame: pd.DataFrame) -> None:
         raise PublishError(f"{table.name} has {again.sum()} rows whose key another row has, first {row}")
 
 
-def digest(tables: Mapping[str, pa.Table], as_of: date, schema_version: str) -> str:
+def digest(
+    tables: Mapping[str, pa.Table], as_of: date, schema_version: str, contract: Mapping[str, Table] = BY_NAME
+) -> str:
     """Return the sha256 of the content: order of rows and columns does not count, nor does a column without a value."""
     content = hashlib.sha256(json.dumps([as_of.isoformat(), schema_version]).encode())
     for name, table in sorted(tables.items()):
         filled = sorted(c for c in table.column_names if table[c].null_count < table.num_rows)
         kinds = [[c, SQL_TYPE[table[c].type]] for c in filled]
         content.update(json.dumps([name, table.num_rows, kinds]).encode())
+        key = contract[name].key if name in contract else ()
         if filled:
-            for column in _in_canonical_order(table.select(filled)).columns:
+            for column in _in_canonical_order(table.select(filled), key or filled):
                 content.update(np.asarray(column.is_null()).tobytes())
-                content.update(_bytes(column))
+                for block in _bytes(column):
+                    content.update(block)
     return content.hexdigest()
 
 
-def _in_canonical_order(table: pa.Table) -> pa.Table:
-    for at, field in enumerate(table.schema):
-        if field.type == pa.float64():
-            table = table.set_column(at, field.name, pc.add(table[at], 0.0))  # −0.0 equals 0.0, its bytes do not
-    return table.sort_by([(name, "ascending") for name in table.column_names])
+def _in_canonical_order(table: pa.Table, key: Sequence[str]) -> Iterator[pa.ChunkedArray]:
+    """Yield the columns with their rows sorted by the key; what equals another value has its bytes."""
+    order = pc.sort_indices(table, [(name, "ascending") for name in key])
+    sorted_already = bool((np.diff(order.to_numpy().astype(np.int64)) > 0).all())
+    for column in table.columns:
+        if column.type == pa.float64():
+            column = pc.add(column, 0.0)  # −0.0 equals 0.0, its bytes do not
+        yield column if sorted_already else column.take(order)
 
 
-def _bytes(column: pa.ChunkedArray) -> bytes:
+def _bytes(column: pa.ChunkedArray) -> Iterator[bytes | memoryview]:
+    """Yield the values of a column as bytes that do not depend on how it is cut into chunks."""
     if column.type == pa.string():
-        return json.dumps(column.fill_null("").to_pylist()).encode()
-    if column.type == pa.float64():
-        return np.asarray(column.fill_null(0.0)).astype("<f8").tobytes()
-    return np.asarray(column.cast(pa.int64()).fill_null(0)).astype("<i8").tobytes()
+        texts = column.cast(pa.large_string()).fill_null("").combine_chunks()
+        edges = np.frombuffer(texts.buffers()[1], np.int64)[texts.offset : texts.offset + len(texts) + 1]
+        yield np.diff(edges).astype("<i8").tobytes()
+        yield memoryview(texts.buffers()[2] or b"")[edges[0] : edges[-1]]
+    elif column.type == pa.float64():
+        yield np.asarray(column.fill_null(0.0)).astype("<f8").tobytes()
+    else:
+        yield np.asarray(column.cast(pa.int64()).fill_null(0)).astype("<i8").tobytes()

@@ -86,7 +86,7 @@ def publish(
     if not content:
         raise PublishError(f"no table to publish for {day}; hand in at least one of {', '.join(contract)}")
     line = Line(
-        publication_id="", as_of=day, revision=0, status="", digest=digest(content, day, schema_version),
+        publication_id="", as_of=day, revision=0, status="", digest=digest(content, day, schema_version, contract),
         rows=json.dumps({name: table.num_rows for name, table in content.items()}, sort_keys=True),
         model_versions=json.dumps(dict(model_versions), sort_keys=True), data_fingerprint=data_fingerprint,
         data_time=_utc(data_time), code_version=code_version, schema_version=schema_version,

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 import psycopg
 import pyarrow as pa
 import sqlalchemy as sa
@@ -202,7 +203,7 @@ def _with_publication(table: pa.Table, line: Line) -> pa.Table:
         "publication_id": pa.repeat(line.publication_id, n),
         "as_of": pa.repeat(pa.scalar(line.as_of, pa.date32()), n),
         "schema_version": pa.repeat(line.schema_version, n),
-        PLACE.name: pa.array(range(n), pa.int64()),
+        PLACE.name: pa.array(np.arange(n)),
     }
     return pa.table({**added, **{name: table[name] for name in table.column_names}})
 
