@@ -15,14 +15,13 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from importlib.metadata import version as installed_version
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.error import HTTPError, URLError
 from urllib.request import urlopen
 
 import mlflow
 import pandas as pd
 import sqlalchemy
-from matplotlib.figure import Figure
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
 from mlflow.entities import LoggedModel, LoggedModelOutput, Metric, Param, RunTag
@@ -35,6 +34,9 @@ from requests import RequestException
 from models.tenure import FOREVER, Decided, What, champion_of, with_decision
 from pipelines import running
 from pipelines.settings import Settings, Unreachable, UserError, mask
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 EXPERIMENT = "bullwhip"
 REGISTRY = {"delay": "bullwhip-supplier-delay", "shift": "bullwhip-demand-shift"}
@@ -69,7 +71,7 @@ class Run:
         for start in range(0, len(rows), 1000):
             self.store.client.log_batch(self.run_id, metrics=rows[start : start + 1000])
 
-    def log_figure(self, figure: Figure, name: str) -> None:
+    def log_figure(self, figure: "Figure", name: str) -> None:
         """Log a picture as pictures/<name>.png."""
         self.store.client.log_figure(self.run_id, figure, f"pictures/{name}.png", save_kwargs={"dpi": 150})
 
@@ -212,8 +214,10 @@ def decide(settings: Settings, name: str, version: str, what: What, *, since: da
 
 def champion(settings: Settings, name: str, as_of: date = FOREVER) -> RegisteredModel | None:
     """Return the version that scores a day, or None when none was promoted by then that had not learnt from later."""
-    found = champion_of(versions(settings, name), as_of)
-    return registered(settings, name, found["version"]) if found else None
+    store = open_store(settings)
+    with _reaching(store.uri):
+        found = champion_of(_versions(store, name), as_of)
+        return _with_files(settings, store, name, found["version"]) if found else None
 
 
 def registered(settings: Settings, name: str, version: str) -> RegisteredModel:
@@ -225,11 +229,15 @@ def registered(settings: Settings, name: str, version: str) -> RegisteredModel:
         if found is None:
             there = ", ".join([v["version"] for v in known] + sorted(a for v in known for a in v["aliases"])) or "none"
             raise UserError(f"{name} has no version {version!r}; there are {there}")
-        whole = store.client.get_model_version(name, found["version"])
-        run_id = whole.run_id or ""
-        metrics = store.client.get_run(run_id).data.metrics if run_id else {}
-        folder = _local_folder(settings, store, whole)
-    return RegisteredModel(name, found["version"], folder, dict(whole.tags), dict(metrics), run_id)
+        return _with_files(settings, store, name, found["version"])
+
+
+def _with_files(settings: Settings, store: Store, name: str, version: str) -> RegisteredModel:
+    whole = store.client.get_model_version(name, version)
+    run_id = whole.run_id or ""
+    metrics = store.client.get_run(run_id).data.metrics if run_id else {}
+    folder = _local_folder(settings, store, whole)
+    return RegisteredModel(name, version, folder, dict(whole.tags), dict(metrics), run_id)
 
 
 def tags_of(settings: Settings, publication_id: str) -> dict[str, str]:
