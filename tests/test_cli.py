@@ -75,7 +75,7 @@ def fake(monkeypatch):
     def put(**functions):
         for name, function in functions.items():
             module = types.ModuleType(f"pipelines.{name}")
-            setattr(module, "read" if name == "publish" else name, function)
+            setattr(module, {"publish": "read", "catch_up": "score_week"}.get(name, name), function)
             module.report = lambda outcome: f"all fine: {outcome.ok}"
             module.size_of = module.step_of = lambda given: given
             monkeypatch.setitem(sys.modules, module.__name__, module)
@@ -361,7 +361,7 @@ SLEEPING = """
 import sys, time, types, pipelines
 from pipelines import cli
 module = types.ModuleType("pipelines.catch_up")
-module.catch_up = lambda *_, **__: (print("started", file=sys.stderr, flush=True), time.sleep(60))
+module.score_week = lambda *_, **__: (print("started", file=sys.stderr, flush=True), time.sleep(60))
 sys.modules["pipelines.catch_up"] = pipelines.catch_up = module
 sys.argv = ["bullwhip", "score", "--workspace", sys.argv[1]]
 cli.main()
