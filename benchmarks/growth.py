@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.chain import END, write_chain
-from features.demand import demand, write_demand_events
+from features.counts import weekly_counts
+from features.demand import demand
 from features.matrix import delay_matrix, shift_matrix
 from features.panels import write_line_events, write_line_history
 from pipelines.settings import load
@@ -48,8 +49,8 @@ def parts(folder: Path) -> Iterator[tuple[str, Callable[[], Any]]]:
     yield "purchase lines: history and events", history
     yield "open lines of one day, all inputs", lambda: delay_matrix(world.con, delay, last)
     yield "open lines of every week, all inputs", lambda: delay_matrix(world.con, delay, every)
-    yield "orders: weekly events", lambda: write_demand_events(world.con, shift.grid)
-    yield "demand: panel, baselines, noise", lambda: demand(world.con, shift.grid, oldest=shift.grid.size - 1)
+    yield "orders: weekly counts", lambda: weekly_counts(world.con, shift.grid)
+    yield "demand: counts, baselines, noise", lambda: demand(world.con, shift.grid, oldest=shift.grid.size - 1)
     yield "windows of one week, all inputs", lambda: shift_matrix(world.con, shift, np.array([shift.grid.size - 1]))
     yield "windows of every week, all inputs", lambda: shift_matrix(world.con, shift, weeks)
     world.__exit__()

@@ -11,45 +11,12 @@ import xarray as xr
 
 from features.baseline import INTERMITTENT, WINDOWS, Groups, Outlook, Windows, outlook
 from features.core import Tile, group_sum, moving_sum, past_sum, ratio, share
+from features.counts import weekly_counts
 from features.events import events
-from features.panels import dense, over_steps
+from features.panels import over_steps
 from features.weeks import Grid, closed_days, holiday_dates
 
-MEASURES = (
-    "units", "value", "priced_units", "lines", "customers", "largest", "customer_squares", "units_squared",
-    "cancelled_units", "ahead_units", "asked_units", "wait_unit_days",
-)  # fmt: skip
 SERIES = ("product_id", "site_id")
-
-
-def write_demand_events(con: duckdb.DuckDBPyConnection, grid: Grid) -> None:
-    """Make the table `demand_events`: orders, cancellations and backlog per step in which they became known.
-
-    Units ordered for a later day are ahead from the step they are known in until that day or their cancellation.
-    """
-    known, cancelled = grid.sql_index("known_at"), grid.sql_index("greatest(cancelled_at, known_at)")
-    con.execute(f"""
-CREATE OR REPLACE TABLE demand_events AS
-WITH by_customer AS (
-  SELECT {known} AS step, product_id, site_id, coalesce(customer_id, order_line_id) AS customer,
-         sum(quantity) AS units, sum(quantity * unit_price) AS value,
-         sum(quantity) FILTER (unit_price IS NOT NULL) AS priced, count(*) AS lines, max(quantity) AS largest
-  FROM orders GROUP BY ALL),
-waiting AS (
-  SELECT product_id, site_id, quantity, {known} AS step,
-         least({grid.sql_index_of_day("requested_on")}, CASE WHEN cancelled_at IS NOT NULL THEN {cancelled} END) AS gone
-  FROM orders WHERE requested_on > CAST(known_at AS DATE))
-SELECT step, product_id, site_id, sum(units) AS units, sum(value) AS value, sum(priced) AS priced_units,
-       sum(lines) AS lines, count(*) AS customers, max(largest) AS largest, sum(units * units) AS customer_squares,
-       sum(units) ** 2 AS units_squared, 0 AS cancelled_units, 0 AS ahead_units
-FROM by_customer GROUP BY ALL
-UNION ALL BY NAME SELECT {known} AS step, product_id, site_id, sum(quantity) AS asked_units,
-       sum(quantity * greatest(requested_on - CAST(ordered_at AS DATE), 0)) AS wait_unit_days
-FROM orders WHERE requested_on IS NOT NULL GROUP BY ALL
-UNION ALL BY NAME SELECT {cancelled} AS step, product_id, site_id, sum(quantity) AS cancelled_units
-FROM orders WHERE cancelled_at IS NOT NULL GROUP BY ALL
-UNION ALL BY NAME SELECT step, product_id, site_id, sum(quantity) AS ahead_units FROM waiting GROUP BY ALL
-UNION ALL BY NAME SELECT gone AS step, product_id, site_id, -sum(quantity) AS ahead_units FROM waiting GROUP BY ALL""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +44,14 @@ class Demand:
 def demand(
     con: duckdb.DuckDBPyConnection, grid: Grid, *, windows: Windows = WINDOWS, oldest: int = 0, planned: bool = True
 ) -> Demand:
-    """Return weekly demand on a grid of seven-day steps; `demand_events` is in `con`.
+    """Return weekly demand on a grid of seven-day steps.
 
     Rows will be asked for from as-of number `oldest` on. Without `planned` the baseline expects nothing of calendars.
     """
-    series, panel = weekly_panel(con, grid)
+    series, counts = weekly_counts(con, grid)
+    panel = xr.Dataset(
+        {measure: over_steps(cells.T, grid) for measure, cells in counts.items()}, attrs={"step_days": 7}
+    )
     category, site, product = (pd.factorize(series[key], sort=True)[0] for key in ("category", "site_id", "product_id"))
     net = np.ascontiguousarray(np.maximum(panel.units.values - panel.cancelled_units.values, 0))  # week upon week
     panel["net"] = over_steps(net, grid)
@@ -95,25 +65,6 @@ def demand(
     )  # fmt: skip
     panel["level"], panel["interval"] = over_steps(out.level, grid), over_steps(out.interval, grid)
     return Demand(grid, series, category, panel, out)
-
-
-def weekly_panel(con: duckdb.DuckDBPyConnection, grid: Grid) -> tuple[pd.DataFrame, xr.Dataset]:
-    """Return the series, sorted, with their category and region, and the panel of MEASURES out of `demand_events`."""
-    con.execute(
-        f"""CREATE OR REPLACE TEMP TABLE series AS
-            SELECT CAST(row_number() OVER (ORDER BY product_id, site_id) - 1 AS INTEGER) AS entity, s.*,
-                   coalesce(p.category, '') AS category, coalesce(l.region, '') AS region
-            FROM (SELECT DISTINCT product_id, site_id FROM demand_events WHERE step < {grid.size}) s
-            LEFT JOIN products p USING (product_id) LEFT JOIN sites l USING (site_id)"""
-    )
-    series = con.execute("SELECT * EXCLUDE (entity) FROM series ORDER BY entity").df()
-    sums = ", ".join(f"CAST(coalesce({m}, 0) AS DOUBLE) AS {m}" for m in MEASURES)
-    found = con.execute(
-        f"SELECT step, entity, {sums} FROM demand_events JOIN series USING (product_id, site_id) "
-        f"WHERE step < {grid.size}"
-    )
-    cells = {name: np.asarray(values) for name, values in found.fetchnumpy().items()}
-    return series, dense(cells.pop("step"), cells.pop("entity"), cells, len(series), grid)
 
 
 def _place(series: pd.DataFrame, table: pd.DataFrame) -> np.ndarray:

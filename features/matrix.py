@@ -11,7 +11,7 @@ import pandas as pd
 from features.baseline import WINDOWS, Windows
 from features.casting import quote
 from features.core import Feature
-from features.demand import Demand, demand, series_windows, write_demand_events
+from features.demand import Demand, demand, series_windows
 from features.orders import LINE_FEATURES, line_features, new_lines, open_lines
 from features.panels import Terms, write_line_events, write_line_history
 from features.recent import RECENT_FEATURES, recent_features
@@ -120,7 +120,6 @@ def lines_alone(con: duckdb.DuckDBPyConnection, request: Request, earlier: Matri
 
 def shift_matrix(con: duckdb.DuckDBPyConnection, request: Request, steps: np.ndarray) -> tuple[Matrix, Demand]:
     """Return product × site windows at the as-of days numbered `steps` of a weekly grid, and the demand behind them."""
-    write_demand_events(con, request.grid)
     data = demand(
         con, request.grid, windows=request.windows, oldest=int(min(steps, default=0)),
         planned=request.planned_in_baseline,

@@ -9,7 +9,8 @@ import xarray as xr
 
 from features.baseline import WINDOWS
 from features.core import Tile
-from features.demand import MEASURES, demand, is_intermittent, series_windows, write_demand_events
+from features.counts import MEASURES
+from features.demand import demand, is_intermittent, series_windows
 from features.labels import ShiftTerms, shift_labels, shift_outcomes
 from features.matrix import Request, delay_matrix, first_fact, shift_matrix
 from features.panels import Terms
@@ -31,7 +32,6 @@ ORDERS = """
 
 
 def built(con, grid=GRID):
-    write_demand_events(con, grid)
     return demand(con, grid)
 
 

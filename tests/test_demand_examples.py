@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from features.demand import demand, write_demand_events
+from features.demand import demand
 from features.weeks import Grid
 from pipelines import sources
 from pipelines.settings import Settings
@@ -41,7 +41,6 @@ def test_orange_juice_holds_to_the_contracts(tmp_path, known_ahead):
         kinds = con.execute("SELECT DISTINCT kind, known_at < observed_on FROM signals").fetchall()
         assert kinds == [("calendar" if known_ahead else "observed", known_ahead)]
         grid = Grid(date(1990, 6, 14), date(1990, 8, 9))
-        write_demand_events(con, grid)
         data = demand(con, grid)
         told = con.execute("SELECT sum(quantity) FROM orders WHERE ordered_at = '1990-06-14'").fetchone()[0]
         assert data.panel.net.values[1].sum() == pytest.approx(told)  # a week is known when it is over

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from features.demand import demand, series_windows, write_demand_events
+from features.demand import demand, series_windows
 from features.labels import (
     ShiftTerms,
     chosen,
@@ -217,7 +217,6 @@ def orders(lines):
 
 def outcomes(con, terms=None, origin=2):
     """Return the actual units of the three windows of the one series at 15 January."""
-    write_demand_events(con, WEEKLY)
     data = demand(con, WEEKLY)
     rows = series_windows(data, np.array([origin]))
     return shift_outcomes(con, data, rows, terms or ShiftTerms())

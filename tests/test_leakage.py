@@ -6,7 +6,7 @@ from datetime import date
 import numpy as np
 import pytest
 
-from features import matrix, orders, panels, prover, recent, series, signals, standing, suppliers
+from features import demand, matrix, orders, panels, prover, recent, series, signals, standing, suppliers
 from features.core import Feature, ago
 from features.matrix import DELAY_KEY, SHIFT_KEY, Request, delay_matrix, first_fact, order_matrix, shift_matrix
 from features.panels import Terms, posting_lag_days
@@ -217,7 +217,7 @@ def test_outcomes_asked_for_before_receipts_are_posted_are_caught(toy, asked, mo
 def test_orders_counted_by_event_time_are_caught(toy, asked, monkeypatch):
     toy.execute("CREATE OR REPLACE TEMP TABLE kept AS SELECT * FROM orders")
     toy.execute("UPDATE orders SET known_at = known_at + INTERVAL 9 DAY WHERE hash(order_line_id) % 4 = 0")
-    write = matrix.write_demand_events
+    count = demand.weekly_counts
 
     def by_event(con, grid):
         con.execute("CREATE OR REPLACE TEMP TABLE mine AS SELECT * REPLACE (ordered_at AS known_at) FROM orders")
@@ -226,11 +226,11 @@ def test_orders_counted_by_event_time_are_caught(toy, asked, monkeypatch):
         for name in ("products", "sites"):
             con.execute(f"CREATE OR REPLACE TABLE leaky.{name} AS FROM {home}.{name}")
         con.execute("SET schema = 'leaky'")
-        write(con, grid)
-        con.execute(f"SET schema = '{home}'; CREATE OR REPLACE TABLE demand_events AS FROM leaky.demand_events")
-        con.execute("DROP SCHEMA leaky CASCADE")
+        counted = count(con, grid)
+        con.execute(f"SET schema = '{home}'; DROP SCHEMA leaky CASCADE")
+        return counted
 
-    monkeypatch.setattr(matrix, "write_demand_events", by_event)
+    monkeypatch.setattr(demand, "weekly_counts", by_event)
     try:
         assert "feature" in (said := leak(toy, asked["shift"], shift_rows, SHIFT_KEY))
         assert "reads the future" in said

@@ -1,0 +1,223 @@
+"""Count order lines per series and step, in one reading and by number instead of by name."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import timedelta
+
+import duckdb
+import numpy as np
+import pandas as pd
+
+from features.threads import pieces, side_by_side
+from features.weeks import Grid
+
+LINES = 4_000_000  # order lines read at a time
+TABLE = 1 << 26  # possible pairs of product and site that get a place each in a table of numbers
+WORD = 63  # bits of a number that sorts fast
+PIECE = 1 << 16  # lines of whole steps that are sorted at a time: they stay in the processor's cache
+COUNTED = ("units", "value", "priced_units", "lines", "customers", "largest", "customer_squares")
+RARE = ("cancelled_units", "ahead_units", "asked_units", "wait_unit_days")
+MEASURES = (*COUNTED, "units_squared", *RARE)
+NUMBERED = """orders JOIN product_id_numbers p USING (product_id) JOIN site_id_numbers s USING (site_id)"""
+
+
+@dataclass(frozen=True, slots=True)
+class Numbers:
+    """The numbers things go by: the series' pairs of product and site, in order, and how many pairs there may be."""
+
+    pairs: np.ndarray
+    every: int
+    sites: int
+    customers: int
+
+    @property
+    def pair(self) -> str:
+        """SQL for a line's pair."""
+        return f"CAST(p.n * {self.sites}::BIGINT + s.n AS {'INTEGER' if self.every < 1 << 31 else 'BIGINT'}) AS pair"
+
+    def series(self, pair: np.ndarray) -> np.ndarray:
+        """Return the number of the pairs' series."""
+        if self.every > TABLE:
+            return np.searchsorted(self.pairs, pair)
+        table = np.zeros(self.every, np.int32)
+        table[self.pairs] = np.arange(len(self.pairs))
+        return table[pair]
+
+
+def weekly_counts(con: duckdb.DuckDBPyConnection, grid: Grid) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
+    """Return the series with their category and region, sorted, and per measure its count [series, step].
+
+    Orders, cancellations and backlog count in the step in which they became known. Units ordered for a later day are
+    ahead from the step they are known in until that day or their cancellation. A line without a customer is one of its
+    own.
+    """
+    numbers, series = _number(con, grid)
+    cells = {measure: np.zeros(len(series) * grid.size) for measure in COUNTED}
+    for lines in _read(con, grid, numbers):
+        _count(lines, cells, numbers, grid.size)
+    cells |= {"units_squared": np.square(cells["units"]), **_rare(con, numbers, grid)}
+    for key in KEYS:
+        con.execute(f"DROP TABLE {key}_numbers")
+    return series, {measure: cells[measure].reshape(len(series), grid.size) for measure in MEASURES}
+
+
+KEYS = ("product_id", "site_id", "customer_id")
+
+
+def _number(con: duckdb.DuckDBPyConnection, grid: Grid) -> tuple[Numbers, pd.DataFrame]:
+    """Number products, sites and customers in the order of their names; return the numbers and the series."""
+    size: list[int] = []
+    for key in KEYS:
+        con.execute(
+            f"""CREATE OR REPLACE TEMP TABLE {key}_numbers AS
+                SELECT {key}, CAST(row_number() OVER (ORDER BY {key}) - 1 AS INTEGER) AS n
+                FROM (SELECT DISTINCT {key} FROM orders WHERE {key} IS NOT NULL)"""
+        )
+        size += con.execute(f"SELECT count(*) FROM {key}_numbers").fetchall()[0]
+    products, sites, customers = size
+    sites = max(sites, 1)
+    numbers = Numbers(np.empty(0, np.int64), products * sites, sites, customers)
+    found = con.execute(
+        f"""SELECT pair, p.product_id, s.site_id, coalesce(i.category, '') AS category, coalesce(l.region, '') AS region
+            FROM (SELECT DISTINCT {numbers.pair} FROM {NUMBERED} WHERE {_within(grid, 0, grid.size)})
+            JOIN product_id_numbers p ON p.n = pair // {sites} JOIN site_id_numbers s ON s.n = pair % {sites}
+            LEFT JOIN products i ON i.product_id = p.product_id LEFT JOIN sites l ON l.site_id = s.site_id
+            ORDER BY pair"""
+    ).df()
+    return replace(numbers, pairs=found.pop("pair").to_numpy(np.int64)), found
+
+
+def _within(grid: Grid, begin: int, end: int) -> str:
+    """SQL for facts known in the steps from `begin` to `end`; it tells DuckDB which stretches of a file to skip."""
+    since, until = (grid.start + timedelta(days=(step - 1) * grid.step_days) for step in (begin, end))
+    return f"known_at < DATE '{until}'" + (f" AND known_at >= DATE '{since}'" if begin else "")
+
+
+def _read(con: duckdb.DuckDBPyConnection, grid: Grid, numbers: Numbers) -> Iterator[Mapping[str, np.ndarray]]:
+    """Yield the lines of some steps at a time, in the order in which DuckDB's threads come to them."""
+    ((total, unpriced),) = con.execute("SELECT count(*), count(*) - count(unit_price) FROM orders").fetchall()
+    price = "CASE WHEN unit_price IS NULL THEN 0 ELSE quantity END AS priced_units," if unpriced else ""
+    for begin, end in _stretches(con, grid, total):
+        found = con.sql(
+            f"""SELECT {numbers.pair}, {grid.sql_index("known_at")} AS step, coalesce(c.n, -1) AS customer, {price}
+                       CAST(coalesce(quantity, 0) AS DOUBLE) AS units,
+                       CAST(coalesce(quantity * unit_price, 0) AS DOUBLE) AS value
+                FROM {NUMBERED} LEFT JOIN customer_id_numbers c USING (customer_id)
+                WHERE {_within(grid, begin, end)}"""
+        ).to_arrow_table()
+        yield {name: found[name].to_numpy() for name in found.column_names}
+
+
+def _stretches(con: duckdb.DuckDBPyConnection, grid: Grid, total: int) -> Iterator[tuple[int, int]]:
+    """Yield stretches of steps with about LINES lines each."""
+    if total <= LINES:
+        yield 0, grid.size
+        return
+    found = con.execute(
+        f"SELECT {grid.sql_index('known_at')} AS step, count(*) AS n FROM orders WHERE {_within(grid, 0, grid.size)} "
+        "GROUP BY step"
+    ).fetchnumpy()
+    upto = np.cumsum(np.bincount(np.asarray(found["step"]), np.asarray(found["n"]), grid.size))
+    begin = 0
+    while begin < grid.size:
+        before = upto[begin - 1] if begin else 0
+        end = max(int(np.searchsorted(upto, before + LINES, side="right")), begin + 1)
+        yield begin, min(end, grid.size)
+        begin = end
+
+
+def _count(lines: Mapping[str, np.ndarray], cells: Mapping[str, np.ndarray], numbers: Numbers, size: int) -> None:
+    """Add the lines of whole steps up into the cells."""
+    order = np.argsort(lines["step"].astype(np.uint16 if size < 1 << 16 else np.int64), kind="stable")
+    ends = np.cumsum(np.bincount(lines["step"], minlength=size))  # of each step's lines
+    wanted = [*range(PIECE, len(order), PIECE), *([len(order)] if len(order) else [])]
+    edges = np.unique(ends[np.searchsorted(ends, wanted)])
+
+    def work(which: slice) -> None:
+        first = int(edges[which.start - 1]) if which.start else 0
+        mine = order[first : int(edges[which.start])]
+        _count_piece({name: values[mine] for name, values in lines.items()}, cells, numbers, size)
+
+    side_by_side(work, pieces(len(edges), 1))
+
+
+def _count_piece(lines: Mapping[str, np.ndarray], cells: Mapping[str, np.ndarray], numbers: Numbers, size: int) -> None:
+    cell, order, new_customer = _in_cells(lines, numbers)
+    new_cell = _changes(cell)
+    first, first_of_customer = np.flatnonzero(new_cell), np.flatnonzero(new_customer)
+    first_customer = np.flatnonzero(new_cell[first_of_customer])
+    step, pair = np.divmod(cell[first], numbers.every)
+    place = numbers.series(pair) * np.int64(size) + step
+    units = lines["units"][order]
+    bought = np.add.reduceat(units, first_of_customer)
+    cells["units"][place] = np.add.reduceat(units, first)
+    cells["largest"][place] = np.maximum.reduceat(units, first)
+    cells["lines"][place] = np.diff(first, append=len(cell))
+    cells["customers"][place] = np.diff(first_customer, append=len(bought))
+    cells["customer_squares"][place] = np.add.reduceat(bought * bought, first_customer)
+    cells["value"][place] = np.add.reduceat(lines["value"][order], first)
+    priced = lines["priced_units"][order] if "priced_units" in lines else units
+    cells["priced_units"][place] = np.add.reduceat(priced, first)
+
+
+def _in_cells(lines: Mapping[str, np.ndarray], numbers: Numbers) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the lines' cells (step × pair), sorted, their order, and whether a line is a customer's first there.
+
+    Cell, customer and place are packed into one number where it has the bits: sorting such is many times as fast.
+    """
+    customer, n = lines["customer"], len(lines["customer"])
+    if (customer < 0).any():
+        customer = np.where(customer < 0, numbers.customers + np.arange(n), customer)
+    low, wide = n.bit_length(), (numbers.customers + n).bit_length()
+    key = lines["step"] * np.int64(numbers.every)
+    key += lines["pair"]
+    most = int(key.max()).bit_length() + wide
+    key <<= wide
+    key |= customer
+    if most + low <= WORD:
+        key <<= low
+        key |= np.arange(n)
+        key.sort()
+        order = key & ((1 << low) - 1)
+        key >>= low
+    else:
+        order = np.argsort(key, kind="stable")
+        key = key[order]
+    return key >> wide, order, _changes(key)
+
+
+def _changes(x: np.ndarray) -> np.ndarray:
+    """Return whether each value differs from the one before it; the first does."""
+    out = np.ones(len(x), bool)
+    np.not_equal(x[1:], x[:-1], out=out[1:])
+    return out
+
+
+def _rare(con: duckdb.DuckDBPyConnection, numbers: Numbers, grid: Grid) -> dict[str, np.ndarray]:
+    """Count what few lines have: a cancellation, or a day for which they were ordered."""
+    known, cancelled = grid.sql_index("known_at"), grid.sql_index("greatest(cancelled_at, known_at)")
+    gone = f"least({grid.sql_index_of_day('requested_on')}, CASE WHEN cancelled_at IS NOT NULL THEN {cancelled} END)"
+    found = con.execute(
+        f"""SELECT {numbers.pair}, {known} AS step, CAST(coalesce(quantity, 0) AS DOUBLE) AS units,
+                   requested_on IS NOT NULL AS asked, coalesce(requested_on > CAST(known_at AS DATE), false) AS waits,
+                   coalesce(greatest(requested_on - CAST(ordered_at AS DATE), 0), 0) AS wait,
+                   coalesce({gone}, {grid.size}) AS gone,
+                   CASE WHEN cancelled_at IS NULL THEN {grid.size} ELSE {cancelled} END AS cancelled
+            FROM {NUMBERED}
+            WHERE (requested_on IS NOT NULL OR cancelled_at IS NOT NULL) AND {_within(grid, 0, grid.size)}"""
+    ).fetchnumpy()
+    x = {name: np.asarray(values) for name, values in found.items()}
+    base = numbers.series(x["pair"]) * np.int64(grid.size)
+    cells = len(numbers.pairs) * grid.size
+
+    def total(step: np.ndarray, mine: np.ndarray, units: np.ndarray) -> np.ndarray:
+        mine = mine & (step < grid.size)
+        return np.bincount((base + step)[mine], units[mine], cells)
+
+    every = np.ones(len(base), bool)
+    return {
+        "cancelled_units": total(x["cancelled"], every, x["units"]),
+        "ahead_units": total(x["step"], x["waits"], x["units"]) - total(x["gone"], x["waits"], x["units"]),
+        "asked_units": total(x["step"], x["asked"], x["units"]),
+        "wait_unit_days": total(x["step"], x["asked"], x["units"] * x["wait"]),
+    }
