@@ -3,6 +3,7 @@
 import calendar
 import string
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -63,18 +64,17 @@ FORMS: Mapping[str, Callable[[float], str]] = {
 }
 
 
-class _Teller(string.Formatter):
-    """Format `{value}` by the feature's unit and `{value:form}` by a named form."""
+@cache
+def _pieces(say: str) -> tuple[tuple[str, str | None, str | None], ...]:
+    """Return a sentence as words, each with the field after them and its form: parsed once, told a thousand times."""
+    return tuple((words, field, form) for words, field, form, _ in string.Formatter().parse(say))
 
-    def __init__(self, unit: str):
-        self.unit = unit
 
-    def format_field(self, value: Any, format_spec: str) -> str:
-        if isinstance(value, str):
-            return value
-        if format_spec in FORMS:
-            return FORMS[format_spec](value)
-        return UNITS.get(self.unit, plain)(value)
+def _told(value: Any, unit: str, form: str | None) -> str:
+    """Return `{value}` by the feature's unit and `{value:form}` by a named form; text is told as it is."""
+    if isinstance(value, str):
+        return value
+    return FORMS[form](value) if form and form in FORMS else UNITS.get(unit, plain)(value)
 
 
 def tell(feature: Feature, value: Any, usual: float) -> str:
@@ -82,7 +82,10 @@ def tell(feature: Feature, value: Any, usual: float) -> str:
     say = feature.say or f"{feature.name} {{value}}"
     if not isinstance(usual, str) and np.isnan(usual):
         say = say.split(", usually")[0]
-    return _Teller(feature.unit).format(say, value=value, usual=usual)
+    given = {"value": value, "usual": usual}
+    return "".join(
+        words + (_told(given[field], feature.unit, form) if field else "") for words, field, form in _pieces(say)
+    )
 
 
 def drivers(
@@ -94,38 +97,38 @@ def drivers(
     through its strongest member that has a value; a family that says nothing is passed over.
     """
     families = [f.family or f.name for f in features]
-    kinds = sorted(set(families))
-    code = np.array([kinds.index(f) for f in families])
-    values = X[[f.name for f in features]].to_numpy(object)
-    missing = pd.isna(values)
+    columns = [X[f.name].to_numpy() for f in features]
+    missing = np.column_stack([pd.isna(column) for column in columns])
     normal = [usual.get(f.name, np.nan) for f in features]
-    sums = np.zeros((len(X), len(kinds)))
-    for k in range(len(kinds)):
-        sums[:, k] = contributions[:, code == k].sum(axis=1)
-    order = np.argsort(-np.abs(sums), axis=1)
-    told = [
-        _row_drivers(contributions[i], sums[i], order[i], missing[i], values[i], features, code, normal, top)
-        for i in range(len(X))
-    ]
-    return pd.DataFrame(told, columns=[f"driver_{n + 1}" for n in range(top)], index=X.index)
+    told_by, weight = _tellers(contributions, missing, families)
+    order = np.argsort(-np.abs(weight), axis=1, kind="stable")[:, :top]
+    out = np.full((len(X), top), "", dtype=object)
+    for row, nth in zip(*np.nonzero(np.take_along_axis(weight, order, axis=1)), strict=True):
+        family = order[row, nth]
+        k = told_by[row, family]
+        arrow = RAISES if weight[row, family] > 0 else LOWERS
+        out[row, nth] = f"{arrow} {tell(features[k], columns[k][row], normal[k])}"
+    return pd.DataFrame(out, columns=[f"driver_{n + 1}" for n in range(top)], index=X.index)
 
 
-def _row_drivers(
-    contributions: np.ndarray, sums: np.ndarray, order: np.ndarray, missing: np.ndarray, values: np.ndarray,
-    features: Sequence[Feature], code: np.ndarray, normal: Sequence[float], top: int,
-) -> list[str]:  # fmt: skip
-    told: list[str] = []
-    for family in order:
-        if len(told) == top or abs(sums[family]) < 1e-6:
-            break
-        with_sign = contributions * np.sign(sums[family])
-        members = np.flatnonzero((code == family) & ~missing & (with_sign > 0))
-        if not len(members):
-            continue
-        told_by = members[np.argmax(with_sign[members])]
-        arrow = RAISES if sums[family] > 0 else LOWERS
-        told.append(f"{arrow} {tell(features[told_by], values[told_by], normal[told_by])}")
-    return told + [""] * (top - len(told))
+def _tellers(contributions: np.ndarray, missing: np.ndarray, families: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Return which feature tells each row's family [row, family], and what the family adds, 0 where nothing tells it.
+
+    It is the strongest of those members that have a value and pull as the family does.
+    """
+    kinds = sorted(set(families))
+    told_by = np.zeros((len(contributions), len(kinds)), np.int64)
+    weight = np.zeros(told_by.shape)
+    for k, kind in enumerate(kinds):
+        members = np.flatnonzero([family == kind for family in families])
+        own = contributions[:, members]
+        total = own.sum(axis=1)
+        pull = np.where(missing[:, members], 0.0, own * np.sign(total)[:, None])
+        best = pull.argmax(axis=1)
+        told_by[:, k] = members[best]
+        tells = (np.take_along_axis(pull, best[:, None], axis=1)[:, 0] > 0) & (np.abs(total) >= 1e-6)
+        weight[:, k] = np.where(tells, total, 0.0)
+    return told_by, weight
 
 
 def families(
