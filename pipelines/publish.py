@@ -24,7 +24,17 @@ from pipelines.content import PublishError as PublishError
 from pipelines.releases import PublishConflict as PublishConflict
 from pipelines.releases import TargetError as TargetError
 from pipelines.settings import UserError
-from pipelines.stores import Line, Reader, Target, as_frame, leading, published_tables, store_of
+from pipelines.stores import (
+    Line,
+    Reader,
+    Target,
+    as_frame,
+    leading,
+    line_of,
+    nothing_published,
+    published_tables,
+    store_of,
+)
 
 TABLES = tuple(BY_NAME)
 
@@ -115,7 +125,7 @@ def publish(
 def read(target: Target, table: str, *, as_of: date | None = None, revision: int | None = None) -> pd.DataFrame:
     """Return one table as published: of the latest week and the revision that counts, unless told which."""
     with store_of(target).reading() as reader:
-        line = _line(reader, target, as_of, revision)
+        line = line_of(reader.ledger(), target, as_of, revision)
         if not reader.kinds(table):
             raise UserError(f"{table} was never published; there are {', '.join(published_tables(reader))}")
         return as_frame(reader.rows(table, [line.publication_id]))
@@ -148,8 +158,7 @@ def history(target: Target, table: str, since: date, before: date, columns: Sequ
 def publications(target: Target) -> pd.DataFrame:
     """Return the ledger, one row per publication, oldest week first; `rows` and `model_versions` hold dicts."""
     with store_of(target).reading() as reader:
-        if not (lines := reader.ledger()):
-            raise _nothing(target)
+        line_of(lines := reader.ledger(), target)
     ledger = pd.DataFrame([asdict(line) for line in lines])
     days = {name: pd.to_datetime(ledger[name]) for name in ("as_of", "data_time", "published_at")}
     return ledger.assign(**days, **{name: ledger[name].map(json.loads) for name in ("rows", "model_versions")})
@@ -161,7 +170,7 @@ def again(
 ) -> Publication:  # fmt: skip
     """Publish a week that one target holds into another, to move or to restore it; the same content is `unchanged`."""
     with store_of(source).reading() as reader:
-        line = _line(reader, source, as_of, None)
+        line = line_of(reader.ledger(), source, as_of)
         found = {name: reader.rows(name, [line.publication_id]) for name in json.loads(line.rows)}
     frames = {name: _as_handed_in(table, contract.get(name)) for name, table in found.items()}
     return publish(
@@ -203,25 +212,8 @@ def release(workspace: Path) -> Path:
     """Return the folder of the current release. Read several files through it to see them all of one publication."""
     current = releases.current(workspace)
     if current is None:
-        raise _nothing(workspace)
+        raise nothing_published(workspace)
     return current
-
-
-def _line(reader: Reader, target: Target, as_of: date | None, revision: int | None) -> Line:
-    """Return the line asked for, or say what there is."""
-    if not (ledger := reader.ledger()):
-        raise _nothing(target)
-    mine = [line for line in ledger if revision is None or line.revision == revision]
-    day = as_of or ledger[-1].as_of
-    if (line := leading(mine, day)) is None:
-        asked = f"{as_of or 'the latest week'}" + (f", revision {revision}" if revision else "")
-        known = ", ".join(line.publication_id for line in ledger[-10:])
-        raise UserError(f"{asked} was never published; there are {known}")
-    return line
-
-
-def _nothing(target: Target) -> UserError:
-    return UserError(f"nothing published yet in {target}, run bullwhip score")
 
 
 def _utc(moment: datetime | None) -> datetime:

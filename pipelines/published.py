@@ -10,7 +10,7 @@ import pandas as pd
 from models import risk
 from models.risk_contract import BY_NAME
 from pipelines.settings import UserError
-from pipelines.stores import Target, as_frame, leading, store_of
+from pipelines.stores import Target, as_frame, line_of, store_of
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,11 +46,8 @@ def published(target: Target, as_of: date | None = None, only: Collection[str] =
     """
     with store_of(target).reading() as reader:
         ledger = reader.ledger()
+        line = line_of(ledger, target, as_of)
         days = sorted({line.as_of for line in ledger})
-        line = leading(ledger, as_of or days[-1]) if days else None
-        if line is None:
-            asked, known = as_of or "any week", ", ".join(map(str, days[-10:])) or "none yet, run bullwhip score"
-            raise UserError(f"{asked} was never published in {target}; there are {known}")
         rows = json.loads(line.rows)
         if missing := [name for name in only if name not in rows]:
             raise UserError(f"{line.publication_id} has no table {missing[0]}; it has {', '.join(rows)}")

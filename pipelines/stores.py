@@ -12,7 +12,7 @@ import pandas as pd
 import pyarrow as pa
 
 from models.risk_contract import BY_NAME, Table
-from pipelines.settings import DataSource
+from pipelines.settings import DataSource, UserError
 
 Target = Path | DataSource
 """A workspace, or the URL of a database."""
@@ -54,6 +54,22 @@ class Line:
 def leading(ledger: Iterable[Line], as_of: date) -> Line | None:
     """Return what readers see of a week: the revision with the newest data, of equals the last."""
     return max((line for line in ledger if line.as_of == as_of), key=_newest, default=None)
+
+
+def line_of(ledger: Sequence[Line], target: Target, as_of: date | None = None, revision: int | None = None) -> Line:
+    """Return what readers see of a week, the latest unless told which, or one revision; else UserError."""
+    if not ledger:
+        raise nothing_published(target)
+    mine = [line for line in ledger if revision is None or line.revision == revision]
+    if line := leading(mine, as_of or max(line.as_of for line in ledger)):
+        return line
+    asked = f"{as_of or 'the latest week'}" + (f", revision {revision}" if revision else "")
+    known = ", ".join(line.publication_id for line in ledger[-10:])
+    raise UserError(f"{asked} was never published in {target}; there are {known}")
+
+
+def nothing_published(target: Target) -> UserError:
+    return UserError(f"nothing published yet in {target}, run bullwhip score")
 
 
 def _newest(line: Line) -> tuple[datetime, int]:

@@ -9,8 +9,8 @@ from typing import Any
 import pandas as pd
 
 from models.change import RISKS as RISKS
-from pipelines.settings import Settings, UserError
-from pipelines.stores import Line, Reader, as_frame, leading, store_of
+from pipelines.settings import Settings
+from pipelines.stores import Line, Reader, as_frame, leading, line_of, store_of
 
 WEEKS = 12
 WHOLE = (*RISKS, "supplier_risk", "watchlist", "track_record", "weekly_change", "health")
@@ -54,7 +54,7 @@ def read_week(settings: Settings, as_of: date | None = None) -> Week:
     """
     with store_of(settings.target).reading() as reader:
         ledger = reader.ledger()
-        line = _line(ledger, as_of)
+        line = line_of(ledger, settings.target, as_of)
         since = line.as_of - timedelta(weeks=WEEKS - 1)
         days = sorted({one.as_of for one in ledger if since <= one.as_of < line.as_of})
         past = [one for day in days if (one := leading(ledger, day))]
@@ -71,17 +71,7 @@ def read_week(settings: Settings, as_of: date | None = None) -> Week:
 def latest_day(settings: Settings) -> date:
     """Return the day of the latest published week; UserError where nothing was published."""
     with store_of(settings.target).reading() as reader:
-        return _line(reader.ledger(), None).as_of
-
-
-def _line(ledger: Sequence[Line], as_of: date | None) -> Line:
-    if not ledger:
-        raise UserError("nothing published yet; run bullwhip score")
-    line = leading(ledger, as_of or max(one.as_of for one in ledger))
-    if line is None:
-        there = ", ".join(dict.fromkeys(str(one.as_of) for one in ledger[-10:]))
-        raise UserError(f"the week of {as_of} was never published; there are {there}")
-    return line
+        return line_of(reader.ledger(), settings.target).as_of
 
 
 def _tables(reader: Reader, line: Line, names: Sequence[str]) -> dict[str, pd.DataFrame]:
