@@ -53,14 +53,14 @@ def as_polars(folder: Path) -> Any:
     return pl.read_parquet(folder / "weekly.parquet")
 
 
-def ours(weekly: pd.DataFrame, rows: slice = slice(None)) -> np.ndarray:
-    """Return float32 [feature, as_of, entity], from the same long table as the others."""
+def ours(weekly: pd.DataFrame, rows: slice = slice(None)) -> list[np.ndarray]:
+    """Return tiles of float32 [feature, as_of, entity], from the same long table as the others."""
     ids, step = weekly["unique_id"].to_numpy(), weekly["ds"].to_numpy()
     panel = dense(step, ids, {"y": weekly["y"].to_numpy()}, int(ids[-1]) + 1, GRID)
     return fill(panel, FEATURES, rows)
 
 
-def our_last_week(weekly: pd.DataFrame) -> np.ndarray:
+def our_last_week(weekly: pd.DataFrame) -> list[np.ndarray]:
     return ours(weekly, slice(-1, None))
 
 
@@ -115,8 +115,9 @@ def by_pandas(weekly: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(out)
 
 
-def same(own: np.ndarray, other: Any) -> float:
+def same(tiles: list[np.ndarray], other: Any) -> float:
     """Return the largest relative gap, whoever made the table of features."""
+    own = np.concatenate(tiles, axis=2)
     weeks, frame = own.shape[1], other if isinstance(other, pd.DataFrame) else other.to_pandas()
     lagged = "lag3" in frame  # mlforecast's row of a week tells of the weeks before it: one row later than ours
     if weeks == 1 and "ds" in frame:

@@ -1,6 +1,6 @@
 """Count order lines per series and step, in one reading and by number instead of by name."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
@@ -13,7 +13,6 @@ from features.weeks import Grid
 
 LINES = 4_000_000  # order lines read at a time
 TABLE = 1 << 26  # possible pairs of product and site that get a place each in a table of numbers
-WORD = 63  # bits of a number that sorts fast
 PIECE = 1 << 16  # lines of whole steps that are sorted at a time: they stay in the processor's cache
 COUNTED = ("units", "value", "priced_units", "lines", "customers", "largest", "customer_squares")
 RARE = ("cancelled_units", "ahead_units", "asked_units", "wait_unit_days")
@@ -45,7 +44,7 @@ class Numbers:
 
 
 def weekly_counts(con: duckdb.DuckDBPyConnection, grid: Grid) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
-    """Return the series with their category and region, sorted, and per measure its count [series, step].
+    """Return the series with their category and region, sorted, and per measure its count [step, series].
 
     Orders, cancellations and backlog count in the step in which they became known. Units ordered for a later day are
     ahead from the step they are known in until that day or their cancellation. A line without a customer is one of its
@@ -58,7 +57,7 @@ def weekly_counts(con: duckdb.DuckDBPyConnection, grid: Grid) -> tuple[pd.DataFr
     cells |= {"units_squared": np.square(cells["units"]), **_rare(con, numbers, grid)}
     for key in KEYS:
         con.execute(f"DROP TABLE {key}_numbers")
-    return series, {measure: cells[measure].reshape(len(series), grid.size) for measure in MEASURES}
+    return series, {measure: cells[measure].reshape(grid.size, len(series)) for measure in MEASURES}
 
 
 KEYS = ("product_id", "site_id", "customer_id")
@@ -136,23 +135,35 @@ def _count(lines: Mapping[str, np.ndarray], cells: Mapping[str, np.ndarray], num
     def work(which: slice) -> None:
         first = int(edges[which.start - 1]) if which.start else 0
         mine = order[first : int(edges[which.start])]
-        _count_piece({name: values[mine] for name, values in lines.items()}, cells, numbers, size)
+        _count_piece(lines, mine, cells, numbers)
 
     side_by_side(work, pieces(len(edges), 1))
 
 
-def _count_piece(lines: Mapping[str, np.ndarray], cells: Mapping[str, np.ndarray], numbers: Numbers, size: int) -> None:
-    cell, order, new_customer = _in_cells(lines, numbers)
+def _count_piece(
+    lines: Mapping[str, np.ndarray], mine: np.ndarray, cells: Mapping[str, np.ndarray], numbers: Numbers
+) -> None:
+    n = len(mine)
+    step, pair, customer = (lines[name][mine] for name in ("step", "pair", "customer"))
+    nobody = customer < 0
+    if nobody.any():
+        customer = np.where(nobody, numbers.customers + np.arange(n), customer)
+    base = int(step.min())
+    step -= base
+    order = _sorted_by((customer, pair, step))
+    cell = step[order] * np.int64(numbers.every) + pair[order]
     new_cell = _changes(cell)
+    new_customer = new_cell | _changes(customer[order])
     first, first_of_customer = np.flatnonzero(new_cell), np.flatnonzero(new_customer)
     first_customer = np.flatnonzero(new_cell[first_of_customer])
-    step, pair = np.divmod(cell[first], numbers.every)
-    place = numbers.series(pair) * np.int64(size) + step
+    week, known = np.divmod(cell[first], numbers.every)
+    place = (week + base) * len(numbers.pairs) + numbers.series(known)
+    order = mine[order]
     units = lines["units"][order]
     bought = np.add.reduceat(units, first_of_customer)
     cells["units"][place] = np.add.reduceat(units, first)
     cells["largest"][place] = np.maximum.reduceat(units, first)
-    cells["lines"][place] = np.diff(first, append=len(cell))
+    cells["lines"][place] = np.diff(first, append=n)
     cells["customers"][place] = np.diff(first_customer, append=len(bought))
     cells["customer_squares"][place] = np.add.reduceat(bought * bought, first_customer)
     cells["value"][place] = np.add.reduceat(lines["value"][order], first)
@@ -160,30 +171,16 @@ def _count_piece(lines: Mapping[str, np.ndarray], cells: Mapping[str, np.ndarray
     cells["priced_units"][place] = np.add.reduceat(priced, first)
 
 
-def _in_cells(lines: Mapping[str, np.ndarray], numbers: Numbers) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the lines' cells (step × pair), sorted, their order, and whether a line is a customer's first there.
-
-    Cell, customer and place are packed into one number where it has the bits: sorting such is many times as fast.
-    """
-    customer, n = lines["customer"], len(lines["customer"])
-    if (customer < 0).any():
-        customer = np.where(customer < 0, numbers.customers + np.arange(n), customer)
-    low, wide = n.bit_length(), (numbers.customers + n).bit_length()
-    key = lines["step"] * np.int64(numbers.every)
-    key += lines["pair"]
-    most = int(key.max()).bit_length() + wide
-    key <<= wide
-    key |= customer
-    if most + low <= WORD:
-        key <<= low
-        key |= np.arange(n)
-        key.sort()
-        order = key & ((1 << low) - 1)
-        key >>= low
-    else:
-        order = np.argsort(key, kind="stable")
-        key = key[order]
-    return key >> wide, order, _changes(key)
+def _sorted_by(keys: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the order by the last key, then the one before it …: 16 bits at a time, which numpy sorts in one go."""
+    order: np.ndarray | None = None
+    for key in keys:
+        for low in range(0, int(key.max()).bit_length(), 16):
+            digit = (key >> low).astype(np.uint16)
+            order = (
+                np.argsort(digit, kind="stable") if order is None else order[np.argsort(digit[order], kind="stable")]
+            )
+    return np.arange(len(keys[0])) if order is None else order
 
 
 def _changes(x: np.ndarray) -> np.ndarray:
@@ -207,14 +204,13 @@ def _rare(con: duckdb.DuckDBPyConnection, numbers: Numbers, grid: Grid) -> dict[
             WHERE (requested_on IS NOT NULL OR cancelled_at IS NOT NULL) AND {_within(grid, 0, grid.size)}"""
     ).fetchnumpy()
     x = {name: np.asarray(values) for name, values in found.items()}
-    base = numbers.series(x["pair"]) * np.int64(grid.size)
-    cells = len(numbers.pairs) * grid.size
+    entity, series = numbers.series(x["pair"]), len(numbers.pairs)
 
     def total(step: np.ndarray, mine: np.ndarray, units: np.ndarray) -> np.ndarray:
         mine = mine & (step < grid.size)
-        return np.bincount((base + step)[mine], units[mine], cells)
+        return np.bincount(step[mine] * np.int64(series) + entity[mine], units[mine], series * grid.size)
 
-    every = np.ones(len(base), bool)
+    every = np.ones(len(entity), bool)
     return {
         "cancelled_units": total(x["cancelled"], every, x["units"]),
         "ahead_units": total(x["step"], x["waits"], x["units"]) - total(x["gone"], x["waits"], x["units"]),

@@ -49,9 +49,7 @@ def demand(
     Rows will be asked for from as-of number `oldest` on. Without `planned` the baseline expects nothing of calendars.
     """
     series, counts = weekly_counts(con, grid)
-    panel = xr.Dataset(
-        {measure: over_steps(cells.T, grid) for measure, cells in counts.items()}, attrs={"step_days": 7}
-    )
+    panel = xr.Dataset({measure: over_steps(cells, grid) for measure, cells in counts.items()}, attrs={"step_days": 7})
     category, site, product = (pd.factorize(series[key], sort=True)[0] for key in ("category", "site_id", "product_id"))
     net = np.ascontiguousarray(np.maximum(panel.units.values - panel.cancelled_units.values, 0))  # week upon week
     panel["net"] = over_steps(net, grid)

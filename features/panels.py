@@ -9,7 +9,7 @@ import pyarrow as pa
 import xarray as xr
 
 from features.casting import quote
-from features.threads import pieces, side_by_side
+from features.threads import pieces, side_by_side, taken
 from features.weeks import Grid
 
 TILE_CELLS = 2_000_000  # cells of one measure held at once; blocks of entities beyond it
@@ -282,7 +282,7 @@ def _by_block(
     line: np.ndarray, step: np.ndarray, values: Mapping[str, np.ndarray], entity: np.ndarray, width: int, entities: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, Mapping[str, np.ndarray]]:
     """Return the events of asked entities sorted by block, with where each block begins."""
-    mine = entity[line]
+    mine = taken(entity, line)
     if width >= entities and not (mine < 0).any():
         return np.array([0, len(mine)]), mine, step, values
     block = mine // width

@@ -9,6 +9,7 @@ import pandas as pd
 from features.core import measures_of, names
 from features.panels import Book, over_steps, read_book, supply_panels
 from features.suppliers import LEVELS, Level
+from features.threads import taken
 from features.tiles import gather
 from features.weeks import Grid
 
@@ -37,7 +38,7 @@ def history(con: duckdb.DuckDBPyConnection, rows: pd.DataFrame, grid: Grid) -> t
 def look_up(book: Book, level: Level, rows: pd.DataFrame, grid: Grid, prior: np.ndarray, out: np.ndarray) -> None:
     """Write into `out` [row, feature] how the entity of every row's line at this level stood at the row's as-of."""
     entity, entities = entities_asked(book.key(level.keys), rows["line"].to_numpy())
-    row_entity = entity[rows["line"].to_numpy()]
+    row_entity = taken(entity, rows["line"].to_numpy())
     steps, ordered = rows["step"].to_numpy(), rows["ordered_step"].to_numpy()
     formulas = (*level.formulas, *level.when_ordered)
     read = measures_of(formulas)
@@ -64,9 +65,9 @@ def entities_asked(key: np.ndarray, line: np.ndarray) -> tuple[np.ndarray, int]:
         key = np.unique(key, return_inverse=True)[1]
         span = int(key.max(initial=-1)) + 1
     used = np.zeros(span, bool)
-    used[key[line]] = True
+    used[taken(key, line)] = True
     number_of = np.where(used, np.cumsum(used, dtype=np.int32) - 1, -1).astype(np.int32)
-    return number_of[key], int(used.sum())
+    return taken(number_of, key), int(used.sum())
 
 
 def number(counted: pd.DataFrame, rows: pd.DataFrame, keys: Sequence[str]) -> tuple[np.ndarray, np.ndarray, int]:

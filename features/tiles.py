@@ -1,5 +1,6 @@
 """Work features out tile by tile, side by side, straight into the rows that ask for them."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 
@@ -14,22 +15,24 @@ BLOCK = 1 << 24  # values of all features that are kept at once to take rows fro
 CHUNK = 4096  # rows taken at a time
 
 
-def fill(panel: xr.Dataset, features: Sequence[Feature], rows: slice = slice(None)) -> np.ndarray:
-    """Return float32 [feature, as_of, entity] of the as-of days `rows`, each feature's values as over the whole panel.
+def fill(panel: xr.Dataset, features: Sequence[Feature], rows: slice = slice(None)) -> list[np.ndarray]:
+    """Return the features tile by tile, float32 [feature, as_of, entity], of the as-of days `rows`.
 
-    Only those days are worked out, but for what has to be added up since the panel's first day.
+    The values are those over the whole panel. Only the days asked for are worked out, but for what has to be added up
+    since the panel's first day. Tiles stay apart: memory is written once, where it has just been handed out.
     """
     begin, end, _ = rows.indices(panel.sizes["as_of"])
-    entities = panel.sizes["entity"]
-    out = np.empty((len(features), max(end - begin, 0), entities), np.float32)
+    shape = (len(features), max(end - begin, 0))
+    whole = np.empty((panel.sizes["entity"], math.prod(shape)), np.float32)  # one stretch of memory
+    out = {b.start: whole[b].reshape(*shape, b.stop - b.start) for b in pieces(len(whole), TILE)}
 
     def work(block: slice) -> None:
         tile = Tile(panel, block)
         for k, feature in enumerate(features):
-            out[k, :, block] = feature.formula(tile).at(begin, end)
+            out[block.start][k] = feature.formula(tile).at(begin, end)
 
-    side_by_side(work, pieces(entities, TILE))
-    return out
+    side_by_side(work, pieces(len(whole), TILE))
+    return [*out.values()]
 
 
 def gather(

@@ -47,7 +47,7 @@ def test_a_filled_panel_holds_what_the_formulas_say(rows, threads, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", threads)
     panel = dense(*world(40), 40, GRID)
     whole = np.stack([f.formula(Tile(panel)).values for f in FEATURES]).astype(np.float32)
-    np.testing.assert_array_equal(fill(panel, FEATURES, rows), whole[:, rows])
+    np.testing.assert_array_equal(np.concatenate(fill(panel, FEATURES, rows), axis=2), whole[:, rows])
 
 
 @pytest.mark.parametrize("block", [1 << 24, 8])
