@@ -23,7 +23,7 @@ from models.gate import as_published, squared_errors
 from models.health import heard
 from models.metrics import binary_report
 from models.report import as_dict, number, units
-from models.tenure import PROMOTED, champion_of
+from models.tenure import PROMOTED, champion_of, decided
 from pipelines import pictures, tracking
 from pipelines.health import INPUTS
 from pipelines.learn import Learned, learn, threads_each
@@ -55,7 +55,7 @@ def train(
         settings, flow="train", flow_run_id=str(runtime.flow_run.id), as_of=as_of, data_fingerprint=world.fingerprint,
         git_sha=tracking.git_sha(), params=settings.public(),
     ) as run:  # fmt: skip
-        out = {name: _known_already(world, name) for name in tasks or settings.tasks}
+        out = {name: _known_already(world, name, dry_run) for name in tasks or settings.tasks}
         new = [name for name, known in out.items() if known is None]
         threads = threads_each(settings, len(new))
         lessons = side_by_side({name: (learn, f"learn {name}", (world, name, threads)) for name in new})
@@ -66,10 +66,12 @@ def train(
     return {"as_of": as_of, "tasks": out}
 
 
-def _known_already(world: World, name: str) -> dict[str, Any] | None:
+def _known_already(world: World, name: str, dry_run: bool) -> dict[str, Any] | None:
     """Return what is to be said of a task without learning: no facts, or trained before on the same; None otherwise."""
     if not world.has(name):
         return {"skipped": f"no {'purchase lines' if name == 'delay' else 'orders'} known before {world.as_of}"}
+    if not dry_run:
+        _finish_promoting(world, name)
     return _already_trained(world, name)
 
 
@@ -205,7 +207,7 @@ def register(
     forecaster, refusal = learned.forecaster, result["refused_because"]
     name = tracking.REGISTRY[forecaster.task]
     champion = tracking.champion(world.settings, name, world.as_of)
-    first = champion is None or not _readable(champion)
+    scores = (refusal is None or champion is None or not _readable(champion)) and not challenger
     with tempfile.TemporaryDirectory() as folder:
         forecaster.save(Path(folder))
         walk = as_published(learned.walk, learned.decision.publishes)
@@ -214,17 +216,29 @@ def register(
         (Path(folder) / "result.json").write_text(json.dumps(dict(result), default=str))
         tags = {
             "recipe": recipe(world, forecaster.task), "cut": forecaster.facts.cut, "publishes": publishers(forecaster),
-            "seconds_to_learn": round(learned.seconds, 1),
+            "seconds_to_learn": round(learned.seconds, 1), "to_score": scores,
         }  # fmt: skip
         version = tracking.register(run, name=name, folder=Path(folder), tags=tags | {"result": _said(result)})
-    scores = (refusal is None or first) and not challenger
     if scores:
-        because = refusal or "better than every naive rule and the last champion"
-        tracking.decide(world.settings, name, version, PROMOTED, since=world.as_of, because=because)
+        _promote(world, name, version, refusal)
     return {
         "model_version": version, "alias": "champion" if scores else "challenger",
         "promoted": scores and refusal is None, "publishes": publishers(forecaster),
     }  # fmt: skip
+
+
+def _promote(world: World, name: str, version: str, refusal: str | None) -> None:
+    because = refusal or "better than every naive rule and the last champion"
+    tracking.decide(world.settings, name, version, PROMOTED, since=world.as_of, because=because)
+
+
+def _finish_promoting(world: World, name: str) -> None:
+    """Promote what a training of this day had registered to score when its process was killed."""
+    registry, made_of = tracking.REGISTRY[name], recipe(world, name)
+    for version in tracking.versions(world.settings, registry):
+        tags = version["tags"]
+        if tags.get("recipe") == made_of and tags.get("to_score") == "True" and not decided(tags):
+            _promote(world, registry, version["version"], json.loads(tags["result"])["refused_because"])
 
 
 def _inputs(learned: Learned) -> list[dict[str, Any]]:

@@ -90,6 +90,16 @@ def disturb(workspace):
             WHERE received_on > DATE '{BEGIN}' LIMIT 2""")  # fmt: skip
 
 
+def double(workspace, table):
+    """Let the lines of the last three weeks come a second time, in a file of their own."""
+    path, folder = workspace / "data" / f"{table}.parquet", workspace / "data" / table
+    folder.mkdir()
+    path.rename(folder / path.name)
+    with duckdb.connect() as con:
+        con.execute(f"COPY (FROM '{folder / path.name}' WHERE ordered_at >= DATE '{BEGIN - WEEK}') "
+                    f"TO '{folder / 'again.parquet'}' (FORMAT parquet)")  # fmt: skip
+
+
 def as_known_on(day, workspace, everything):
     """Leave of the tables what had become known before the day, as the people of that day found them."""
     for table, moment in (("orders", "ordered_at"), ("purchases", "coalesce(known_at, ordered_at)"),
@@ -108,11 +118,21 @@ def test_weeks_scored_late_equal_those_scored_on_their_day(late, on_time):
     for day in days:
         as_known_on(day, on_time, late)
         assert bullwhip(on_time, "score", "--as-of", str(day))[0] == 0
+    double(late, "orders")
     code, said = bullwhip(late, "catch-up", "--from", str(BEGIN))
     assert (code, said["as_of"], said["status"]) == (0, str(END), "published")
     assert [week["as_of"] for week in said["caught_up"]] == [str(day) for day in days[:-1]]
-    ledgers = [publish.publications(w).drop(columns=["published_at", "code_version"]) for w in (late, on_time)]
-    pd.testing.assert_frame_equal(*ledgers)  # digests of every table, models and fingerprint of the facts
+    unlike = ["published_at", "code_version", "digest"]  # that of all tables, and one says that files came twice
+    ledgers = [publish.publications(w).drop(columns=unlike) for w in (late, on_time)]
+    pd.testing.assert_frame_equal(*ledgers)  # models, and the fingerprint of the facts
+    refused, counted = "input|orders|refused", []
+    for name, day in ((name, day) for name in said["rows"] for day in days):
+        one, other = (publish.read(w, name, as_of=day) for w in (late, on_time))
+        if name == "health":
+            counted += [t.loc[t["row_id"] == refused, "measured"].item() for t in (one, other)]
+            one, other = (t[t["row_id"] != refused].reset_index(drop=True) for t in (one, other))
+        pd.testing.assert_frame_equal(one, other, check_exact=True)
+    assert min(counted[::2]) > 0 == max(counted[1::2])
     assert len(publish.read(late, "supplier_delay_risk", as_of=BEGIN)) > 10
 
     code, said = bullwhip(late, "score")
@@ -143,6 +163,21 @@ def test_a_scheduled_score_fills_in_what_was_missed_and_names_what_cannot_be(lat
     assert [week["as_of"] for week in said["refused"]] == [str(BEGIN - WEEK)]
     assert f"run bullwhip train --as-of {BEGIN - WEEK}" in said["error"]
     assert catch_up.published(late) == [BEGIN, BEGIN + WEEK, END]
+
+
+def test_a_training_that_was_killed_before_it_promoted_is_finished_by_the_next(late):
+    settings, names = load(late, environ={}), tracking.REGISTRY.values()
+    client = tracking.open_store(settings).client
+    for name in names:
+        for tag in ("decisions", "promoted_at", "promoted_because"):
+            client.delete_model_version_tag(name, "1", tag)
+        client.delete_registered_model_alias(name, "champion")
+    champions = partial(map, lambda name: tracking.champion(settings, name, BEGIN), names)
+    assert bullwhip(late, "train", "--as-of", str(BEGIN), "--dry-run")[0] in (0, 4)
+    assert list(champions()) == [None, None]
+    said = bullwhip(late, "train", "--as-of", str(BEGIN))[1]["tasks"].values()
+    assert [(task["unchanged"], task["model_version"], task["alias"]) for task in said] == [(True, "1", "champion")] * 2
+    assert [champion.version for champion in champions()] == ["1", "1"]
 
 
 def test_a_model_that_learnt_later_does_not_score_an_earlier_day(late):
