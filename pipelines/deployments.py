@@ -12,6 +12,7 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 from pydantic import WithJsonSchema
 
+from features.contracts import ContractError
 from pipelines import running
 from pipelines.settings import Settings, UserError, apply_environment, load, mask
 
@@ -90,8 +91,8 @@ def _carried_out(workspace: Path, as_of: date | None, work: Callable[[Settings, 
         with running.marked(settings.workspace, run_id):
             result = work(settings, scheduled_day(settings, runtime.flow_run.scheduled_start_time))
             create_markdown_artifact(_links(settings, result), key="bullwhip-links", description="Where to look")
-    except UserError as error:
-        return Failed(message=f"{mask(str(error))} (exit code {error.exit_code})")
+    except (UserError, ContractError) as error:
+        return Failed(message=f"{mask(' '.join(str(error).split()))} (exit code {error.exit_code})")
     refused = [f"{name}: {why}" for name, why in _refusals(result).items()]
     code = " (exit code 4)" if refused else ""
     return Completed(message=("; ".join(refused) or str(result.get("status", "done")).capitalize()) + code)

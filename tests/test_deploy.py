@@ -1,6 +1,7 @@
 """What Prefect is told of deployments, and how triggers and the keeper speak to it: without a server."""
 
 import json
+import re
 from contextlib import nullcontext
 from datetime import UTC, date, datetime, timedelta
 from types import SimpleNamespace
@@ -12,6 +13,7 @@ from prefect.client.schemas.schedules import CronSchedule
 from prefect.utilities.schema_tools.validation import ValidationError as Refused
 from prefect.utilities.schema_tools.validation import validate
 
+from features.contracts import Breach, ContractError
 from pipelines import clock, deploy, deployments, keeper, prefect_api, running
 from pipelines import trigger as triggers
 from pipelines.prefect_api import Api, Rejected, WrongPassword
@@ -202,6 +204,23 @@ def test_a_trigger_that_waits_gives_the_exit_code_of_the_work(state, message, co
     said = triggers.trigger(api, "score-weekly", as_of=date(2026, 6, 1), key="k", wait=True, timeout=5)
     assert said["code"] == code
     assert api.sent[0][1] == {"parameters": {"workspace": "/w", "as_of": "2026-06-01"}, "idempotency_key": "k"}
+
+
+@pytest.mark.parametrize(("error", "said"), [
+    (ContractError((Breach("error", "orders", "quantity", 7, "seven are negative"),)), r"seven are .*\(exit code 3\)$"),
+    (Unreachable("postgresql://me:hush@h/x is away"), r"me:\*\*\*@h/x is away \(exit code 6\)$"),
+], ids=["input refused", "away"])  # fmt: skip
+def test_a_run_that_ends_says_in_one_line_why_and_with_which_exit_code(tmp_path, monkeypatch, error, said):
+    monkeypatch.setattr(deployments, "runtime", SimpleNamespace(flow_run=SimpleNamespace(
+        id="r", scheduled_start_time=NOW)))  # fmt: skip
+
+    def work(*_):
+        raise error
+
+    state = deployments._carried_out(tmp_path, None, work)
+    assert state.is_failed()
+    assert re.search(said, state.message)
+    assert "\n" not in state.message
 
 
 def test_a_trigger_says_what_is_wrong(monkeypatch):
