@@ -8,18 +8,19 @@ import socket
 import subprocess
 import sys
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import psutil
+import psycopg
 import pytest
 
 from pipelines import publish, running, tracking
 from pipelines.settings import load
 
-MONDAY, TUESDAY = "2026-06-01", "2026-06-02"
+MONDAY = "2026-06-01"
 CLI = (sys.executable, "-m", "pipelines.cli")
 PATIENCE = 240.0  # seconds; a busy machine takes long
 
@@ -27,10 +28,11 @@ PATIENCE = 240.0  # seconds; a busy machine takes long
 class Team:
     """One `up` in a workspace, and the words to speak to it."""
 
-    def __init__(self, workspace, log):
+    def __init__(self, workspace, log, **environ):
         self.workspace, self.log, self.process = Path(workspace), log, None
-        kept = ("PREFECT_", "MLFLOW_TRACKING", "BULLWHIP_")
-        self.environ = {k: v for k, v in os.environ.items() if not k.startswith(kept)} | {"OMP_NUM_THREADS": "1"}
+        outside = ("PREFECT_", "MLFLOW_TRACKING", "BULLWHIP_")
+        self.environ = {k: v for k, v in os.environ.items() if not k.startswith(outside)} | {"OMP_NUM_THREADS": "1"}
+        self.environ |= environ
         with ExitStack() as stack:
             sockets = [stack.enter_context(socket.socket()) for _ in range(3)]
             for each in sockets:
@@ -96,11 +98,9 @@ class Team:
         return next((p for p in self.left() if "prefect.engine" in (p.info["cmdline"] or ())), None)
 
 
-@pytest.fixture(scope="module")
-def team(trained, tmp_path_factory):
-    """A trained workspace that `up` serves, deployed."""
-    folder = tmp_path_factory.mktemp("team")
-    team = Team(shutil.copytree(trained[0], folder / "workspace", symlinks=True), folder / "up.log")
+@contextmanager
+def served(team):
+    """`up` runs, and the flows are deployed."""
     team.start()
     code, said, _ = team.call("deploy")
     assert code == 0, said
@@ -110,6 +110,28 @@ def team(trained, tmp_path_factory):
         team.process.wait(timeout=60)
     for process in team.left():
         process.kill()
+
+
+@pytest.fixture(scope="module")
+def team(trained, tmp_path_factory):
+    """A trained workspace with all its databases in files."""
+    folder = tmp_path_factory.mktemp("team")
+    with served(Team(shutil.copytree(trained[0], folder / "workspace", symlinks=True), folder / "up.log")) as team:
+        yield team
+
+
+@pytest.fixture
+def team_in_postgres(world, postgres_server, tmp_path):
+    """A workspace whose risk tables, MLflow and Prefect are in PostgreSQL, with a model of delays made quickly."""
+    with psycopg.connect(postgres_server.replace("+psycopg", ""), autocommit=True) as con:
+        con.execute("CREATE DATABASE team")
+    database = postgres_server.replace("/postgres?", "/team?")
+    folder = shutil.copytree(world, tmp_path / "workspace", ignore=shutil.ignore_patterns("mlflow"))
+    few = "history_weeks = 60\ntasks = ['delay']\n[params.delay]\nrounds = 4\n"
+    (folder / "bullwhip.toml").write_text(f"as_of = {MONDAY}\n{few}")
+    with served(Team(folder, tmp_path / "up.log", BULLWHIP_DATABASE=database)) as team:
+        assert team.call("train", "--as-of", "2026-05-18")[0] in (0, 4)
+        yield team
 
 
 def test_status_says_what_runs_where(team):
@@ -136,6 +158,10 @@ def test_a_second_up_and_taken_ports_are_refused_in_one_line(team, tmp_path):
 
 def test_deploying_again_changes_nothing_and_cron_makes_runs(team):
     assert {d["status"] for d in team.call("deploy")[1]["deployments"].values()} == {"unchanged"}
+    cron_makes_runs(team)
+
+
+def cron_makes_runs(team):
     began = time.monotonic()
     runs = team.until(lambda: team.flow_runs("SCHEDULED"), "cron made no runs", seconds=65)
     assert time.monotonic() - began < 65
@@ -172,28 +198,6 @@ def test_parameters_that_are_wrong_start_nothing(team):
         team.rest(f"/deployments/{deployment['id']}/create_flow_run", {"parameters": {"as_of": "soonish"}})
 
 
-def test_kill_9_of_worker_and_of_up_costs_no_week_and_leaves_no_process(team):
-    code, said, _ = team.call("trigger", "score-weekly", "--as-of", TUESDAY, "--key", "killed")
-    assert code == 0
-    team.until(team.flow_process, "the flow does not begin")
-    os.kill(running.read(team.workspace)["services"]["worker"]["pid"], signal.SIGKILL)
-    team.until(lambda: not team.flow_process(), "the flow outlives its worker", seconds=30)
-    team.process.kill()
-    team.process.wait()
-    team.until(lambda: not team.left(), "processes outlive up", seconds=20)
-    assert running.read(team.workspace) is None
-    team.start()
-    code, said, err = team.call("trigger", "score-weekly", "--key", "killed", "--wait", "--timeout", "200")
-    assert (code, said["state"]) == (0, "Completed"), err
-    ledger = publish.publications(team.workspace)
-    assert sorted(ledger["as_of"].dt.date.astype(str)) == [MONDAY, TUESDAY]
-    assert set(ledger["revision"]) == {1}
-    assert team.flow_runs("RUNNING", "PENDING") == []
-    store = tracking.open_store(load(team.workspace, environ={}))
-    assert not store.client.search_runs([store.experiment_id], "attributes.status = 'RUNNING'")
-    assert not running.is_locked(team.workspace / ".publish.lock")
-
-
 def test_sigterm_ends_everything_in_time(team):
     began = time.monotonic()
     team.process.terminate()
@@ -203,6 +207,35 @@ def test_sigterm_ends_everything_in_time(team):
     code, said, err = team.call("status")
     assert (code, said["running"]) == (6, False)
     assert "bullwhip up does not run" in err
+
+
+def test_in_postgres_a_week_whose_worker_and_up_are_killed_is_published_once(team_in_postgres):
+    team = team_in_postgres
+    cron_makes_runs(team)
+    code, said, err = team.call("trigger", "score-weekly", "--key", "monday")
+    assert code == 0, err
+    deployment = team.rest("/deployments/filter", {"deployments": {"name": {"any_": ["score-weekly"]}}})[1][0]
+    body = {"idempotency_key": "monday", "parameters": {}}
+    status, run = team.rest(f"/deployments/{deployment['id']}/create_flow_run", body)
+    assert (status, run["id"]) == (200, said["flow_run_id"])
+    team.until(lambda: team.flow_runs("RUNNING"), "the flow does not begin")
+    os.kill(running.read(team.workspace)["services"]["worker"]["pid"], signal.SIGKILL)
+    team.until(lambda: not team.flow_process(), "the flow outlives its worker", seconds=30)
+    team.process.kill()
+    team.process.wait()
+    team.until(lambda: not team.left(), "processes outlive up", seconds=20)
+    assert running.read(team.workspace) is None
+    team.start()
+    code, said, err = team.call("trigger", "score-weekly", "--key", "monday", "--wait", "--timeout", "200")
+    assert (code, said["state"], said["flow_run_id"]) == (0, "Completed", run["id"]), err
+    settings = load(team.workspace, environ=team.environ)
+    ledger = publish.publications(settings.target)
+    assert list(zip(ledger["as_of"].dt.date.astype(str), ledger["revision"], strict=True)) == [(MONDAY, 1)]
+    assert team.flow_runs("RUNNING", "PENDING") == []
+    store = tracking.open_store(settings)
+    assert {run.info.status for run in store.client.search_runs([store.experiment_id])} == {"FINISHED"}
+    assert not running.is_locked(team.workspace / ".publish.lock")
+    assert not {"mlflow.db", "prefect.db", "risk.duckdb"} & {path.name for path in team.workspace.rglob("*")}
 
 
 @pytest.mark.parametrize(
