@@ -15,6 +15,7 @@ from pydantic import WithJsonSchema
 from features.contracts import ContractError
 from pipelines import running
 from pipelines.settings import Settings, UserError, apply_environment, load, mask
+from pipelines.warmup import refuse_unwritable
 
 REPLAYED = timedelta(weeks=26)
 Day = Annotated[date, WithJsonSchema({"type": "string", "format": "date", "pattern": r"^\d{4}-\d{2}-\d{2}$"})]
@@ -88,6 +89,7 @@ def _carried_out(workspace: Path, as_of: date | None, work: Callable[[Settings, 
     try:
         settings = load(workspace, as_of=as_of)
         apply_environment(settings)
+        refuse_unwritable(settings.workspace)
         with running.marked(settings.workspace, run_id):
             result = work(settings, scheduled_day(settings, runtime.flow_run.scheduled_start_time))
             create_markdown_artifact(_links(settings, result), key="bullwhip-links", description="Where to look")

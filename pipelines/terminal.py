@@ -2,6 +2,7 @@
 
 import atexit
 import contextlib
+import errno
 import json
 import logging
 import os
@@ -17,6 +18,8 @@ from cyclopts import App, CycloptsError
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+NOT_TO_BE_WRITTEN = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,8 +161,8 @@ def _explained(error: Exception, tokens: Sequence[str]) -> tuple[str, int]:
         return message, 2
     if isinstance(getattr(error, "exit_code", None), int):
         return message, error.exit_code  # type: ignore[attr-defined]
-    if isinstance(error, PermissionError):
-        return f"{message}; give this user the right, or name another --workspace", 2
+    if isinstance(error, OSError) and error.errno in NOT_TO_BE_WRITTEN:
+        return f"{message}; free space or give this user the right, or name another --workspace", 2
     if type(error).__name__ in ("ConnectError", "ConnectTimeout") or message.startswith("Failed to reach API"):
         return f"the Prefect server {os.environ.get('PREFECT_API_URL', '')} does not answer: {message}", 6
     if type(error).__name__ == "PrefectHTTPStatusError" and "401 Unauthorized" in message:

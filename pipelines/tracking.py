@@ -315,6 +315,9 @@ def _expect_answer(uri: str) -> None:
 
 
 def _raise_unreachable(uri: str, error: Exception) -> None:
+    if getattr(error, "error_code", None) in ("UNAUTHENTICATED", "PERMISSION_DENIED"):
+        wanted = f"set {running.AUTH}=user:password (or MLFLOW_TRACKING_USERNAME and _PASSWORD) as the server has it"
+        raise Unreachable(f"the MLflow server {mask(uri)} wants another password: {wanted}") from error
     first_line = mask(str(error).strip().partition("\n")[0])[:200]
     raise Unreachable(
         f"the MLflow store {mask(uri)} does not answer: {first_line}; start it, or correct or unset MLFLOW_TRACKING_URI"

@@ -1,13 +1,29 @@
 """Start what takes seconds beside other work: Prefect's temporary server and MLflow's first migration."""
 
 import contextlib
+import tempfile
 import threading
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
 from pipelines import temporary_server
-from pipelines.settings import SCHEMAS, Settings, load
+from pipelines.settings import SCHEMAS, Settings, UserError, load
+
+ROOM = 4 << 20  # bytes a run writes at least
+
+
+def refuse_unwritable(workspace: Path) -> None:
+    """Raise UserError, in one line, where a run could not be written down: whatever met it first would blame itself."""
+    try:
+        with tempfile.TemporaryFile(dir=workspace, buffering=0) as probe:
+            written = probe.write(bytes(ROOM))
+    except OSError as error:
+        why = error.strerror
+    else:
+        why = "No space left on device" if written < ROOM else ""
+    if why:
+        raise UserError(f"{workspace} cannot be written: {why}; free space or give this user the right")
 
 
 def prepare_database(settings: Settings) -> None:

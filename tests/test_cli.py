@@ -141,6 +141,8 @@ ERRORS = [
     (Unreachable("no answer from db"), 6, "bullwhip: no answer from db\n"),
     (GateRefused("worse\nthan before"), 4, "bullwhip: worse than before\n"),
     (PermissionError(13, "Permission denied", "/x"), 2, "Permission denied"),
+    (OSError(28, "No space left on device", "/x"), 2, "No space left on device"),
+    (RuntimeError("Failed to reach API at http://x/api/"), 6, "the Prefect server"),
     (ZeroDivisionError("of course"), 1, "bullwhip: unexpected ZeroDivisionError: of course (traceback: "),
     (
         type("PrefectHTTPStatusError", (Exception,), {})("error '401 Unauthorized' for"),

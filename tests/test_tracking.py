@@ -3,8 +3,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from datetime import date
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from types import SimpleNamespace
 
 import numpy as np
@@ -196,6 +198,25 @@ def test_a_store_that_does_not_answer_is_named_within_seconds(tmp_path, monkeypa
     assert time.perf_counter() - started < 10
     assert f"the MLflow store {shown} does not answer" in str(error.value)
     assert "secret" not in str(error.value)
+    assert error.value.exit_code == 6
+
+
+def test_a_store_that_wants_another_password_says_so_and_does_not_show_the_wrong_one(tmp_path, monkeypatch):
+    class Closed(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_error(401)
+
+        def log_message(self, *_):
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Closed) as server:
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://me:secret@127.0.0.1:{server.server_port}")
+        with pytest.raises(
+            Unreachable, match=r"http://me:\*\*\*@.* wants another password: set BULLWHIP_AUTH"
+        ) as error:
+            tracking.champion(load(tmp_path, environ={}), NAME)
+        server.shutdown()
     assert error.value.exit_code == 6
 
 

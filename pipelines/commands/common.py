@@ -56,7 +56,8 @@ def settings_of(common: Common, **flags: Any) -> "Settings":
 
 
 def warming_up(settings: "Settings") -> Callable[[], None]:
-    from pipelines.warmup import prepare_database, warm_up
+    from pipelines.warmup import prepare_database, refuse_unwritable, warm_up
 
+    refuse_unwritable(settings.workspace)
     prepare_database(settings)
     return warm_up(settings.workspace)
