@@ -218,7 +218,7 @@ def test_in_postgres_a_week_whose_worker_and_up_are_killed_is_published_once(tea
     body = {"idempotency_key": "monday", "parameters": {}}
     status, run = team.rest(f"/deployments/{deployment['id']}/create_flow_run", body)
     assert (status, run["id"]) == (200, said["flow_run_id"])
-    team.until(lambda: team.flow_runs("RUNNING"), "the flow does not begin")
+    team.until((team.workspace / running.MARKS / run["id"]).exists, "the flow does not begin")
     os.kill(running.read(team.workspace)["services"]["worker"]["pid"], signal.SIGKILL)
     team.until(lambda: not team.flow_process(), "the flow outlives its worker", seconds=30)
     team.process.kill()
