@@ -90,7 +90,7 @@ def _carried_out(workspace: Path, as_of: date | None, work: Callable[[Settings, 
         settings = load(workspace, as_of=as_of)
         apply_environment(settings)
         refuse_unwritable(settings.workspace)
-        with running.marked(settings.workspace, run_id):
+        with running.marked(settings.workspace, run_id, outlives_a_stop=True):
             result = work(settings, scheduled_day(settings, runtime.flow_run.scheduled_start_time))
             create_markdown_artifact(_links(settings, result), key="bullwhip-links", description="Where to look")
     except (UserError, ContractError) as error:

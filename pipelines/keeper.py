@@ -50,6 +50,7 @@ def heal(api: Api, workspace: Path, now: datetime, suspects: set[str]) -> list[s
         away = state["type"] == "CRASHED" or UNREACHABLE in (state.get("message") or "")
         if not (run["deployment_id"] and fresh and away) or (deaths := _deaths(api, run)) >= DEATHS:
             continue
+        _forget(workspace, run["id"])  # a mark of its last life would bury the next one
         again = now + timedelta(seconds=5 * 2**deaths)
         details = {"scheduled_time": again.isoformat()}
         _set(api, run, {"type": "SCHEDULED", "name": "AwaitingRetry", "state_details": details})

@@ -41,8 +41,11 @@ def is_locked(path: Path) -> bool:
 
 
 @contextlib.contextmanager
-def marked(workspace: Path, name: str) -> Iterator[None]:
-    """Leave a mark that says a run is alive for as long as this process is; it stays when the process is killed."""
+def marked(workspace: Path, name: str, *, outlives_a_stop: bool = False) -> Iterator[None]:
+    """Leave a mark that says a run is alive for as long as this process is; it stays when the process is killed.
+
+    With `outlives_a_stop` also when it is told to stop: it may be gone before anybody has heard of that.
+    """
     import fcntl
 
     path = workspace / MARKS / name
@@ -51,8 +54,11 @@ def marked(workspace: Path, name: str) -> Iterator[None]:
         fcntl.flock(handle, fcntl.LOCK_SH)
         try:
             yield
-        finally:
-            path.unlink(missing_ok=True)
+        except BaseException as error:
+            if isinstance(error, Exception) or not outlives_a_stop:
+                path.unlink(missing_ok=True)
+            raise
+        path.unlink(missing_ok=True)
 
 
 def left_behind(workspace: Path) -> list[Path]:

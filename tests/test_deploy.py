@@ -1,5 +1,6 @@
 """What Prefect is told of deployments, and how triggers and the keeper speak to it: without a server."""
 
+import contextlib
 import json
 import re
 from contextlib import nullcontext
@@ -171,6 +172,24 @@ def test_runs_whose_process_is_gone_are_buried(tmp_path):
     )
     assert not (marks / "dead").exists()
     assert not (marks / "alive").exists()
+
+
+def test_a_run_that_was_told_to_stop_and_could_not_say_so_is_found_and_its_mark_buries_it_once(tmp_path):
+    mark = tmp_path / running.MARKS / "stopped"
+    with pytest.raises(KeyboardInterrupt), running.marked(tmp_path, "stopped", outlives_a_stop=True):
+        raise KeyboardInterrupt
+    assert mark.exists()
+    api = FakeApi([run("RUNNING", name="stopped")])
+    keeper.heal(api, tmp_path, NOW, {"stopped"})
+    assert sent_states(api)["stopped"]["type"] == "CRASHED"
+    mark.touch()
+    keeper.heal(FakeApi([run("CRASHED", name="stopped")]), tmp_path, NOW, set())
+    assert not mark.exists()
+    for error in (ValueError, None):
+        with contextlib.suppress(ValueError), running.marked(tmp_path, "ended", outlives_a_stop=True):
+            if error:
+                raise error
+    assert running.left_behind(tmp_path) == []
 
 
 @pytest.mark.parametrize(("found", "deaths", "again"), [
