@@ -21,7 +21,6 @@ SCRAMBLES = {
 }
 
 
-WAYS = ("deleted", "scrambled")  # what is done to facts that were known later
 NUMBERING = ("line", "entity", "step")  # places of rows in tables that the proof builds anew
 
 
@@ -43,7 +42,6 @@ def prove_no_leak(
     steps: Sequence[int],
     *,
     own_day: Sequence[str] = (),
-    ways: Sequence[str] = WAYS,
     rebuilt: Matrix | None = None,
 ) -> dict[str, int]:
     """Rebuild the rows at the as-of days numbered `steps` and hold every input against `whole`.
@@ -52,16 +50,15 @@ def prove_no_leak(
     held against `whole` too, since baselines and values rest on them. Raises LeakError naming the first feature or
     column that differs, or the rows that came or went. Of the tables `own_day` the facts of the as-of day itself are
     kept: lines seen as they are ordered are told by their own record. Where the grid ends and nothing at all was known
-    later, there is no future to read and nothing to rebuild. `ways` chooses deleting or scrambling; `rebuilt` are
-    the rows of one of the days as somebody else has built them with the later facts deleted. Returns how much was
-    compared.
+    later, there is no future to read and nothing to rebuild. `rebuilt` are the rows of one of the days as somebody has
+    built them already with the later facts deleted. Returns how much was compared.
     """
     compared = {"as_of_days": 0, "rows": 0, "cells": 0}
     for step in steps:
         past = request.until(step)
         expected = whole.take(np.flatnonzero(whole.rows["step"].to_numpy() == step))
         future = step < request.grid.size - 1 or _known_later(con, request.grid.as_of, own_day)
-        for how in ways if future else ():
+        for how in ("deleted", "scrambled") if future else ():
             if how == "deleted" and rebuilt is not None and _is_of(rebuilt, request.grid.days[step]):
                 _compare(expected, rebuilt, key, how)
             else:

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
 from datetime import date, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -134,5 +135,11 @@ def published_tables(reader: Reader) -> list[str]:
 
 def as_frame(table: pa.Table) -> pd.DataFrame:
     """Return the same frame from every store: days and moments as datetime64, whole numbers with gaps as floats."""
-    with duckdb.connect() as con:
+    with _in_memory().cursor() as con:
         return con.from_arrow(table).df()
+
+
+@cache
+def _in_memory() -> duckdb.DuckDBPyConnection:
+    """Return a database of nothing, opened once: that takes far longer than what it is used for."""
+    return duckdb.connect()

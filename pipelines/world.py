@@ -11,7 +11,7 @@ from features.demand import Demand
 from features.labels import ShiftTerms, shift_thresholds
 from features.matrix import DELAY_KEY, SHIFT_KEY, Matrix, Request, delay_matrix, first_fact, order_matrix, shift_matrix
 from features.panels import Terms, posting_lag_days
-from features.prover import WAYS, prove_no_leak
+from features.prover import prove_no_leak
 from features.weeks import Grid
 from models.forecasters import Forecaster
 from models.risk import Names
@@ -148,10 +148,9 @@ def of_last_day(matrix: Matrix, asked: Request) -> Matrix:
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """On how many days it is proven that no input saw the future, how, and what has been rebuilt for it already."""
+    """On how many days it is proven that no input saw the future, and what has been rebuilt for it already."""
 
     days: int
-    ways: tuple[str, ...] = WAYS
     rebuilt: Matrix | None = None
 
 
@@ -160,8 +159,8 @@ NO_PROOF = Proof(0)
 
 
 def to_score(rebuilt: Matrix | None = None) -> Proof:
-    """Return the proof of a scoring, whose facts end with its day: the day before is built anew without what came."""
-    return Proof(1, ("deleted",), rebuilt)
+    """Return the proof of a scoring: the day a week ago, of which its rows may be there without what came since."""
+    return Proof(1, rebuilt)
 
 
 def open_lines(world: World, forecaster: Forecaster, proof: Proof) -> Matrix:
@@ -186,7 +185,7 @@ def delay_rows(world: World, asked: Request, steps: np.ndarray, proof: Proof, at
     own_day = ("purchases",) if at == "order" else ()
     whole = build(world.con, asked, steps)
     prove_no_leak(
-        world.con, build, asked, whole, DELAY_KEY, _sample(whole, proof.days), own_day=own_day, ways=proof.ways,
+        world.con, build, asked, whole, DELAY_KEY, _sample(whole, proof.days), own_day=own_day,
         rebuilt=proof.rebuilt,
     )  # fmt: skip
     return whole
@@ -199,9 +198,7 @@ def shift_rows(world: World, asked: Request, steps: np.ndarray, proof: Proof) ->
     def build(con: duckdb.DuckDBPyConnection, past: Request, days: np.ndarray) -> Matrix:
         return shift_matrix(con, past, days)[0]
 
-    prove_no_leak(
-        world.con, build, asked, whole, SHIFT_KEY, _sample(whole, proof.days), ways=proof.ways, rebuilt=proof.rebuilt
-    )
+    prove_no_leak(world.con, build, asked, whole, SHIFT_KEY, _sample(whole, proof.days), rebuilt=proof.rebuilt)
     return whole, data
 
 

@@ -173,9 +173,8 @@ def proven(con, build, task, back):
 @pytest.mark.parametrize("name", PLANTS)
 def test_the_prover_catches_a_table_that_shows_too_much(slow_toy, name):
     plant = PLANTS[name]
-    with pytest.raises(LeakError, match=r"reads the future|depends on the future") as caught:
+    with pytest.raises(LeakError, match=r"reads the future|depends on the future"):
         proven(slow_toy, shown(plant), plant.task, (22, 30, 41))
-    assert "deleted" in str(caught.value)  # all that a scoring proves by
 
 
 HONEST = {
