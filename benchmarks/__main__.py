@@ -32,10 +32,13 @@ def main() -> int:
     rows: list[Measured] = []
     for name in given.only:
         with tempfile.TemporaryDirectory(prefix=f"bullwhip-bench-{name}-") as scratch:
+            sizes: dict[object, str] = {}  # stages of the same inputs have them made once
             for stage in import_module(f"benchmarks.{name}").STAGES:
                 print(f"{stage.name} …", file=sys.stderr, flush=True)
                 folder = Path(scratch)
-                rows += compare(stage, folder, given.scale, given.rounds, memory=not given.no_memory)
+                size = sizes.setdefault(stage.make, "") or stage.make(folder, given.scale)
+                sizes[stage.make] = size
+                rows += compare(stage, folder, size, given.rounds, memory=not given.no_memory)
                 print(_line(rows[-1]), file=sys.stderr, flush=True)
     text = as_markdown(rows, given.scale, given.rounds)
     print(text)

@@ -85,9 +85,8 @@ def race(stage: Stage, folder: Path, rounds: int) -> dict[str, list[float]]:
     return seconds
 
 
-def compare(stage: Stage, folder: Path, scale: float, rounds: int, *, memory: bool = True) -> list[Measured]:
-    """Make the inputs, run the race and return a line per peer."""
-    size = stage.make(folder, scale)
+def compare(stage: Stage, folder: Path, size: str, rounds: int, *, memory: bool = True) -> list[Measured]:
+    """Run the race on the inputs made in `folder` and return a line per peer."""
     peaks = {c.name: peak_memory(stage, c.name, folder) for c in stage.contenders} if memory else {}
     seconds = race(stage, folder, rounds)
     ours = seconds[OURS]

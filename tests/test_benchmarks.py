@@ -22,7 +22,7 @@ def test_contenders_do_the_same_work(stage, tmp_path):
     if len(few) < 2:
         pytest.skip("its peers are installed by `make bench` alone")
     small = Stage(stage.name, stage.make, few, stage.targets, stage.same, stage.at_most)
-    rows = compare(small, tmp_path, scale=1e-5, rounds=1, memory=False)
+    rows = compare(small, tmp_path, stage.make(tmp_path, 1e-5), rounds=1, memory=False)
     assert [row.peer for row in rows] == [c.name for c in few[1:]]
     assert as_markdown(rows, 1e-5, 1).count("\n| ") == 1 + len(rows)
 
