@@ -49,11 +49,21 @@ class Cells:
     or for all, a row has the same bits: running totals are taken from the first row on, whoever asks.
     """
 
-    __slots__ = ("at", "known", "size", "step_days")
+    __slots__ = ("_write", "at", "known", "size", "step_days")
 
-    def __init__(self, at: Callable[[int, int], np.ndarray], size: int, step_days: int) -> None:
-        self.at, self.size, self.step_days = at, size, step_days
+    def __init__(
+        self, at: Callable[[int, int], np.ndarray], size: int, step_days: int,
+        write: Callable[[int, int, np.ndarray], Any] | None = None,
+    ) -> None:  # fmt: skip
+        self.at, self.size, self.step_days, self._write = at, size, step_days, write
         self.known: dict[str, Any] = {}
+
+    def write(self, begin: int, end: int, out: np.ndarray) -> None:
+        """Write the rows from `begin` to `end` into `out`, of float64 or float32."""
+        if self._write is None:
+            out[...] = self.at(begin, end)
+        else:
+            self._write(begin, end, out)
 
     @property
     def values(self) -> np.ndarray:
@@ -170,18 +180,19 @@ def past_mean(x: Cells, weeks: float) -> Cells:
     """Mean per step over the last `weeks` weeks, counted from the entity's first non-zero step at the earliest."""
     n = steps(x, weeks)
 
-    def at(begin: int, end: int) -> np.ndarray:
-        out = _differences(x.once("total", _total_of), n, begin, end)
+    def work(begin: int, end: int, out: np.ndarray | None = None) -> np.ndarray:
+        sums = _differences(x.once("total", _total_of), n, begin, end)
+        out = sums if out is None else out
         first, last = x.once("first", _first_of)
-        whole = min(max(last + n - 1, begin), end)  # from here on every entity has been seen for n steps
-        if whole > begin:
-            seen = np.arange(begin + 1.0, whole + 1)[:, None] - first
+        whole = min(max(last + n - 1, begin), end) - begin  # from here on every entity has been seen for n steps
+        if whole:
+            seen = np.arange(begin + 1.0, begin + whole + 1)[:, None] - first
             with np.errstate(invalid="ignore"):  # 0/0 where nothing was seen yet
-                np.divide(out[: whole - begin], seen.clip(0, n, out=seen), out=out[: whole - begin])
-        out[whole - begin :] /= n
+                np.divide(sums[:whole], seen.clip(0, n, out=seen), out=out[:whole], casting="same_kind")
+        np.divide(sums[whole:], n, out=out[whole:], casting="same_kind")
         return out
 
-    return Cells(at, x.size, x.step_days)
+    return Cells(work, x.size, x.step_days, work)
 
 
 def past_std(x: Cells, weeks: float, at_least: int = 1, ddof: int = 0) -> Cells:
@@ -273,14 +284,16 @@ def ago(x: Cells, weeks: float) -> Cells:
     n = steps(x, weeks)
 
     def at(begin: int, end: int) -> np.ndarray:
-        if begin >= n:
-            return x.at(begin - n, end - n)
-        found = x.at(0, max(end - n, 0))
-        out = np.full((end - begin, found.shape[1]), np.nan)
-        out[len(out) - len(found) :] = found
-        return out
+        found = x.at(max(begin - n, 0), max(end - n, 0))
+        none = end - begin - len(found)
+        return np.concatenate([np.full((none, found.shape[1]), np.nan), found]) if none else found
 
-    return Cells(at, x.size, x.step_days)
+    def write(begin: int, end: int, out: np.ndarray) -> None:
+        none = min(max(n - begin, 0), len(out))
+        out[:none] = np.nan
+        x.write(max(begin - n, 0), max(end - n, 0), out[none:])
+
+    return Cells(at, x.size, x.step_days, write)
 
 
 def moving_sum(x: np.ndarray, n: int) -> np.ndarray:

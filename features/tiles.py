@@ -29,7 +29,7 @@ def fill(panel: xr.Dataset, features: Sequence[Feature], rows: slice = slice(Non
     def work(block: slice) -> None:
         tile = Tile(panel, block)
         for k, feature in enumerate(features):
-            out[block.start][k] = feature.formula(tile).at(begin, end)
+            feature.formula(tile).write(begin, end, out[block.start][k])
 
     side_by_side(work, pieces(len(whole), TILE))
     return [*out.values()]
@@ -60,11 +60,11 @@ def _runs(steps: Sequence[np.ndarray]) -> Iterator[slice]:
     yield from (slice(*edge) for edge in pairwise(edges))
 
 
-def _rows_of(tile: Tile, features: Sequence[Feature], begin: int, end: int) -> np.ndarray:
+def _rows_of(tile: Tile, features: Sequence[Feature], begin: int, end: int, entities: int) -> np.ndarray:
     """Return the tile's values as float32 [as_of, entity, feature]."""
-    found = np.stack(
-        [feature.formula(tile).at(begin, end) for feature in features], dtype=np.float32, casting="same_kind"
-    )
+    found = np.empty((len(features), end - begin, entities), np.float32)
+    for k, feature in enumerate(features):
+        feature.formula(tile).write(begin, end, found[k])
     return found.transpose(1, 2, 0)
 
 
@@ -77,7 +77,7 @@ def _gather_in_order(
     cells = np.empty((panel.sizes["entity"], end - begin, len(features)), np.float32)
 
     def work(block: slice) -> None:
-        cells[block] = _rows_of(Tile(panel, block), features, begin, end).transpose(1, 0, 2)
+        cells[block] = _rows_of(Tile(panel, block), features, begin, end, block.stop - block.start).transpose(1, 0, 2)
 
     side_by_side(work, pieces(len(cells), TILE))
     take(
@@ -132,6 +132,8 @@ def _gather_by_tile(
             for k, feature in enumerate(features):
                 out[mine, k] = feature.formula(tile).at(begin, end).ravel()[place]
         else:
-            out[mine] = np.ascontiguousarray(_rows_of(tile, features, begin, end)).reshape(-1, len(features))[place]
+            out[mine] = np.ascontiguousarray(_rows_of(tile, features, begin, end, wide)).reshape(-1, len(features))[
+                place
+            ]
 
     side_by_side(work, pieces(entities, TILE))

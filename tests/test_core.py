@@ -88,6 +88,8 @@ def test_a_row_asked_for_alone_is_that_of_all_rows(values, weeks, row):
     for formula in FORMULAS:
         whole, alone = formula(panel, weeks).values, formula(core.given(values, 7), weeks).at(row, row + 1)
         np.testing.assert_array_equal(alone, whole[row : row + 1])
+        formula(panel, weeks).write(0, row + 1, written := np.zeros((row + 1, values.shape[1]), np.float32))
+        np.testing.assert_array_equal(written, whole[: row + 1].astype(np.float32))
 
 
 FORMULAS = (
