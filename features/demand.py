@@ -14,6 +14,7 @@ from features.core import Tile, group_sum, moving_sum, past_sum, ratio, share
 from features.counts import weekly_counts
 from features.events import events
 from features.panels import over_steps
+from features.sampling import EVERY, Sample, in_sample, stretches
 from features.weeks import Grid, closed_days, holiday_dates
 
 SERIES = ("product_id", "site_id")
@@ -111,23 +112,40 @@ def _plans(
     return out
 
 
-def series_windows(data: Demand, origins: np.ndarray, country: str = "") -> pd.DataFrame:
+def series_windows(data: Demand, origins: np.ndarray, country: str = "", sample: Sample = EVERY) -> pd.DataFrame:
     """Return one row per series, origin (index in the grid) and window, of series that had demand in 52 weeks.
 
+    `sample` leaves series out at an origin, with all their windows; `sampled` is there with one.
     Columns: the series' keys, `step`, `as_of`, the window, and what was known of it: `baseline_units` Σb, `noise_units`
     σ, `unit_price`, `interval`, past deviations, holidays ahead.
     """
     alive = past_sum(Tile(data.panel).lines, 52).values > 0
     step, entity = np.nonzero(alive[origins])
-    step = np.asarray(origins)[step]
-    days = data.grid.days
+    step, days = np.asarray(origins)[step], data.grid.days
+    marks = {}
+    if sample.share < 1:
+        hashed = pd.util.hash_pandas_object(data.series[list(SERIES)].astype(object), index=False).to_numpy()
+        kept = sample.keeps(hashed[entity], days[step])
+        step, entity = step[kept], entity[kept]
+        marks = {"sampled": in_sample(hashed[entity], days[step], sample.share)}
     closed = holiday_dates(country)
     base = data.series.take(entity).reset_index(drop=True).assign(
         entity=entity, step=step, as_of=days[step].astype("datetime64[s]"), level=data.outlook.level[step, entity],
         interval=data.outlook.interval[step, entity], dispersion=data.outlook.dispersion[step, entity],
-        unit_price=data.price[step, entity],
+        unit_price=data.price[step, entity], **marks,
     )  # fmt: skip
     return pd.concat([_one_window(data, base, k, closed) for k in range(len(data.outlook.windows))], ignore_index=True)
+
+
+def most_windows(con: duckdb.DuckDBPyConnection, grid: Grid, steps: np.ndarray, windows: Windows) -> int:
+    """Return how many rows `series_windows` has at most when no sample is taken: gaps of a year are not looked for."""
+    known = grid.sql_index("known_at")
+    found = con.execute(
+        f"SELECT min({known}) AS opens, max({known}) + 52 AS closes FROM orders WHERE {known} < {grid.size} "
+        "GROUP BY product_id, site_id"
+    ).fetchnumpy()
+    opens, closes = (np.asarray(found[edge], np.int64) for edge in ("opens", "closes"))
+    return len(windows) * int(stretches(opens, closes, np.unique(steps), grid.size)[1].sum())
 
 
 def _one_window(data: Demand, base: pd.DataFrame, k: int, closed: np.ndarray) -> pd.DataFrame:

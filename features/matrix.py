@@ -11,10 +11,11 @@ import pandas as pd
 from features.baseline import WINDOWS, Windows
 from features.casting import quote
 from features.core import Feature
-from features.demand import Demand, demand, series_windows
-from features.orders import LINE_FEATURES, line_features, new_lines, open_lines
+from features.demand import Demand, demand, most_windows, series_windows
+from features.orders import LINE_FEATURES, count_open, line_features, new_lines, open_lines
 from features.panels import Terms, write_line_events, write_line_history
 from features.recent import RECENT_FEATURES, recent_features
+from features.sampling import EVERY, Sample
 from features.series import SERIES_FEATURES, WINDOW_FEATURES, demand_features
 from features.signals import signal_features, signal_of
 from features.standing import history
@@ -30,7 +31,7 @@ HISTORY_FEATURES = tuple(f for level in LEVELS for f in level.features)
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What to build: the grid of as-of days, the terms, and what the settings say of calendar and demand."""
+    """What to build: the grid of as-of days, the terms, what settings say of calendar and demand, and which rows."""
 
     grid: Grid
     terms: Terms
@@ -38,6 +39,7 @@ class Request:
     attributes: tuple[str, ...] = ()
     windows: Windows = WINDOWS
     planned_in_baseline: bool = True
+    sample: Sample = EVERY
 
     def until(self, step: int) -> "Request":
         """Return the same request with the grid ending at as-of number `step`."""
@@ -81,9 +83,19 @@ def _lines_matrix(
     grid, terms = request.grid, request.terms
     write_line_history(con, terms, request.attributes)
     write_line_events(con, grid, terms)
-    rows = rows_of(con, grid, terms, steps=steps, country=request.country)
+    rows = rows_of(con, grid, terms, steps=steps, country=request.country, sample=request.sample)
     standing, columns = history(con, rows, grid)
     return _line_inputs(con, request, rows, pd.DataFrame(standing, columns=columns))
+
+
+def most_snapshots(con: duckdb.DuckDBPyConnection, request: Request, steps: np.ndarray, task: str, at: str) -> int:
+    """Return how many rows there are at most at the days numbered `steps` when no sample is taken."""
+    if task == "shift":
+        return most_windows(con, request.grid, steps, request.windows)
+    if at == "order":
+        return int(con.execute("SELECT count(*) FROM purchases").fetchall()[0][0])
+    write_line_history(con, request.terms)
+    return count_open(con, request.grid, steps)
 
 
 def _line_inputs(con: duckdb.DuckDBPyConnection, request: Request, rows: pd.DataFrame, known: pd.DataFrame) -> Matrix:
@@ -124,7 +136,7 @@ def shift_matrix(con: duckdb.DuckDBPyConnection, request: Request, steps: np.nda
         con, request.grid, windows=request.windows, oldest=int(min(steps, default=0)),
         planned=request.planned_in_baseline,
     )  # fmt: skip
-    rows = series_windows(data, steps, request.country)
+    rows = series_windows(data, steps, request.country, request.sample)
     block, _ = demand_features(data, rows)
     outside, signals = _window_signals(con, rows, request.grid)
     features = (*SERIES_FEATURES, *WINDOW_FEATURES, *signals)

@@ -8,40 +8,76 @@ import pandas as pd
 
 from features.core import Feature, ratio
 from features.panels import Terms
+from features.sampling import EVERY, Sample, in_sample, stretches
 from features.threads import pieces, side_by_side
 from features.tiles import write_columns
 from features.weeks import Grid, closed_days, holiday_dates, working_days
 
 ENDS = ["complete_on", "complete_known_at", "closed_at", "buyer_cancelled", "cancelled_at"]  # nobody knew them then
+EDGES, HASHED = ["opens", "closes", "hashed"], "hash(po_line_id)"
 LINES = 1 << 14  # lines whose snapshots are numbered at a time
+CHUNK = 500_000  # lines whose snapshots are listed at once, before the sample is taken
 
 
 def open_lines(
-    con: duckdb.DuckDBPyConnection, grid: Grid, terms: Terms, *, steps: np.ndarray, country: str = ""
-) -> pd.DataFrame:
+    con: duckdb.DuckDBPyConnection, grid: Grid, terms: Terms, *, steps: np.ndarray, country: str = "",
+    sample: Sample = EVERY,
+) -> pd.DataFrame:  # fmt: skip
     """Return one row per line and as-of at which the line is in the risk set R(s) (DEFINITIONS 1).
 
-    `steps` picks as-of days by their index in the grid. Every column is a fact of the line known before the row's
-    as-of: `promised_on` is the promise then in force, `received_units` what had come in, `state` due_future,
-    already_late or no_promise.
+    `steps` picks as-of days by their index in the grid, `sample` what is left out of them. Every column is a fact of
+    the line known before the row's as-of: `promised_on` is the promise then in force, `received_units` what had come
+    in, `state` due_future, already_late or no_promise; `sampled` is there with a sample.
     """
-    steps = np.unique(steps)
-    lines = _lines(con, grid, "known_at < DATE '{}'")
-    opens, closes = (lines[edge].to_numpy(np.int64) for edge in ("opens", "closes"))
-    line, step = stays(opens, closes, steps, grid.size)
-    rows = lines.drop(columns=["opens", "closes", "promised_on", *ENDS]).take(line).reset_index(drop=True)
+    number, step = _snapshots(con, grid, np.unique(steps), sample)
+    asked, line = np.unique(number, return_inverse=True)
+    con.register("asked_lines", pd.DataFrame({"line": asked}))
+    lines = _lines(con, grid, "line IN (SELECT line FROM asked_lines)")
+    con.unregister("asked_lines")
+    rows = lines.drop(columns=[*EDGES, "promised_on", *ENDS]).take(line).reset_index(drop=True)
     rows["step"], rows["as_of"] = step, grid.days[step].astype("datetime64[s]")
-    rows["ordered_step"] = np.minimum(opens[line], step)
+    rows["ordered_step"] = np.minimum(lines["opens"].to_numpy(np.int64)[line], step)
     rows["first_promised_on"] = lines["promised_on"].to_numpy()[line]
+    rows = _marked(rows, lines["hashed"].to_numpy(np.uint64)[line], sample)
     return _add_state(_add_receipts(con, _add_promises(con, rows, grid), grid), terms, country)
+
+
+def _snapshots(
+    con: duckdb.DuckDBPyConnection, grid: Grid, steps: np.ndarray, sample: Sample
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return line and step of every snapshot in the sample, sorted by line, then step."""
+    opens, closes, key = _edges(con, grid)
+    if sample.share >= 1:
+        return stays(opens, closes, steps, grid.size)
+    kept = [(np.empty(0, np.int64), steps[:0])]
+    for first in range(0, len(opens), CHUNK):
+        part = slice(first, first + CHUNK)
+        line, step = stays(opens[part], closes[part], steps, grid.size)
+        mine = sample.keeps(key[part][line], grid.days[step])
+        kept.append((line[mine] + first, step[mine]))
+    return np.concatenate([line for line, _ in kept]), np.concatenate([step for _, step in kept])
+
+
+def count_open(con: duckdb.DuckDBPyConnection, grid: Grid, steps: np.ndarray) -> int:
+    """Return how many rows `open_lines` has when no sample is taken."""
+    opens, closes, _ = _edges(con, grid)
+    return int(stretches(opens, closes, np.unique(steps), grid.size)[1].sum())
+
+
+def _edges(con: duckdb.DuckDBPyConnection, grid: Grid) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the steps at which every line enters and leaves the risk set, and its hash; unknown ones never enter."""
+    found = con.execute(
+        f"SELECT CASE WHEN known_at < DATE '{grid.as_of}' THEN {grid.sql_index('known_at')} ELSE {grid.size} END "
+        f"AS opens, coalesce({grid.sql_index('closed_at')}, {grid.size}) AS closes, {HASHED} AS hashed "
+        "FROM line_history ORDER BY line"
+    ).fetchnumpy()
+    opens, closes = (np.asarray(found[edge], np.int64) for edge in ("opens", "closes"))
+    return opens, closes, np.asarray(found["hashed"], np.uint64)
 
 
 def stays(opens: np.ndarray, closes: np.ndarray, steps: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the place of the line and the step of every snapshot: those of `steps` with opens ≤ step < closes."""
-    wanted = np.zeros(size + 1, np.int64)  # how many of the steps come before each
-    wanted[1:] = np.cumsum(np.isin(np.arange(size), steps))
-    begin, end = (wanted[edge.clip(0, size)] for edge in (opens, closes))
-    length = np.maximum(end - begin, 0)
+    begin, length = stretches(opens, closes, steps, size)
     last = np.cumsum(length)
     line, step = np.empty(int(last[-1:].sum()), np.int32), np.empty(int(last[-1:].sum()), steps.dtype)
 
@@ -62,8 +98,9 @@ GROUP BY line, h.known_at HAVING max(r.known_at) < date_trunc('day', h.known_at)
 
 
 def new_lines(
-    con: duckdb.DuckDBPyConnection, grid: Grid, terms: Terms, *, steps: np.ndarray, country: str = ""
-) -> pd.DataFrame:
+    con: duckdb.DuckDBPyConnection, grid: Grid, terms: Terms, *, steps: np.ndarray, country: str = "",
+    sample: Sample = EVERY,
+) -> pd.DataFrame:  # fmt: skip
     """Return one row per line as it was ordered, with the columns of `open_lines`; the grid's steps are days.
 
     The as-of is the day on which the line became known. The line's own facts are those of its first record; all else
@@ -73,21 +110,29 @@ def new_lines(
         raise ValueError(f"lines are seen at their order on a grid of days; this one has steps of {grid.step_days}")
     lines = _lines(con, grid, f"known_at < DATE '{{}}' + 1 AND line NOT IN ({HAD_COME})")
     step = lines["opens"].to_numpy(np.int64) - 1
-    asked = np.isin(step, steps)
+    asked = np.isin(step, steps) & sample.keeps(lines["hashed"].to_numpy(np.uint64), grid.days[step])
     lines, step = lines[asked], step[asked]
-    rows = lines.drop(columns=["opens", "closes", *ENDS]).reset_index(drop=True)
+    rows = lines.drop(columns=[*EDGES, *ENDS]).reset_index(drop=True)
     rows["step"], rows["as_of"] = step, grid.days[step].astype("datetime64[s]")
     rows["ordered_step"], rows["first_promised_on"] = step, rows["promised_on"]
     told = rows["as_of"].where(rows["promised_on"].notna())
     rows = rows.assign(pushes=0.0, promise_known_on=told, received_units=0.0)
+    rows = _marked(rows, lines["hashed"].to_numpy(np.uint64), sample)
     return _add_state(rows, terms, country)
+
+
+def _marked(rows: pd.DataFrame, key: np.ndarray, sample: Sample) -> pd.DataFrame:
+    """Add `sampled` where a sample is taken: what lies outside it is there to be judged, not to learn from."""
+    if sample.share >= 1:
+        return rows
+    return rows.assign(sampled=in_sample(key, rows["as_of"].to_numpy(), sample.share))
 
 
 def _lines(con: duckdb.DuckDBPyConnection, grid: Grid, known: str) -> pd.DataFrame:
     """Return the lines that are known, with the steps at which they enter and leave the risk set."""
     opens, closes = grid.sql_index("known_at"), grid.sql_index("closed_at")
     return con.execute(
-        f"SELECT *, {opens} AS opens, coalesce({closes}, {grid.size}) AS closes "
+        f"SELECT *, {opens} AS opens, coalesce({closes}, {grid.size}) AS closes, {HASHED} AS hashed "
         f"FROM line_history WHERE {known.format(grid.as_of)} ORDER BY line"
     ).df()
 

@@ -55,11 +55,12 @@ class Training:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Lesson:
-    """One task's rows, oldest first, and everything that became of them until `known_until`.
+    """One task's rows, or a sample of them, and everything that became of them until `known_until`.
 
     `rows` of `matrix` carry the columns of `delay_labels`, or those of `shift_outcomes` and `y_shift`, the label by
     `shift_terms`. The question asked of every row is fixed
-    by `terms` and `shift_terms`, chosen before the first row that is judged.
+    by `terms` and `shift_terms`, chosen before the first row that is judged. `share` is that of the
+    rows to learn from: those that are `sampled`. Others may be there to be judged.
     """
 
     task: str
@@ -67,6 +68,7 @@ class Lesson:
     terms: Terms
     shift_terms: ShiftTerms
     known_until: np.datetime64
+    share: float = 1.0
 
     @property
     def rows(self) -> pd.DataFrame:
@@ -112,6 +114,8 @@ def fit(lesson: Lesson, cut: np.datetime64, training: Training, facts: dict[str,
     External signals that bought nothing in the weeks before the cut are not among the model's inputs.
     """
     seen = lesson.between(cut - training.history_days * DAY, cut)
+    if lesson.share < 1:
+        seen = seen[lesson.rows["sampled"].to_numpy()[seen]]
     X, rows, then = lesson.matrix.X.iloc[seen], lesson.rows.iloc[seen], lesson.outcomes(cut).iloc[seen]
     came = {event: happened(then["y"].to_numpy(float), event) for event in lesson.events}
     entity = rows[KEYS[lesson.task][2 if lesson.task == "delay" else 0]].to_numpy()

@@ -117,7 +117,9 @@ def _lesson(world: World, asked: Question) -> tuple[Lesson, list[Fold]]:
         step_days=own,
     )  # fmt: skip
     reach = math.ceil((grid.grid.as_of - asked.first).days / 7) + count * weeks
-    lesson = prepare(world, asked.task, grid, judged_from=days[0], at=asked.at, reach_weeks=reach, ets=True)
+    lesson = prepare(
+        world, asked.task, grid, judged_from=days[0], at=asked.at, reach_weeks=reach, ets=True, whole_from=asked.first
+    )
     known = np.unique(lesson.rows["as_of"].to_numpy().astype("datetime64[D]"))
     return lesson, warm_ups(asked.task, days[0], known)
 

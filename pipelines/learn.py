@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import date
 from typing import Any, Literal
 
 import numpy as np
@@ -19,7 +20,8 @@ from features.labels import (
     shift_outcomes,
     shift_thresholds,
 )
-from features.matrix import Matrix, Request
+from features.matrix import Matrix, Request, most_snapshots
+from features.sampling import Sample, share_for
 from models import lessons
 from models.backtest import binary, replay, warm_ups
 from models.ets import with_ets
@@ -93,18 +95,22 @@ def prepare(
     at: At = "snapshot",
     reach_weeks: int = 0,
     ets: bool = False,
+    whole_from: date | None = None,
 ) -> Lesson:
     """Build a task's rows over the history, prove that none saw the future, and label them with what `world` knows.
 
-    The question (what counts as a shift) is fixed by what had matured at `judged_from`: never chosen on judged weeks.
+    Where there are more rows than `max_snapshots` a sample of them is built, but all of days from `whole_from` on. The
+    question (what counts as a shift) is fixed by what had matured at `judged_from`: never chosen on judged weeks.
     `reach_weeks` asks for rows further back than one history; `ets` adds what the AutoETS rule reads.
     """
     known_until = np.datetime64(world.as_of, "D")
     steps = steps_to_learn_from(asked, world.settings.history_weeks + reach_weeks)
+    there = most_snapshots(world.con, asked, steps, name, at)
+    asked = replace(asked, sample=Sample(share_for(world.settings.max_snapshots, there), whole_from))
     if name == "delay":
         matrix = delay_rows(world, asked, steps, TO_LEARN, at=at)
         rows = matrix.rows.assign(**delay_labels(world.con, matrix.rows, asked.terms))
-        return Lesson(name, replace(matrix, rows=rows), asked.terms, ShiftTerms(), known_until)
+        return Lesson(name, replace(matrix, rows=rows), asked.terms, ShiftTerms(), known_until, asked.sample.share)
     matrix, data = shift_rows(world, asked, steps, TO_LEARN)
     lesson = _shift_lesson(world, matrix, data, asked, judged_from)
     return replace(lesson, matrix=replace(matrix, rows=with_ets(lesson.rows, data.panel.net.values))) if ets else lesson
@@ -120,4 +126,4 @@ def _shift_lesson(world: World, matrix: Matrix, data: Demand, asked: Request, ju
     terms = chosen(untouched if len(untouched) else seen, terms)
     down_at, up_at = shift_thresholds(rows, terms)
     rows = rows.assign(y_shift=shift_labels(rows, terms), down_at_units=down_at, up_at_units=up_at)
-    return Lesson("shift", replace(matrix, rows=rows), asked.terms, terms, known_until)
+    return Lesson("shift", replace(matrix, rows=rows), asked.terms, terms, known_until, asked.sample.share)

@@ -123,6 +123,13 @@ class Settings(BaseModel):
     seed: int = key(7, "Start of every random choice.", "a whole number from 0", ge=0)
     threads: int = key(0, "Processor threads for training; 0 for all.", "a whole number from 0", ge=0)
     history_weeks: int = key(156, "Weeks of history to learn from.", "a whole number from 1", ge=1)
+    max_snapshots: int = key(
+        400_000,
+        "Rows a task learns from and is judged on at most, a sample by a hash of key and day beyond: it bounds time and"
+        " memory of training. Scoring takes no sample.",
+        "a whole number from 1000",
+        ge=1000,
+    )
     windows: tuple[tuple[int, int], ...] = key(
         ((0, 4), (4, 4), (8, 5)),
         "The windows in which demand is judged: [weeks from the day to the window, weeks in it].",

@@ -32,8 +32,8 @@ from pipelines.steps import side_by_side, step, stoppable
 from pipelines.world import World, open_world
 
 LEARNT_WITH = (
-    "every_days", "tolerance_days", "short_tolerance", "country", "attributes", "seed", "history_weeks", "params",
-    "windows", "planned_in_baseline",
+    "every_days", "tolerance_days", "short_tolerance", "country", "attributes", "seed", "history_weeks",
+    "max_snapshots", "params", "windows", "planned_in_baseline",
 )  # fmt: skip
 TITLES = {"late": "Late deliveries", "down": "Drops of demand", "up": "Surges of demand"}
 TOO_GOOD_ROC, TOO_GOOD_SHARE = 0.95, 0.60
@@ -143,6 +143,7 @@ def _result(learned: Learned) -> dict[str, Any]:
     y = lesson.outcomes(lesson.known_until)["y"]
     rows = {"rows": len(lesson.rows), "matured": int(y.notna().sum()), "judged": len(learned.walk)}
     result: dict[str, Any] = {"rows": rows, "metrics": {}, "rules": {}, "intervals": {}, "alarms": []}
+    result |= {"sampled_share": round(lesson.share, 4)} if lesson.share < 1 else {}
     if judged is not None:
         result |= as_dict(judged)
         if lesson.task == "shift":
