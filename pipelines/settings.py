@@ -124,7 +124,7 @@ class Settings(BaseModel):
     threads: int = key(0, "Processor threads for training; 0 for all.", "a whole number from 0", ge=0)
     history_weeks: int = key(156, "Weeks of history to learn from.", "a whole number from 1", ge=1)
     max_snapshots: int = key(
-        400_000,
+        500_000,
         "Rows a task learns from and is judged on at most, a sample by a hash of key and day beyond: it bounds time and"
         " memory of training. Scoring takes no sample.",
         "a whole number from 1000",
