@@ -1,6 +1,6 @@
 """One code path from facts to model inputs, for training and scoring alike."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 
@@ -13,7 +13,7 @@ from features.casting import quote
 from features.core import Feature
 from features.demand import Demand, demand, most_windows, series_windows
 from features.orders import LINE_FEATURES, count_open, line_features, new_lines, open_lines
-from features.panels import Terms, write_line_events, write_line_history
+from features.panels import LINE_KEYS, Terms, write_line_events, write_line_history
 from features.recent import RECENT_FEATURES, recent_features
 from features.sampling import EVERY, Sample
 from features.series import SERIES_FEATURES, WINDOW_FEATURES, demand_features
@@ -64,9 +64,19 @@ class Matrix:
         )
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Across:
+    """What the rows of some suppliers' lines need to know of all lines: the counts of levels that suppliers share
+    (`features.standing.shared_counts`), and which attributes are numbers."""
+
+    counts: pd.DataFrame
+    numbers: Mapping[str, bool]
+
+
 def delay_matrix(con: duckdb.DuckDBPyConnection, request: Request, steps: np.ndarray) -> Matrix:
     """Return open purchase lines at the as-of days numbered `steps`, one row per line and as-of."""
-    return _lines_matrix(con, request, steps, open_lines)
+    write_lines(con, request)
+    return lines_matrix(con, request, steps)
 
 
 def order_matrix(con: duckdb.DuckDBPyConnection, request: Request, steps: np.ndarray) -> Matrix:
@@ -74,18 +84,33 @@ def order_matrix(con: duckdb.DuckDBPyConnection, request: Request, steps: np.nda
 
     Only the line's own first record is of its day: everything else was known before that day began.
     """
-    return _lines_matrix(con, request, steps, new_lines)
+    write_lines(con, request)
+    return lines_matrix(con, request, steps, at="order")
 
 
-def _lines_matrix(
-    con: duckdb.DuckDBPyConnection, request: Request, steps: np.ndarray, rows_of: Callable[..., pd.DataFrame]
-) -> Matrix:
-    grid, terms = request.grid, request.terms
-    write_line_history(con, terms, request.attributes)
-    write_line_events(con, grid, terms)
-    rows = rows_of(con, grid, terms, steps=steps, country=request.country, sample=request.sample)
-    standing, columns = history(con, rows, grid)
-    return _line_inputs(con, request, rows, pd.DataFrame(standing, columns=columns))
+def write_lines(con: duckdb.DuckDBPyConnection, request: Request) -> None:
+    """Make the tables that `lines_matrix` reads."""
+    write_line_history(con, request.terms, request.attributes)
+    write_line_events(con, request.grid, request.terms)
+
+
+def lines_matrix(
+    con: duckdb.DuckDBPyConnection, request: Request, steps: np.ndarray, *, at: str = "snapshot",
+    across: Across | None = None,
+) -> Matrix:  # fmt: skip
+    """Return open lines, or with `at` "order" new ones; with `across` they are those of the suppliers in `con`."""
+    rows_of = new_lines if at == "order" else open_lines
+    rows = rows_of(con, request.grid, request.terms, steps=steps, country=request.country, sample=request.sample)
+    counts, numbers = (across.counts, across.numbers) if across else (None, None)
+    standing, columns = history(con, rows, request.grid, counts)
+    return _line_inputs(con, request, rows, pd.DataFrame(standing, columns=columns), numbers)
+
+
+def line_inputs_of(con: duckdb.DuckDBPyConnection, request: Request) -> Features:
+    """Return the features behind the columns of line inputs, in their order."""
+    none = pd.DataFrame({c: [] for c in ("step", "as_of", *LINE_KEYS, "site_region")}).astype({"step": int})
+    signals = _line_signals(con, none, request.grid)[1]
+    return (*LINE_FEATURES, *HISTORY_FEATURES, *RECENT_FEATURES, *signals, *map(_attribute, request.attributes))
 
 
 def most_snapshots(con: duckdb.DuckDBPyConnection, request: Request, steps: np.ndarray, task: str, at: str) -> int:
@@ -98,14 +123,18 @@ def most_snapshots(con: duckdb.DuckDBPyConnection, request: Request, steps: np.n
     return count_open(con, request.grid, steps)
 
 
-def _line_inputs(con: duckdb.DuckDBPyConnection, request: Request, rows: pd.DataFrame, known: pd.DataFrame) -> Matrix:
+def _line_inputs(
+    con: duckdb.DuckDBPyConnection, request: Request, rows: pd.DataFrame, known: pd.DataFrame,
+    numbers: Mapping[str, bool] | None = None,
+) -> Matrix:  # fmt: skip
     """Return the inputs of `rows`, whose suppliers, lanes and items stand as `known` says; needs `line_history`."""
     prior = known["chain_late_share_52w"].to_numpy(float)
     recent = recent_features(con, rows, request.grid, country=request.country, prior=prior)
     own = line_features(pd.concat([rows, known], axis=1))
     outside, signals = _line_signals(con, rows, request.grid)
     features = (*LINE_FEATURES, *HISTORY_FEATURES, *RECENT_FEATURES, *signals)
-    X = _with_attributes(con, _frame((own, known.to_numpy(), recent, outside), features), rows, request)
+    X = _frame((own, known.to_numpy(), recent, outside), features)
+    X = _with_attributes(X, rows, attributes_as_numbers(con, request) if numbers is None else numbers)
     return Matrix(rows, X, (*features, *map(_attribute, request.attributes)))
 
 
@@ -200,19 +229,18 @@ def _attribute(name: str) -> Feature:
     return Feature(column, lambda rows: rows[column], "as given", about, f"{words} is {{value}}", column)
 
 
-def _with_attributes(
-    con: duckdb.DuckDBPyConnection, X: pd.DataFrame, rows: pd.DataFrame, request: Request
-) -> pd.DataFrame:
-    """Add the purchases' attributes: as numbers if every line known by the grid's end has a number, else as text."""
-    for column in (f"attribute_{name}" for name in request.attributes):
-        cell = quote(column)
-        ((numbers,),) = con.execute(
-            f"SELECT bool_and({cell} IS NULL OR TRY_CAST({cell} AS DOUBLE) IS NOT NULL) FROM line_history "
-            f"WHERE known_at < DATE '{request.grid.as_of}'"
-        ).fetchall()
-        if numbers:
-            given = pd.to_numeric(rows[column], errors="coerce").astype(np.float32)
-        else:
-            given = rows[column].astype(object)
-        X = X.assign(**{column: given})
+def attributes_as_numbers(con: duckdb.DuckDBPyConnection, request: Request) -> dict[str, bool]:
+    """Say of each attribute of purchases whether every line known by the grid's end has a number there."""
+    cells = [f"bool_and({c} IS NULL OR TRY_CAST({c} AS DOUBLE) IS NOT NULL)" for c in map(quote, request.attributes)]
+    known = f"FROM purchases WHERE known_at < DATE '{request.grid.as_of}'"
+    found = con.execute(f"SELECT {', '.join(cells)} {known}").fetchall()[0] if cells else ()
+    return {name: bool(all_numbers) for name, all_numbers in zip(request.attributes, found, strict=True)}
+
+
+def _with_attributes(X: pd.DataFrame, rows: pd.DataFrame, numbers: Mapping[str, bool]) -> pd.DataFrame:
+    """Add the purchases' attributes, as numbers or as text."""
+    for name, is_number in numbers.items():
+        given = rows[f"attribute_{name}"]
+        cells = pd.to_numeric(given, errors="coerce").astype(np.float32) if is_number else given.astype(object)
+        X = X.assign(**{f"attribute_{name}": cells})
     return X

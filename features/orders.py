@@ -30,7 +30,8 @@ def open_lines(
     in, `state` due_future, already_late or no_promise; `sampled` is there with a sample.
     """
     number, step = _snapshots(con, grid, np.unique(steps), sample)
-    asked, line = np.unique(number, return_inverse=True)
+    begins = np.diff(number, prepend=-1) > 0  # a line's snapshots stand together
+    asked, line = number[begins], np.cumsum(begins, dtype=np.int32) - 1
     con.register("asked_lines", pd.DataFrame({"line": asked}))
     lines = _lines(con, grid, "line IN (SELECT line FROM asked_lines)")
     con.unregister("asked_lines")

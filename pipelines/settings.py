@@ -121,6 +121,30 @@ class Settings(BaseModel):
         ge=0,
     )
     seed: int = key(7, "Start of every random choice.", "a whole number from 0", ge=0)
+    engine: Literal["local", "dask"] = key(
+        "local",
+        "Where the inputs of purchase lines are built: here, or by the workers of a Dask cluster.",
+        '"local" or "dask"',
+    )
+    dask_scheduler: str = key(
+        "",
+        "The scheduler's address; empty: workers on this machine, for the time of a run. Certificates are a matter of"
+        " Dask's own configuration.",
+        'an address such as "tls://scheduler.example:8786", or ""',
+        pattern=r"^((tcp|tls|ws|wss)://[^\s@]+)?$",
+    )
+    partitions: int = key(
+        0,
+        "Into how many parts suppliers are cut, of which one is in memory at a time; 0: as many as a million lines each"
+        " ask for. The tables are the same whatever the number.",
+        "a whole number from 0",
+        ge=0,
+    )
+    scratch: str = key(
+        "",
+        "The folder for the parts of a run; with Dask, one that all workers reach. Empty: the workspace's own.",
+        'a folder such as "/shared/scratch", or ""',
+    )
     threads: int = key(0, "Processor threads for training; 0 for all.", "a whole number from 0", ge=0)
     history_weeks: int = key(156, "Weeks of history to learn from.", "a whole number from 1", ge=1)
     max_snapshots: int = key(

@@ -1,7 +1,10 @@
 """Open the facts of a run and build the inputs of each task from them, the same way for training and scoring."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 
 import duckdb
 import numpy as np
@@ -10,12 +13,14 @@ from features.contracts import Verdict
 from features.demand import Demand
 from features.labels import ShiftTerms, shift_thresholds
 from features.matrix import DELAY_KEY, SHIFT_KEY, Matrix, Request, delay_matrix, first_fact, order_matrix, shift_matrix
-from features.panels import Terms, posting_lag_days
-from features.prover import prove_no_leak
+from features.panels import Terms, posting_lag_days, write_line_history
+from features.prover import Build, prove_no_leak
 from features.weeks import Grid
 from models.forecasters import Forecaster
 from models.risk import Names
 from pipelines import sources
+from pipelines.engines import engine
+from pipelines.partitions import in_order, partitioned, partitions_for
 from pipelines.settings import Settings
 
 LEAD_IN_WEEKS = 53  # weeks before the first row to learn from, so that its yearly windows are whole
@@ -179,16 +184,34 @@ def live_windows(world: World, forecaster: Forecaster, proof: Proof) -> Matrix:
 def delay_rows(world: World, asked: Request, steps: np.ndarray, proof: Proof, at: str = "snapshot") -> Matrix:
     """Return the open lines at `steps`, after proving that no input saw the future.
 
-    `at="order"` gives every line once instead, on the day it was ordered.
+    `at="order"` gives every line once instead, on the day it was ordered. Many lines are built a part at a time.
     """
-    build = order_matrix if at == "order" else delay_matrix
     own_day = ("purchases",) if at == "order" else ()
-    whole = build(world.con, asked, steps)
-    prove_no_leak(
-        world.con, build, asked, whole, DELAY_KEY, _sample(whole, proof.days), own_day=own_day,
-        rebuilt=proof.rebuilt,
-    )  # fmt: skip
+    with line_builder(world, at) as build:
+        whole = build(world.con, asked, steps)
+        prove_no_leak(
+            world.con, build, asked, whole, DELAY_KEY, _sample(whole, proof.days), own_day=own_day,
+            rebuilt=proof.rebuilt,
+        )  # fmt: skip
     return whole
+
+
+@contextmanager
+def line_builder(world: World, at: str = "snapshot") -> Iterator[Build]:
+    """Hand out what builds the inputs of purchase lines, on the engine and in the partitions of the settings."""
+    with engine(world.settings) as connected:
+        parts = world.settings.partitions or partitions_for(world.con, connected)
+        if parts == 1 and connected.slots == 1:
+            yield order_matrix if at == "order" else delay_matrix
+            return
+        scratch = Path(world.settings.scratch or world.settings.workspace / "scratch").expanduser()
+
+        def build(con: duckdb.DuckDBPyConnection, asked: Request, steps: np.ndarray) -> Matrix:
+            made = partitioned(con, asked, steps, at=at, engine=connected, partitions=parts, scratch=scratch)
+            write_line_history(con, asked.terms, asked.attributes)  # what became of the lines is read from it
+            return in_order(con, made)
+
+        yield build
 
 
 def shift_rows(world: World, asked: Request, steps: np.ndarray, proof: Proof) -> tuple[Matrix, Demand]:

@@ -325,7 +325,7 @@ def test_a_week_goes_into_a_database_and_the_password_of_its_url_nowhere(workspa
     assert "hu-sh" not in repr(answers)
 
 
-def test_the_same_week_again_changes_nothing_and_a_correction_is_its_next_revision(published, webhook):
+def test_the_same_week_again_changes_nothing_and_a_correction_is_its_next_revision(published, webhook, monkeypatch):
     before = tables_of(published)
     shutil.rmtree(published / "board")
     with webhook(500) as down:
@@ -346,6 +346,7 @@ def test_the_same_week_again_changes_nothing_and_a_correction_is_its_next_revisi
         posting_to(hook, published)
         code, said, _ = bullwhip(published, "score")
         assert (code, said["status"], said["publication_id"]) == (0, "revised", "2026-06-01.r2")
+        monkeypatch.setenv("BULLWHIP_PARTITIONS", "3")  # the tables are the same bytes
         code, again, _ = bullwhip(published, "score")
         assert (code, again["status"]) == (0, "unchanged")
     told = [said["handouts"]["digest"]["receivers"]["slack"] for said in (said, again)]

@@ -1,0 +1,74 @@
+"""Where the partitions of a run are worked on: one after the other here, or side by side on a Dask cluster."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from pipelines.settings import Settings, Unreachable, UserError
+
+R = TypeVar("R")
+SECONDS_TO_ANSWER = 20.0
+RETRIES = 2  # of a partition whose worker raised; those of lost workers go to others by themselves
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """`map` works on all arguments and returns what came of each, in their order, up to `slots` at a time.
+
+    A piece of work shall use `threads` threads.
+    """
+
+    map: Callable[[Callable[..., R], Sequence[tuple[Any, ...]]], list[R]]
+    slots: int
+    threads: int
+
+
+@contextmanager
+def engine(settings: Settings) -> Iterator[Engine]:
+    """Hand out the engine that the settings name, connected."""
+    if settings.engine == "local":
+        yield Engine(_one_by_one, 1, settings.threads or os.cpu_count() or 1)
+        return
+    with _client(settings) as client:
+        slots = sum(client.nthreads().values())
+
+        def side_by_side(work: Callable[..., R], each: Sequence[tuple[Any, ...]]) -> list[R]:
+            given = [client.submit(work, *args, pure=False, retries=RETRIES) for args in each]
+            return list(client.gather(given))
+
+        yield Engine(side_by_side, max(slots, 1), 1)
+
+
+def _one_by_one(work: Callable[..., R], each: Sequence[tuple[Any, ...]]) -> list[R]:
+    return [work(*args) for args in each]
+
+
+@contextmanager
+def _client(settings: Settings) -> Iterator[Any]:
+    """Connect to the scheduler, or start workers on this machine, which end with the block.
+
+    Certificates and keys are Dask's own: its configuration or DASK_DISTRIBUTED__COMM__TLS__….
+    """
+    try:
+        from distributed import Client, LocalCluster
+    except ImportError:
+        raise UserError('engine is "dask", which needs the extra: pip install "bullwhip[dask]"') from None
+    if not settings.dask_scheduler:
+        workers = settings.threads or os.cpu_count() or 1
+        with (
+            LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None) as cluster,
+            Client(cluster) as client,
+        ):
+            yield client
+        return
+    try:
+        client = Client(settings.dask_scheduler, timeout=SECONDS_TO_ANSWER)
+    except (OSError, ValueError, TypeError) as error:
+        raise Unreachable(
+            f"dask_scheduler {settings.dask_scheduler} does not answer ({error}); is it running, and does a tls:// "
+            "address find its certificates?"
+        ) from error
+    with client:
+        yield client

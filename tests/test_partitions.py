@@ -1,0 +1,175 @@
+"""Rows of purchase lines are the same bytes for any number of partitions, here or on a cluster that loses a worker."""
+
+import os
+import signal
+from dataclasses import replace
+from datetime import UTC, date, datetime
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from features.core import measures_of
+from features.matrix import DELAY_KEY, Request, delay_matrix, first_fact, order_matrix
+from features.panels import Terms
+from features.prover import LeakError, prove_no_leak
+from features.sampling import Sample
+from features.standing import EXACT, SHARED
+from features.suppliers import LEVELS, late_share
+from features.weeks import Grid
+from pipelines import sources
+from pipelines.engines import Engine, engine
+from pipelines.partitions import in_order, partitioned, partitions_for
+from pipelines.settings import Unreachable, UserError, load
+from pipelines.simulate import simulate
+from pipelines.world import NO_PROOF, World, delay_rows, line_builder, request, steps_to_score
+
+AS_OF = date(2026, 6, 1)
+
+
+@pytest.fixture(scope="module")
+def con(tmp_path_factory):
+    """A toy world of nine suppliers, with fractions in its quantities, attributes of both kinds and one signal."""
+    folder = tmp_path_factory.mktemp("parts")
+    simulate(folder, scale="toy", seed=5)
+    con, _ = sources.load(load(folder, environ={}), now=datetime(2026, 6, 2, tzinfo=UTC))
+    con.execute("""
+        ALTER TABLE purchases ADD COLUMN "ship mode" VARCHAR;
+        ALTER TABLE purchases ADD COLUMN weight VARCHAR;
+        UPDATE purchases SET quantity = quantity * 1.1, unit_cost = unit_cost * 1.07, weight = quantity,
+          "ship mode" = CASE WHEN hash(po_line_id) % 3 = 0 THEN 'sea' ELSE 'air' END;
+        DELETE FROM signals WHERE signal <> (SELECT min(signal) FROM signals);
+        DELETE FROM purchases WHERE supplier_id NOT IN
+          (SELECT DISTINCT supplier_id FROM purchases ORDER BY 1 LIMIT 9)""")
+    yield con
+    con.close()
+
+
+@pytest.fixture
+def asked(con):
+    return Request(Grid(first_fact(con, "purchases"), AS_OF), Terms(), "DE", ("ship mode", "weight"))
+
+
+def same(a, b):
+    pd.testing.assert_frame_equal(a.rows, b.rows, check_exact=True)
+    pd.testing.assert_frame_equal(a.X, b.X, check_exact=True)
+    assert [f.name for f in a.features] == [f.name for f in b.features]
+
+
+def in_parts(con, request, steps, parts, scratch, at="snapshot"):
+    with engine(load(scratch, environ={})) as here:
+        made = partitioned(con, request, steps, at=at, engine=here, partitions=parts, scratch=scratch)
+    assert not list(scratch.iterdir()), "nothing is left behind"
+    return in_order(con, made)
+
+
+@pytest.mark.parametrize("parts", [1, 2, 50])
+def test_rows_are_the_same_bytes_for_any_number_of_partitions(con, asked, tmp_path, parts):
+    steps = np.arange(40, asked.grid.size, 5)
+    whole = delay_matrix(con, asked, steps)
+    assert whole.X["attribute_weight"].dtype == np.float32
+    assert set(whole.X["attribute_ship mode"]) == {"sea", "air"}
+    assert any(name.startswith("signal_") for name in whole.X)
+    same(whole, in_parts(con, asked, steps, parts, tmp_path))
+
+
+def test_so_are_a_sample_and_lines_at_their_order(con, asked, tmp_path):
+    sample = replace(asked, sample=Sample(0.2))
+    steps = np.arange(40, asked.grid.size)
+    same(delay_matrix(con, sample, steps), in_parts(con, sample, steps, 3, tmp_path))
+    daily = replace(asked, grid=Grid(asked.grid.first, AS_OF, 1))
+    days = np.arange(daily.grid.size - 60, daily.grid.size)
+    same(order_matrix(con, daily, days), in_parts(con, daily, days, 3, tmp_path, at="order"))
+
+
+def test_without_any_row_there_are_still_the_columns(con, asked, tmp_path):
+    none = np.empty(0, int)
+    whole, parts = delay_matrix(con, asked, none), in_parts(con, asked, none, 2, tmp_path)
+    assert len(parts.rows) == 0
+    assert list(parts.rows) == list(whole.rows)
+    assert list(parts.X) == list(whole.X)
+
+
+def test_what_suppliers_share_counts_in_whole_numbers():
+    """Sums of fractions depend on their order, so on the partitions."""
+
+    for level in SHARED:
+        assert measures_of((*level.formulas, *level.when_ordered)) <= {*EXACT, "prior"}
+
+
+def test_a_leak_is_found_in_partitions_too(con, asked, tmp_path, monkeypatch):
+    honest = late_share(4).formula
+
+    def ahead(panel):
+        values = honest(panel)
+        return values.copy(data=np.roll(values.values, -1, axis=0))
+
+    def build(con, request, steps):
+        with engine(load(tmp_path, environ={})) as here:
+            return partitioned(con, request, steps, at="snapshot", engine=here, partitions=2, scratch=tmp_path)
+
+    region = next(level for level in SHARED if level.name == "region")
+    leaking = replace(region, formulas=(replace(region.formulas[0], formula=ahead), *region.formulas[1:]))
+    every = tuple(leaking if level is region else level for level in LEVELS)
+    monkeypatch.setattr("features.standing.LEVELS", every)
+    monkeypatch.setattr("features.standing.SHARED", tuple(x for x in every if "supplier_id" not in x.keys))
+    whole = build(con, asked, steps_to_score(asked))
+    with pytest.raises(LeakError, match="feature region_late_share_4w reads the future"):
+        prove_no_leak(con, build, asked, whole, DELAY_KEY, [asked.grid.size - 2])
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    from distributed import LocalCluster
+
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as made:
+        yield made
+
+
+def test_a_cluster_that_loses_a_worker_gives_the_same_bytes(con, asked, cluster, tmp_path):
+    lost = tmp_path / "lost"
+    how = load(tmp_path, environ={}, engine="dask", dask_scheduler=cluster.scheduler_address)
+    steps = np.array([asked.grid.size - 5, asked.grid.size - 1])
+
+    with engine(how) as there:
+        assert (there.slots, there.threads) == (2, 1)
+        assert partitions_for(con, there) == 8
+
+        def dying(work, each):
+            def once(*args):
+                if args[0].number == 1 and not lost.exists():
+                    lost.touch()
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return work(*args)
+
+            return there.map(once, each)
+
+        made = partitioned(
+            con, asked, steps, at="snapshot", engine=Engine(dying, 2, 1), partitions=3, scratch=tmp_path / "scratch"
+        )
+    assert lost.exists(), "a worker died"
+    same(delay_matrix(con, asked, steps), in_order(con, made))
+
+
+def test_the_settings_choose_engine_and_partitions(con, tmp_path, cluster):
+    there = {"engine": "dask", "dask_scheduler": cluster.scheduler_address, "partitions": 2}
+    found = []
+    for how in ({}, there):
+        with World([con.cursor()], (), load(tmp_path, environ={}, as_of=AS_OF, **how), AS_OF, "") as world:
+            asked = request(world, "delay")
+            with line_builder(world) as build:
+                assert (build is delay_matrix) == (not how)
+            found.append(delay_rows(world, asked, steps_to_score(asked), NO_PROOF))
+    same(*found)
+
+
+def test_what_dask_cannot_do_is_said_in_one_line(tmp_path, monkeypatch):
+    away = load(tmp_path, environ={}, engine="dask", dask_scheduler="tcp://127.0.0.1:9")
+    monkeypatch.setattr("pipelines.engines.SECONDS_TO_ANSWER", 0.5)
+    with pytest.raises(Unreachable, match=r"127\.0\.0\.1:9 does not answer"), engine(away):
+        pass
+    with pytest.raises(UserError, match=r'dask_scheduler is .*expected an address such as "tls://'):
+        load(tmp_path, environ={}, dask_scheduler="scheduler.example")
+    monkeypatch.setitem(__import__("sys").modules, "distributed", None)
+    with pytest.raises(UserError, match="needs the extra"), engine(away):
+        pass
