@@ -15,7 +15,7 @@ from features.panels import Terms
 from features.prover import LeakError, prove_no_leak
 from features.sampling import Sample
 from features.standing import EXACT, SHARED
-from features.suppliers import LEVELS, late_share
+from features.suppliers import LEVELS
 from features.weeks import Grid
 from pipelines import sources
 from pipelines.engines import Engine, engine
@@ -98,11 +98,8 @@ def test_what_suppliers_share_counts_in_whole_numbers():
 
 
 def test_a_leak_is_found_in_partitions_too(con, asked, tmp_path, monkeypatch):
-    honest = late_share(4).formula
-
     def ahead(panel):
-        values = honest(panel)
-        return values.copy(data=np.roll(values.values, -1, axis=0))
+        return panel.late_lines.whole("next week", lambda late: np.roll(late, -1, axis=0))
 
     def build(con, request, steps):
         with engine(load(tmp_path, environ={})) as here:
