@@ -297,7 +297,8 @@ def costs(done: Sequence[dict[str, Any]]) -> dict[str, Any]:
 @contextlib.contextmanager
 def prefect_server(folder: Path) -> Iterator[None]:
     """A Prefect server for all processes; its own deaths are what benchmarks.chaos is about."""
-    from pipelines.settings import Settings, environment
+    from pipelines.environment import environment
+    from pipelines.settings import Settings
 
     named = environment(Settings(workspace=folder)) | {"PREFECT_HOME": str(folder / "prefect")}
     os.environ.update(named)

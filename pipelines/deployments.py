@@ -14,7 +14,8 @@ from pydantic import WithJsonSchema
 
 from features.contracts import ContractError
 from pipelines import running
-from pipelines.settings import Settings, UserError, apply_environment, load, mask
+from pipelines.environment import apply_environment
+from pipelines.settings import Settings, UserError, load, mask
 from pipelines.warmup import refuse_unwritable
 
 REPLAYED = timedelta(weeks=26)

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from pipelines import running
 from pipelines.board_server import LOOPBACK
-from pipelines.settings import Settings, UserError, environment
+from pipelines.environment import environment
+from pipelines.settings import Settings, UserError
 
 POOL = "bullwhip"
 KEPT_DAYS = 90  # finished runs are forgotten after that; what they published stays

@@ -4,7 +4,6 @@ import difflib
 import json
 import os
 import re
-import textwrap
 import tomllib
 from collections.abc import Mapping
 from datetime import date, timedelta
@@ -397,76 +396,3 @@ def _in_one_line(error: ValidationError, given: Mapping[str, Given]) -> str:
     others = sorted({str(e["loc"][0]) for e in error.errors()} - {name})
     also = f" (also wrong: {', '.join(others)})" if others else ""
     return f"{origin}: {name} is {shown!r}, expected {expected}{also}"
-
-
-def environment(settings: Settings) -> dict[str, str]:
-    """Return what prefect, mlflow and OpenMP must find in the environment before they are imported."""
-    return {
-        "OMP_WAIT_POLICY": "passive",  # training was 11 times faster with it on a machine with other load
-        "PREFECT_HOME": str((settings.workspace / "prefect").resolve()),
-        **_database_of_prefect(settings),
-        **running.variables(settings.workspace),
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
-        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",  # a fresh home takes up to 19 s, default 20
-        "PREFECT_LOGGING_LEVEL": "INFO",  # what its pages show …
-        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "WARNING",  # … and what stderr does
-        "PREFECT_SERVER_LOGGING_LEVEL": "ERROR",
-        "DO_NOT_TRACK": "true",
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-        "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
-        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",  # it draws on stderr once tqdm is there
-        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
-        "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
-    }
-
-
-def _database_of_prefect(settings: Settings) -> dict[str, str]:
-    if not (url := settings.database_url("asyncpg")):
-        return {}
-    path = "PREFECT_SERVER_DATABASE_SQLALCHEMY_CONNECT_ARGS_SEARCH_PATH"
-    return {"PREFECT_SERVER_DATABASE_CONNECTION_URL": url, path: "prefect"}
-
-
-def apply_environment(settings: Settings) -> None:
-    """Set these variables for this process; what the user has set stays."""
-    for name, value in environment(settings).items():
-        os.environ.setdefault(name, value)
-
-
-def template(values: Mapping[str, Any] | None = None) -> str:
-    """Return a bullwhip.toml that says in words what each key does; `values` are set, the rest shown as comments."""
-    values = values or {}
-    lines = ["# bullwhip: every key may be left out; what is commented shows the default."]
-    for name in KEYS:
-        field = Settings.model_fields[name]
-        lines += ["", *textwrap.wrap(field.description or "", 100, initial_indent="# ", subsequent_indent="# ")]
-        if name == "params":
-            tables = values.get(name) or {"delay": {"num_leaves": 16}}
-            made = [
-                line
-                for task, given in tables.items()
-                for line in (f"[params.{task}]", *(f"{k} = {v}" for k, v in given.items()))
-            ]
-            lines += [line if name in values else f"# {line}" for line in made]
-        elif name == "capacity":
-            rows = values.get(name, field.default)
-            lines += [
-                ("" if name in values else "# ") + line
-                for line in ("[capacity]", *(f"{k} = {v}" for k, v in rows.items()))
-            ]
-        else:
-            default = date(2026, 1, 5) if name == "as_of" else field.default
-            lines.append(f"{name} = {_toml(values[name])}" if name in values else f"# {name} = {_toml(default)}")
-    return "\n".join(lines) + "\n"
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, tuple | list):
-        return f"[{', '.join(map(_toml, value))}]"
-    if isinstance(value, str):
-        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
-    if isinstance(value, bool):
-        return str(value).lower()
-    return value.isoformat() if isinstance(value, date) else str(value)

@@ -16,7 +16,8 @@ import pytest
 
 from pipelines import settings as settings_module
 from pipelines import terminal
-from pipelines.settings import Settings, environment, load
+from pipelines.environment import environment
+from pipelines.settings import Settings, load
 
 for _name, _value in environment(Settings(workspace=tempfile.gettempdir())).items():
     os.environ.setdefault(_name, _value)  # before anything imports prefect or mlflow

@@ -4,7 +4,9 @@ from datetime import date
 import pytest
 from pydantic import ValidationError
 
-from pipelines.settings import FILE, KEYS, Settings, UserError, environment, load, mask, template
+from pipelines.environment import environment
+from pipelines.settings import FILE, KEYS, Settings, UserError, load, mask
+from pipelines.settings_file import template
 
 PASSWORD = "p@ss/w:rd"
 URL = f"postgresql+psycopg://planner:{PASSWORD}@db.example/chain?sslpassword=hush"

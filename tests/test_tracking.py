@@ -88,7 +88,8 @@ KILLED = """
 import os, signal, sys
 from datetime import date
 from pipelines import tracking
-from pipelines.settings import apply_environment, load
+from pipelines.environment import apply_environment
+from pipelines.settings import load
 settings = load(sys.argv[1])
 with tracking.run(settings, flow="train", flow_run_id=sys.argv[2], as_of=date(2026, 1, 5), data_fingerprint="f00d",
                   git_sha="abc", params={"seed": 7}) as run:

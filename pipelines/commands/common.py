@@ -44,7 +44,8 @@ HERE = Common()
 
 def settings_of(common: Common, **flags: Any) -> "Settings":
     """Return the settings, with the environment set that prefect and mlflow read when they are imported."""
-    from pipelines.settings import UserError, apply_environment, load
+    from pipelines.environment import apply_environment
+    from pipelines.settings import UserError, load
 
     if not common.workspace.is_dir():
         raise UserError(

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 def init(*, common: Common = HERE) -> Answer:
     """Make a workspace: a bullwhip.toml that explains every key, and a folder for the data."""
-    from pipelines.settings import FILE, template
+    from pipelines.settings import FILE
+    from pipelines.settings_file import template
 
     written = _write_new(common.workspace / FILE, template())
     (common.workspace / "data").mkdir(parents=True, exist_ok=True)
@@ -50,7 +51,8 @@ def simulate(
     busy
         How many times as often as usual customers order.
     """
-    from pipelines.settings import FILE, UserError, template
+    from pipelines.settings import FILE, UserError
+    from pipelines.settings_file import template
 
     workspace = common.workspace
     if any((workspace / "data").glob("*")) and not (workspace / "truth").is_dir():
