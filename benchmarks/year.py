@@ -1,6 +1,6 @@
 """Live through a year of Mondays twice, once undisturbed and once with everything that goes wrong, and compare.
 
-    python -m benchmarks.year [--weeks 52] [--folder FOLDER]
+    python -m benchmarks.year [--weeks 52] [--folder FOLDER] [--write]
 
 Both ways run `bullwhip train` and `bullwhip score` on a small simulated chain whose files come week by week.
 Undisturbed, one process does it all. Disturbed, each command is a process of its own; some are killed with kill -9 at
@@ -38,7 +38,7 @@ from benchmarks.deliveries import WEEK, Deliveries
 
 END = date(2026, 6, 1)
 TRAININGS = 12
-KILLED = 0.3  # share of the commands that are killed once; of those, the same share once more
+KILLED = 0.4  # share of the commands that are killed; of those, the same share once more
 SETTINGS = """as_of = {day}
 history_weeks = 60
 max_stale = 5
@@ -136,7 +136,6 @@ class Way:
     before: list[dict[str, Any]] = field(default_factory=list)
     published: set[date] = field(default_factory=set)
     worker: Worker | None = None
-    longest: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.log.exists():
@@ -155,7 +154,6 @@ class Way:
         said = self.before.pop(0) if self.before else self._to_its_end(words, codes)
         assert tuple(said["words"]) == words, f"{self.log} is of another plan: {said['words']}, expected {words}"
         self.done.append(said)
-        self.longest[words[0]] = max(self.longest.get(words[0], 0.0), said["seconds"])
         self.published |= {date.fromisoformat(day) for day in said["published"]}
         return said
 
@@ -173,8 +171,9 @@ class Way:
         return said
 
     def _try(self, words: Sequence[str]) -> dict[str, Any] | None:
+        usual = [said["seconds"] for said in self.done if said["words"][0] == words[0]][-5:]
         doomed = not self.lasting and self.chance.random() < KILLED
-        after = self.chance.uniform(0, self.longest.get(words[0], 20.0)) if doomed else None
+        after = self.chance.uniform(0, min(usual, default=20.0)) if doomed else None
         self.worker = self.worker or Worker(self.workspace)
         said = self.worker.call(words, after)
         if said is None or not self.lasting:
@@ -242,15 +241,17 @@ def to_train(days: Sequence[date]) -> list[date]:
 def compare(one: Path, other: Path, doubled: Sequence[str]) -> dict[str, Any]:
     """Hold the last revision of every table of every week of two workspaces against each other."""
     from pipelines import publish
+    from pipelines.published import published
 
     ledgers = [publish.publications(w).sort_values("revision").groupby("as_of").last() for w in (one, other)]
     told = ["model_versions", "data_fingerprint", "data_time", "schema_version", "rows"]
     pd.testing.assert_index_equal(ledgers[0].index, ledgers[1].index)
     facts = int((ledgers[0][told] != ledgers[1][told]).any(axis=1).sum())
     counts, apart, tables, size = {f"input|{table}|refused" for table in doubled}, 0, [], 0
-    for day, names in ledgers[0]["rows"].items():
-        for name in names:
-            a, b = (publish.read(w, name, as_of=day.date()).drop(columns="publication_id") for w in (one, other))
+    for day in ledgers[0].index:
+        weeks = [published(w, day.date()).tables for w in (one, other)]
+        for name in weeks[0]:
+            a, b = (week[name].drop(columns="publication_id") for week in weeks)
             if name == "health":
                 apart += sum(one != two for one, two in zip(_rows(a, counts), _rows(b, counts), strict=True))
                 a, b = (t[~t["row_id"].isin(counts)].reset_index(drop=True) for t in (a, b))
@@ -338,17 +339,44 @@ def live(folder: Path, weeks: int, seed: int, say: Callable[[str], None]) -> dic
     return out | compare(ways[0].workspace, ways[1].workspace, doubled)
 
 
+def as_markdown(came: dict[str, Any]) -> str:
+    """Return what came of it as a page."""
+    facts = {
+        "Mondays": came["mondays"],
+        "commands killed with -9": came["disturbed"]["kills"],
+        "revisions, undisturbed and disturbed": " and ".join(map(str, came["revisions"])),
+        "bytes of tables compared": f"{came['bytes_compared']:,}",
+        "tables that differ": ", ".join(came["tables_that_differ"]) or "none",
+        "lines of the ledger that differ": came["ledger_lines_that_differ"],
+        "rows of `health` that count refused rows and differ": came["health_rows_of_refused_rows_that_differ"],
+    }
+    memory = ", ".join(f"{mb} after {n}" for n, mb in came["undisturbed"]["memory_by_scoring"].items())
+    columns = ("way", "command", "runs", "CPU s", "at most", "wall s", "at most", "MB", "at most")
+    lines = ["# A year of Mondays, undisturbed and disturbed", "", "From `python -m benchmarks.year --write`.", ""]
+    lines += [f"- {name}: {value}" for name, value in facts.items()]
+    lines += [f"- MB of the undisturbed way by number of scorings: {memory}", ""]
+    lines += [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    for way, what in ((way, what) for way in ("undisturbed", "disturbed") for what in ("score", "train")):
+        of = came[way][what]
+        cells = (of[f"{name}_{how}"] for name in ("cpu", "seconds", "memory") for how in ("median", "max"))
+        lines.append(f"| {way} | {what} | {of['runs']} | {' | '.join(map(str, cells))} |")
+    return "\n".join([*lines, "", "Medians. CPU is what a command cost, wall what it took beside other work.", ""])
+
+
 def main() -> int:
     asked = argparse.ArgumentParser(prog="python -m benchmarks.year", description=__doc__)
     asked.add_argument("--weeks", type=int, default=52, choices=range(2, 53), metavar="2-52")
     asked.add_argument("--seed", type=int, default=7)
     asked.add_argument("--folder", type=Path, help="where to keep both workspaces; a temporary one if left out")
+    asked.add_argument("--write", action="store_true", help="keep the result in benchmarks/YEAR.md")
     given = asked.parse_args()
     with contextlib.ExitStack() as stack:
         folder = given.folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bullwhip-year-")))
         folder.mkdir(parents=True, exist_ok=True)
         came = live(folder.resolve(), given.weeks, given.seed, lambda line: print(line, flush=True))
     print(json.dumps(came, indent=1))
+    if given.write:
+        Path(__file__).with_name("YEAR.md").write_text(as_markdown(came))
     return 1 if came["tables_that_differ"] or came["ledger_lines_that_differ"] else 0
 
 
