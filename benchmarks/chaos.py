@@ -170,6 +170,7 @@ def main() -> None:
     asked.add_argument("--last", type=date.fromisoformat, default=date(2026, 6, 1), help="the last Monday")
     asked.add_argument("--longest", type=float, default=25.0, help="seconds after the trigger within which to kill")
     asked.add_argument("--postgres", action="store_true")
+    asked.add_argument("--victims", nargs="*", choices=(*VICTIMS, "postgres"), help="what to kill, in turn")
     asked.add_argument("--seed", type=int, default=7)
     given = asked.parse_args()
     random.seed(given.seed)
@@ -180,7 +181,7 @@ def main() -> None:
     with contextlib.ExitStack() as stack:
         named = stack.enter_context(postgres(folder / "postgres")) if given.postgres else {}
         bench = Bench(workspace, os.environ | named, free_ports(3))
-        victims = (*VICTIMS, *(("postgres",) if given.postgres else ()))
+        victims = given.victims or (*VICTIMS, *(("postgres",) if given.postgres else ()))
         days = [given.last - timedelta(weeks=k) for k in reversed(range(given.tries))]
         bench.start()
         assert bench.call("train", "--as-of", str(days[0]))[0] in (0, 4)

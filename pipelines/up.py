@@ -74,6 +74,8 @@ def _alone(workspace: Path) -> Iterator[None]:
             (running.folder(workspace) / "state.json").unlink(missing_ok=True)
             for name in ("board", "mlflow", "prefect"):
                 (workspace / name).mkdir(exist_ok=True)
+            # 2026-11: Prefect asks whether the process in its lock still lives, and numbers come again in a container
+            (workspace / "prefect" / "concurrency_leases" / "expirations.lock").unlink(missing_ok=True)
             yield
     except OSError as error:
         if error.filename and str(error.filename).startswith(str(workspace)):
