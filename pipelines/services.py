@@ -94,6 +94,7 @@ def _environ(settings: Settings, plan: Plan) -> dict[str, str]:
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "6",
         "PREFECT_HOME": str((settings.workspace / "prefect").resolve()),
         "PYTHONUNBUFFERED": "1",
+        "PYTHONFAULTHANDLER": "1",  # one that has to be ended for its silence says where it stood
         "PYTHONPATH": os.pathsep.join(filter(None, (_code(), os.environ.get("PYTHONPATH")))),
     }  # fmt: skip
     if database:

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -26,6 +27,7 @@ START_WITHIN = 180.0  # … and those it may take to give the first: a migration
 LONGEST_PAUSE = 30.0
 FILE_SIZE = 5_000_000  # bytes; three older ones are kept
 STEADY = 60.0  # seconds alive after which an end counts as the first again
+LAST_WORDS_WITHIN = 1.0
 END_WITHIN = 3.0  # seconds: the worker and its flows first, then the servers, together below ten
 
 
@@ -73,6 +75,11 @@ class Child:
     started: float = 0.0
     not_before: float = 0.0
     last_words: str = ""
+
+    @property
+    def may_take_to_start(self) -> float:
+        """Seconds, more after each start that failed: on a busy machine the same patience would fail for ever."""
+        return float(START_WITHIN * 2 ** min(self.in_a_row, 3))
 
     @property
     def alive(self) -> bool:
@@ -143,7 +150,8 @@ class Supervisor:
             child.in_a_row = 0 if now - child.started > STEADY else child.in_a_row
             if not was:
                 self.log.say("up", f"{child.service.name} is well {child.service.url}".rstrip())
-        elif now - child.well_at > SILENT if child.was_healthy else now - child.started > START_WITHIN:
+        elif now - child.well_at > SILENT if child.was_healthy else now - child.started > child.may_take_to_start:
+            self._ask_for_last_words(child)
             self._mourn(child, "does not answer")
 
     def _start(self, child: Child) -> None:
@@ -161,6 +169,13 @@ class Supervisor:
                 text = line.decode(errors="replace").rstrip()
                 child.last_words = text or child.last_words
                 self.log.say(child.service.name, text)
+
+    def _ask_for_last_words(self, child: Child) -> None:
+        """Have a service that is silent write into its log where each of its threads stands, and die of it."""
+        assert child.process is not None
+        with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
+            child.process.send_signal(signal.SIGABRT)
+            child.process.wait(LAST_WORDS_WITHIN)
 
     def _mourn(self, child: Child, why: str) -> None:
         """End what is left of a service's process group, and set when it starts again."""

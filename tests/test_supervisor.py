@@ -106,14 +106,21 @@ def test_what_ignores_being_asked_is_ended_within_ten_seconds(supervise, monkeyp
     assert not any(map(alive, pids))
 
 
-def test_a_service_that_falls_silent_is_started_anew(supervise, monkeypatch):
+@pytest.mark.parametrize("was_well", [True, False])
+def test_a_service_that_is_silent_says_where_it_stands_and_is_started_anew(supervise, monkeypatch, was_well):
     monkeypatch.setattr(supervisor, "SILENT", 0.1)
+    monkeypatch.setattr(supervisor, "START_WITHIN", 0.1)
+    monkeypatch.setenv("PYTHONFAULTHANDLER", "1")
     sup, shown, _ = supervise(service("mute", SLEEPER, health="http://127.0.0.1:9/"))
     sup.tick()
     child = sup.children["mute"]
-    child.was_healthy, child.well_at = True, time.monotonic()
+    until(lambda: child.last_words)
+    child.was_healthy, child.well_at, child.started = was_well, time.monotonic(), time.monotonic()
+    before = child.may_take_to_start
     until(lambda: sup.tick() or child.restarts == 1)
     assert "mute does not answer" in shown.getvalue()
+    until(lambda: 'File "<string>", line 1 in <module>' in shown.getvalue())
+    assert child.may_take_to_start == 2 * before
 
 
 def test_lines_are_prefixed_kept_and_without_secrets(supervise, tmp_path):
