@@ -51,11 +51,11 @@ class Bench:
                                             env=self.environ, stdout=log, stderr=log)  # fmt: skip
         self.wait_until_well()
 
-    def wait_until_well(self, seconds: float = 300) -> None:
+    def wait_until_well(self, seconds: float = 900) -> None:
         deadline = time.monotonic() + seconds
         while self.call("status")[0]:
             assert time.monotonic() < deadline, "up is not well"
-            time.sleep(1)
+            time.sleep(3)  # each question is a process, which takes from what is waited for
 
     def ours(self) -> list[psutil.Process]:
         """Every process whose command or environment names the workspace, but those of this program."""
