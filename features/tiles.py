@@ -49,7 +49,8 @@ def gather(
         begin, end = int(asked.min()), int(asked.max()) + 1
         cells = panel.sizes["entity"] * (end - begin)
         if 3 * len(entity) > cells and cells * len(features[same]) <= BLOCK:
-            _gather_in_order(panel, features[same], asked, entity, out[:, same], (begin, end))
+            found = worked_out(panel, features[same], begin, end)
+            write_rows([lambda rows, of=found, at=asked: of(entity[rows], at[rows])], out[:, same])  # type: ignore[misc]
         else:
             _gather_by_tile(panel, features[same], asked, entity, out[:, same], (begin, end))
 
@@ -68,47 +69,55 @@ def _rows_of(tile: Tile, features: Sequence[Feature], begin: int, end: int, enti
     return found.transpose(1, 2, 0)
 
 
-def _gather_in_order(
-    panel: xr.Dataset, features: Sequence[Feature], step: np.ndarray, entity: np.ndarray, out: np.ndarray,
-    days: tuple[int, int],
-) -> None:  # fmt: skip
-    """Work all values out first, an entity's days one after the other, then take the rows in the order they have."""
-    begin, end = days
+Part = Callable[[slice], np.ndarray]  # what some rows have: one number each, or float32 [row, number]
+
+
+def write_rows(parts: Sequence[Part], out: np.ndarray) -> None:
+    """Write the parts next to each other into the rows of `out`, some rows at a time: memory is gone through once."""
+
+    def work(rows: slice) -> None:
+        for some in pieces(rows.stop - rows.start, CHUNK):
+            mine = slice(rows.start + some.start, rows.start + some.stop)
+            column = 0
+            for part in parts:
+                found = part(mine)
+                if found.ndim == 1:
+                    out[mine, column] = found
+                    column += 1
+                else:
+                    last = column + found.shape[1]
+                    _whole(out[mine, column:last])[...] = _whole(found)
+                    column = last
+
+    side_by_side(work, pieces(len(out), 64 * CHUNK))
+
+
+def _whole(rows: np.ndarray) -> np.ndarray:
+    """Return float32 rows as one thing each: numpy copies such faster."""
+    return rows.view(f"V{4 * rows.shape[1]}")[:, 0]
+
+
+def taker(table: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """Return what takes rows out of a float32 table by their numbers."""
+    source, width = _whole(np.ascontiguousarray(table)), table.shape[1]
+    return lambda place: source.take(place, mode="clip").view(np.float32).reshape(len(place), width)
+
+
+def worked_out(
+    panel: xr.Dataset, features: Sequence[Feature], begin: int, end: int
+) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    """Work out the features of the as-of days from `begin` to `end`; return what takes rows by entity and step.
+
+    An entity's days stand one after the other: rows of one line are near each other.
+    """
     cells = np.empty((panel.sizes["entity"], end - begin, len(features)), np.float32)
 
     def work(block: slice) -> None:
         cells[block] = _rows_of(Tile(panel, block), features, begin, end, block.stop - block.start).transpose(1, 0, 2)
 
     side_by_side(work, pieces(len(cells), TILE))
-    take(
-        cells.reshape(-1, len(features)), lambda rows: entity[rows] * np.int64(end - begin) + (step[rows] - begin), out
-    )
-
-
-def take(table: np.ndarray, place: Callable[[slice], np.ndarray], out: np.ndarray) -> None:
-    """Write into every row of `out` the row of the float32 `table` whose number `place` says, some rows at a time."""
-    whole, width = np.ascontiguousarray(table), 4 * table.shape[1]
-    source = whole.view(f"V{width}")[:, 0]  # a row is copied as one thing
-    target = out.view(f"V{width}")[:, 0]
-
-    def work(rows: slice) -> None:
-        for part in pieces(rows.stop - rows.start, CHUNK):
-            mine = slice(rows.start + part.start, rows.start + part.stop)
-            target[mine] = source.take(place(mine), mode="clip")
-
-    side_by_side(work, pieces(len(out), 64 * CHUNK))
-
-
-def write_columns(columns: Sequence[np.ndarray], out: np.ndarray) -> None:
-    """Write the columns next to each other into the rows of `out`, some rows at a time: memory is gone through once."""
-
-    def work(rows: slice) -> None:
-        for part in pieces(rows.stop - rows.start, CHUNK):
-            mine = slice(rows.start + part.start, rows.start + part.stop)
-            for k, column in enumerate(columns):
-                out[mine, k] = column[mine]
-
-    side_by_side(work, pieces(len(out), 64 * CHUNK))
+    rows = taker(cells.reshape(-1, len(features)))
+    return lambda entity, step: rows(entity * np.int64(end - begin) + (step - begin))
 
 
 def _gather_by_tile(

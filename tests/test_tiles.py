@@ -9,7 +9,7 @@ from features import tiles
 from features.core import Feature, Tile, measures_of, past_mean, running
 from features.panels import dense
 from features.standing import entities_asked
-from features.tiles import fill, gather, take, write_columns
+from features.tiles import fill, gather, taker, write_rows
 from features.weeks import Grid
 
 GRID = Grid(date(2024, 1, 1), date(2024, 3, 4))
@@ -66,13 +66,12 @@ def test_gathered_rows_hold_what_the_formulas_say(rows, block, monkeypatch):
     assert (out[:, [0, 4]] == -1).all()
 
 
-def test_rows_and_columns_are_copied_in_pieces(monkeypatch):
+def test_parts_of_rows_stand_next_to_each_other(monkeypatch):
     monkeypatch.setattr(tiles, "CHUNK", 3)
     table, place = RANDOM.random((5, 2)).astype(np.float32), RANDOM.integers(0, 5, 1000)
-    out = np.zeros((1000, 4), np.float32)
-    take(table, lambda rows: place[rows], out[:, :2])
-    write_columns([place, -place], out[:, 2:])
-    np.testing.assert_array_equal(out, np.column_stack([table[place], place, -place]))
+    rows_of, out = taker(table), np.zeros((1000, 5), np.float32)
+    write_rows([lambda rows: -place[rows], lambda rows: rows_of(place[rows]), place.__getitem__], out[:, 1:])
+    np.testing.assert_array_equal(out, np.column_stack([0 * place, -place, table[place], place]))
 
 
 def test_the_measures_that_formulas_read_are_known_before_they_are_counted():
