@@ -200,7 +200,7 @@ def retail(data: Path, scratch: Path) -> Iterator[Row]:
 
 CASES: Mapping[str, Callable[[Path, Path], Iterator[Row]]] = {  # the long ones first: two are measured at a time
     "simulated-101": simulated.first, "juice": juice, "simulated-shift": simulated.planted,
-    "olist-snapshot": olist_snapshot,
+    "simulated-busy": partial(simulated.planted, busy=10.0), "olist-snapshot": olist_snapshot,
     **{f"simulated-{seed}": partial(simulated.seeded, seed=seed) for seed in simulated.SEEDS[1:]},
     "retail": retail, "olist-order": olist_order, "simulated-calm": simulated.calm,
 }  # fmt: skip
