@@ -11,7 +11,6 @@ from features.contracts import ORDERS, PLAN, PROMISES, PURCHASES, RECEIPTS, SIGN
 from features.matrix import (
     Matrix,
     Request,
-    delay_matrix,
     lines_alone,
     shift_matrix,
     windows_ahead,
@@ -22,7 +21,7 @@ from models.change import RISKS, Told, Week, weekly_change
 from models.forecasters import DelayForecaster, Forecaster, ShiftForecaster
 from pipelines import publish
 from pipelines.stores import Target
-from pipelines.world import World, judgeable, request_of
+from pipelines.world import World, judgeable, line_builder, request_of
 
 READ = (*RISKS, "watchlist")
 DATA = {"delay": (PURCHASES, RECEIPTS), "shift": (ORDERS, STOCK, PLAN)}
@@ -78,12 +77,13 @@ def rescored(
 
 def _lines(world: World, before: Request, asked: Request, data: bool) -> dict[str, Matrix]:
     past, today = _cut(before.grid.as_of), np.array([asked.grid.size - 1])
-    with as_known(world.con, past) as con:
-        then = delay_matrix(con, before, np.array([before.grid.size - 1]))
-        worlds = {"model": then, "time": lines_alone(con, asked, then) if data else delay_matrix(con, asked, today)}
-    if arrived(world.con, PROMISES, before.grid.as_of, world.as_of):
-        with as_known(world.con, past | {PROMISES.name: world.as_of}) as con:
-            worlds["promise"] = lines_alone(con, asked, then) if data else delay_matrix(con, asked, today)
+    with line_builder(world) as build:
+        with as_known(world.con, past) as con:
+            then = build(con, before, np.array([before.grid.size - 1]))
+            worlds = {"model": then, "time": lines_alone(con, asked, then) if data else build(con, asked, today)}
+        if arrived(world.con, PROMISES, before.grid.as_of, world.as_of):
+            with as_known(world.con, past | {PROMISES.name: world.as_of}) as con:
+                worlds["promise"] = lines_alone(con, asked, then) if data else build(con, asked, today)
     return worlds
 
 
