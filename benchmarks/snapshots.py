@@ -11,9 +11,11 @@ import xarray as xr
 from benchmarks.contest import OURS, Contender, Stage
 from features.core import Feature
 from features.orders import stays
+from features.threads import pieces
 from features.tiles import taker, worked_out, write_rows
 
 SNAPSHOTS, WEEKS, OPEN_WEEKS = 31_000_000, 156, 10
+LISTED = 500_000  # lines whose snapshots are listed at a time, as where a sample is taken
 OWN = [f"own{k}" for k in range(5)]  # inputs of the line itself, its age besides
 MEASURES = [f"m{k}" for k in range(14)]  # inputs of its supplier at the as-of
 FEATURES = tuple(Feature(m, lambda p, m=m: p[m], "", "") for m in MEASURES)
@@ -48,17 +50,24 @@ def as_arrays(folder: Path) -> tuple[pd.DataFrame, xr.Dataset]:
 
 def ours(given: tuple[pd.DataFrame, xr.Dataset]) -> np.ndarray:
     lines, panel = given
-    opens, closes = (lines[c].to_numpy() for c in ("opens", "closes"))
-    line, step = stays(opens, closes, np.arange(WEEKS, dtype=np.int32), WEEKS)
-    out = np.empty((len(line), len(OWN) + 1 + len(MEASURES)), np.float32)
-    supplier = lines["supplier"].to_numpy()
+    opens, closes, supplier = (lines[c].to_numpy() for c in ("opens", "closes", "supplier"))
+    out = np.empty((int((closes - opens).clip(0).sum()), len(OWN) + 1 + len(MEASURES)), np.float32)
     own = taker(np.column_stack([lines[name] for name in OWN]).astype(np.float32))
     standing = worked_out(panel, FEATURES, 0, WEEKS)
-    parts = (
-        lambda rows: own(line[rows]), lambda rows: step[rows] - opens[line[rows]],
-        lambda rows: standing(supplier[line[rows]], step[rows]),
-    )  # fmt: skip
-    write_rows(parts, out)
+
+    def write(some: slice, first: int) -> int:
+        line, step = stays(opens[some], closes[some], np.arange(WEEKS, dtype=np.int32), WEEKS)
+        line += some.start
+        parts = (
+            lambda rows: own(line[rows]), lambda rows: step[rows] - opens[line[rows]],
+            lambda rows: standing(supplier[line[rows]], step[rows]),
+        )  # fmt: skip
+        write_rows(parts, out[first : first + len(line)])
+        return first + len(line)
+
+    done = 0
+    for some in pieces(len(lines), LISTED):
+        done = write(some, done)
     return out
 
 
