@@ -145,6 +145,12 @@ class Settings(BaseModel):
         'a folder such as "/shared/scratch", or ""',
     )
     threads: int = key(0, "Processor threads for training; 0 for all.", "a whole number from 0", ge=0)
+    memory: str = key(
+        "",
+        "Memory the input tables may take before they spill to disk; empty: four fifths of the machine's.",
+        'a size such as "4GB", or ""',
+        pattern=r"^(\d+(\.\d+)? ?[MGT]i?B)?$",
+    )
     history_weeks: int = key(156, "Weeks of history to learn from.", "a whole number from 1", ge=1)
     max_snapshots: int = key(
         500_000,

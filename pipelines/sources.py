@@ -57,6 +57,8 @@ def connect(settings: Settings) -> duckdb.DuckDBPyConnection:
     con.execute("SET enable_progress_bar = false")  # it would stop a run in the background that has a terminal
     if settings.threads:
         con.execute(f"SET threads = {settings.threads}")
+    if settings.memory:
+        con.execute(f"SET memory_limit = '{settings.memory}'")
     return con
 
 

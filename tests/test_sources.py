@@ -101,6 +101,19 @@ def test_fingerprint_ignores_the_order_of_rows_but_no_value(folder):
     assert digests[4] == digests[5] != digests[0]
 
 
+def test_tables_larger_than_their_memory_spill_to_disk(folder):
+    line = "'order ' || i AS order_line_id, i % 99 AS product_id, 'x' AS site_id, 1 AS quantity"
+    moment = "TIMESTAMP '2024-01-01 10:30:00' + INTERVAL (i) SECOND AS ordered_at"
+    duckdb.execute(f"COPY (SELECT {line}, {moment} FROM range(800000) t(i)) TO '{folder}/orders.parquet'")
+    con, verdicts = bring(folder.parent, memory="90MB", threads=1)
+    spilt = con.execute("SELECT sum(size) FROM duckdb_temporary_files()").fetchall()[0][0]
+    con.close()
+    assert verdicts["orders"].rows == 800_000
+    assert spilt > 0
+    with pytest.raises(ValueError, match="memory"):
+        Settings(workspace=folder.parent, memory="a lot")
+
+
 # Where tables are found
 
 
