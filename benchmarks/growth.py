@@ -15,11 +15,11 @@ import numpy as np
 
 from benchmarks.chain import END, write_chain
 from features.counts import weekly_counts
-from features.demand import demand
 from features.matrix import delay_matrix, shift_matrix
 from features.panels import write_line_events, write_line_history
+from pipelines.learn import prepare
 from pipelines.settings import load
-from pipelines.world import open_world, request, steps_to_learn_from
+from pipelines.world import open_world, request
 
 FULL_ORDERS, FULL_PURCHASES = 100_000_000, 10_000_000
 HEAD = """\
@@ -39,20 +39,19 @@ def parts(folder: Path) -> Iterator[tuple[str, Callable[[], Any]]]:
     yield "the door: read, check, fingerprint", lambda: kept.append(open_world(settings, END))
     world = kept[0]
     delay, shift = request(world, "delay"), request(world, "shift")
-    last, every = np.array([delay.grid.size - 1]), steps_to_learn_from(delay, settings.history_weeks)
-    weeks = steps_to_learn_from(shift, settings.history_weeks)
+    last = {asked: np.array([asked.grid.size - 1]) for asked in (delay, shift)}
+    today = np.datetime64(END, "D")
 
     def history() -> None:
         write_line_history(world.con, delay.terms, delay.attributes)
         write_line_events(world.con, delay.grid, delay.terms)
 
     yield "purchase lines: history and events", history
-    yield "open lines of one day, all inputs", lambda: delay_matrix(world.con, delay, last)
-    yield "open lines of every week, all inputs", lambda: delay_matrix(world.con, delay, every)
+    yield "to score: inputs of the open lines", lambda: delay_matrix(world.con, delay, last[delay])
     yield "orders: weekly counts", lambda: weekly_counts(world.con, shift.grid)
-    yield "demand: counts, baselines, noise", lambda: demand(world.con, shift.grid, oldest=shift.grid.size - 1)
-    yield "windows of one week, all inputs", lambda: shift_matrix(world.con, shift, np.array([shift.grid.size - 1]))
-    yield "windows of every week, all inputs", lambda: shift_matrix(world.con, shift, weeks)
+    yield "to score: inputs of the windows", lambda: shift_matrix(world.con, shift, last[shift])
+    yield "to train: lines, proven and labelled", lambda: prepare(world, "delay", delay, judged_from=today)
+    yield "to train: windows, proven and labelled", lambda: prepare(world, "shift", shift, judged_from=today)
     world.__exit__()
 
 
