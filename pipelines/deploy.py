@@ -104,7 +104,10 @@ def _ensure_pool(api: Api) -> None:
         api.get(f"/work_pools/{POOL}")
     except Rejected:
         template = ProcessWorker.get_default_base_job_template()
-        api.post("/work_pools/", {"name": POOL, "type": "process", "base_job_template": template})
+        try:
+            api.post("/work_pools/", {"name": POOL, "type": "process", "base_job_template": template})
+        except Rejected:
+            api.get(f"/work_pools/{POOL}")  # the worker has made it in the meantime
 
 
 def _ensure_automation(api: Api) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from urllib.request import urlopen
 
 URL = "PREFECT_API_URL"
 SECONDS_TO_START = 120  # a fresh home takes up to 19 s on a quiet machine
+SECONDS_TO_END = 5
 OFF = ("0", "false", "no", "off")
 
 
@@ -59,6 +60,11 @@ def wait(url: str) -> None:
 
 def _end(server: "subprocess.Popen[bytes]") -> None:
     server.terminate()
+    try:
+        server.wait(SECONDS_TO_END)
+    except subprocess.TimeoutExpired:  # its database is safe: what was answered is written
+        server.kill()
+        server.wait()
 
 
 def _serve(descriptor: int) -> None:

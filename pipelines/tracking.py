@@ -10,6 +10,7 @@ import sqlite3
 import subprocess
 import tempfile
 import time
+import traceback
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -412,6 +413,7 @@ def _ended(store: Store, run_id: str) -> Iterator[None]:
         yield
     except BaseException as error:
         killed = not isinstance(error, Exception)  # Ctrl-C, SIGTERM, Prefect's own TerminationSignal
+        traceback.clear_frames(error.__traceback__)  # a call to MLflow that was interrupted would keep its lock
         with contextlib.suppress(Exception):  # the first error is the one to hear about
             store.client.set_terminated(run_id, "KILLED" if killed else "FAILED")
         with _reaching(store.uri):

@@ -75,7 +75,9 @@ def test_the_others_call_commands_that_exist():
     compile(dag, "dag.py", "exec")
     command = re.search(r'bash_command="(.*)"', dag)[1].replace("{{ data_interval_end | ds }}", "2026-06-01")
     parsed(shlex.split(command)[1:])
-    deployments, job = (yaml.safe_load(text) for text in snippets("yaml"))
+    deployments, job, workers = (yaml.safe_load(text) for text in snippets("yaml"))
+    worker = workers["spec"]["template"]["spec"]["containers"][0]["command"]
+    assert worker[:2] == [f"{PROGRAMS}/dask", "worker"]
     container = job["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"][0]
     parsed(container["command"][1:])
     from pipelines import deployments as flows
