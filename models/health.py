@@ -220,7 +220,7 @@ def _skill(event: str, version: str, rows: pd.DataFrame, last: LastWeek, seed: i
     best = min(names, key=lambda name: (float(((rows[name] - rows["y"]) ** 2).mean()), name))
     y, p, rule = (rows[c].to_numpy(float) for c in ("y", "p", best))
     skill = metrics.brier_skill(y, p, rule)
-    low, high = _interval(lambda w: metrics.brier_skill(y, p, rule, w), rows, seed)
+    low, high = _interval(metrics.brier_skills(y, p, rule), rows, seed)
     row_id, worse = f"forecast|{event}|skill", high < 0 and skill < -WORSE_BY
     lasting = last.lasting(row_id, version, lambda was: was < -WORSE_BY)
     verdict = OK if not worse else ACT if lasting else WATCH

@@ -136,6 +136,12 @@ def brier_skill(y: ArrayLike, p: ArrayLike, ref: ArrayLike, weight: ArrayLike | 
     return _skill(brier(y, p, weight), brier(y, ref, weight))
 
 
+def brier_skills(y: ArrayLike, p: ArrayLike, ref: ArrayLike) -> Callable[[np.ndarray], float]:
+    """Return the function from row weights to `brier_skill`; what does not depend on them is paid once."""
+    mine, theirs = ladders(y, p), ladders(y, ref)
+    return lambda weight: _skill(_brier(mine(weight)), _brier(theirs(weight)))
+
+
 def _skill(score: float, reference: float) -> float:
     return 1 - _ratio(score, reference)
 

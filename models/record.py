@@ -46,7 +46,11 @@ def track_record(
     `by_bin` made of the champions' own judgement. The same facts, published tables and `walked` give the same table,
     in whatever order their rows come. Writes `line_history` in `con`.
     """
-    judged = judged_forecasts(con, as_of, history, short_tolerance=short_tolerance)
+    return record_of(judged_forecasts(con, as_of, history, short_tolerance=short_tolerance), walked)
+
+
+def record_of(judged: pd.DataFrame, walked: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    """Return `track_record` of what `judged_forecasts` gave."""
     rows = [{**row, "source": "published"} for row in by_bin(judged)]
     rows += [{**row, "source": "walk_forward"} for row in walked if "event" in row]
     return _as_table(rows)
@@ -83,25 +87,35 @@ def by_bin(judged: pd.DataFrame) -> list[dict[str, Any]]:
     out = []
     for event, part in judged.groupby("event", sort=True):
         tenth = np.minimum((part["p"].to_numpy(float) * 10 + 1e-9).astype(int), 9)
-        best = _best_rule(part, rules)
-        out.append(_bin(part, rules, best) | {"event": str(event), "bin": ALL, "p_from": 0.0, "p_to": 1.0})
+        missed = _squared_errors(part, rules)
+        best = _best_rule(missed, rules)
+        out.append(_bin(part, missed, best) | {"event": str(event), "bin": ALL, "p_from": 0.0, "p_to": 1.0})
         for k in np.unique(tenth):
             edges = {"bin": f"{k / 10:.1f}", "p_from": k / 10, "p_to": (k + 1) / 10}
-            out.append(_bin(part[tenth == k], rules, best) | {"event": str(event), **edges})
+            of_bin = {name: errors[tenth == k] for name, errors in missed.items()}
+            out.append(_bin(part[tenth == k], of_bin, best) | {"event": str(event), **edges})
     return out
 
 
-def _best_rule(part: pd.DataFrame, rules: list[str]) -> str:
+def _squared_errors(part: pd.DataFrame, rules: list[str]) -> dict[str, np.ndarray]:
+    """Return (p − y)² of every row by who said p: "" is the champion; missing where a rule said nothing."""
+    y = part["y"].to_numpy(float)
+    said = {"": part["p"], **{rule: part[f"p_{rule}"] for rule in rules}}
+    return {name: (p.to_numpy(float) - y) ** 2 for name, p in said.items()}
+
+
+def _best_rule(missed: Mapping[str, np.ndarray], rules: list[str]) -> str:
     """Return the rule of the lowest Brier score, the first by name of equals, "" without any."""
-    scores = {rule: _brier(part[f"p_{rule}"], part["y"]) for rule in rules}
+    scores = {rule: _brier(missed[rule]) for rule in rules}
     return min((rule for rule in rules if scores[rule] is not None), key=lambda rule: scores[rule] or 0.0, default="")
 
 
-def _bin(part: pd.DataFrame, rules: list[str], best: str) -> dict[str, Any]:
-    skills = {f"skill_over_{rule}": _skill(part, rule) for rule in rules}
+def _bin(part: pd.DataFrame, missed: Mapping[str, np.ndarray], best: str) -> dict[str, Any]:
+    mine = missed[""]
+    skills = {f"skill_over_{rule}": _skill(mine, errors) for rule, errors in missed.items() if rule}
     return {
         "scored": len(part), "expected_share": _mean(part["p"]), "came_true_share": _mean(part["y"]),
-        "brier": _brier(part["p"], part["y"]), "rule": best, "skill_over_rule": skills.get(f"skill_over_{best}"),
+        "brier": _brier(mine), "rule": best, "skill_over_rule": skills.get(f"skill_over_{best}"),
         **skills, **_actions(part), "first_day": str(part["day"].min().date()),
         "last_day": str(part["day"].max().date()), "model_version": _versions(part),
     }  # fmt: skip
@@ -115,19 +129,18 @@ def _versions(part: pd.DataFrame) -> str:
     return ", ".join(since.sort_values(["day", "model_version"])["model_version"])
 
 
-def _mean(x: pd.Series) -> float:
+def _mean(x: pd.Series | np.ndarray) -> float:
     return fsum(x.tolist()) / len(x)  # exact, so that the order of rows is not in it
 
 
-def _brier(p: pd.Series, y: pd.Series) -> float | None:
-    said = p.notna()
-    return _mean((p[said] - y[said]) ** 2) if said.any() else None
+def _brier(missed: np.ndarray) -> float | None:
+    said = missed[~np.isnan(missed)]
+    return _mean(said) if len(said) else None
 
 
-def _skill(part: pd.DataFrame, rule: str) -> float | None:
-    said = part[part[f"p_{rule}"].notna()]
-    mine, reference = _brier(said["p"], said["y"]), _brier(said[f"p_{rule}"], said["y"])
-    return 1 - mine / reference if mine is not None and reference else None
+def _skill(mine: np.ndarray, errors: np.ndarray) -> float | None:
+    reference, own = _brier(errors), _brier(mine[~np.isnan(errors)])
+    return 1 - own / reference if own is not None and reference else None
 
 
 def _actions(part: pd.DataFrame) -> dict[str, Any]:

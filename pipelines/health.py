@@ -83,15 +83,19 @@ def drift(world: World, champion: RegisteredModel, task: str, matrix: Matrix, p:
     return [health.drift(task, champion.version, matrix.X, json.loads(learnt.read_text()), moved, last_week(world))]
 
 
-def forecasts(world: World, found: Mapping[str, RegisteredModel], history: Mapping[str, pd.DataFrame]) -> list[Finding]:
-    """Judge what the champions published, by what has come true; `history` is that of the track record."""
-    tolerance = world.settings.short_tolerance
-    rows = judged_forecasts(world.con, pd.Timestamp(world.as_of), history, short_tolerance=tolerance)
+def forecasts(world: World, found: Mapping[str, RegisteredModel], judged: pd.DataFrame) -> list[Finding]:
+    """Judge what the champions published, by what has come true: the `judged` forecasts of the track record."""
     last, seed = last_week(world), world.settings.seed
     return [
         finding for task, champion in found.items() for event in EVENTS[task]
-        for finding in health.judged(event, champion.version, rows, last, seed=seed)
+        for finding in health.judged(event, champion.version, judged, last, seed=seed)
     ]  # fmt: skip
+
+
+def judged(world: World, history: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Return what came true of the published forecasts in `history` that have matured."""
+    tolerance = world.settings.short_tolerance
+    return judged_forecasts(world.con, pd.Timestamp(world.as_of), history, short_tolerance=tolerance)
 
 
 def last_week(world: World) -> LastWeek:

@@ -58,8 +58,8 @@ def judge(world: World, found: Mapping[str, tracking.RegisteredModel]) -> pd.Dat
     target = world.settings.target
     known = publish.previous_week(target, "health", world.as_of)
     drifted = known[known["row_id"].str.endswith("|drift")][list(as_table([]))] if len(known) else as_table([])
-    past = past_releases(target, world.as_of)
-    rows = [*health.inputs(world), *health.champions(world, found), *health.forecasts(world, found, past)]
+    judged = health.judged(world, past_releases(target, world.as_of))
+    rows = [*health.inputs(world), *health.champions(world, found), *health.forecasts(world, found, judged)]
     return merged([drifted, as_table(rows)])
 
 

@@ -19,7 +19,7 @@ from models import risk
 from models.change import RISKS, Week, totals_of_change, with_reasons
 from models.forecasters import DelayForecaster, Forecaster, OtherFormat, ShiftForecaster, load
 from models.health import as_table, merged
-from models.record import READS, RECORD_WEEKS, track_record
+from models.record import READS, RECORD_WEEKS, record_of, track_record
 from models.risk_contract import SCHEMA_VERSION
 from models.scoring import Champion, Forecasts, by_rules, line_risks, window_risks
 from pipelines import health, publish, sources, tracking
@@ -213,13 +213,11 @@ def summarise(
         tables.get("supplier_delay_risk"), tables.get("demand_shift_risk"), world.settings.capacity,
         _table_of(then, "watchlist"), as_of, world.settings.currency,
     )  # fmt: skip
-    past = past_releases(target, world.as_of)
-    out["track_record"] = track_record(
-        world.con, as_of, past, walked(champions), short_tolerance=world.settings.short_tolerance
-    )
+    judged = health.judged(world, past_releases(target, world.as_of))
+    out["track_record"] = record_of(judged, walked(champions))
     found = {task: c.found for task, c in champions.items()}
-    judged = [*health.inputs(world), *health.champions(world, found), *health.forecasts(world, found, past)]
-    out["health"] = merged([tables["health"], as_table(judged)])
+    findings = [*health.inputs(world), *health.champions(world, found), *health.forecasts(world, found, judged)]
+    out["health"] = merged([tables["health"], as_table(findings)])
     return out
 
 
