@@ -68,11 +68,11 @@ def _terminate(*_: object) -> NoReturn:
 
 def main() -> NoReturn:
     """Run what the command line says, and leave with its exit code."""
-    terminal.silence_the_end()
+    ending = terminal.Ending()
     signal.signal(signal.SIGTERM, _terminate)
-    code = run(sys.argv[1:])
+    ending.code = run(sys.argv[1:])
     terminal.close_stdout()
-    sys.exit(code)
+    sys.exit(ending.code)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from cyclopts import App, CycloptsError
 if TYPE_CHECKING:
     from rich.console import Console
 
+TOLD_TO_STOP = (130, 143)
 NOT_TO_BE_WRITTEN = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
 
 
@@ -120,18 +121,27 @@ def close_stdout() -> None:
         os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
 
 
-def silence_the_end() -> None:
-    """Hear nothing of the interpreter's own end; to be called before anything else registers what happens at exit.
+class Ending:
+    """How this process ends, once all threads and all that is registered for its exit are done: with `code`, at once.
 
-    2026-11: Prefect 3.8.8's threads keep our functions, and so DuckDB, until the very end, of which DuckDB complains.
+    The interpreter would then take a heap apart for a second or two that the system takes back anyway. A process that
+    was told to stop goes that way, since work in other threads was not let go of; it is heard no more, as 2026-11
+    Prefect 3.8.8's threads keep our functions, and so DuckDB, until the very end, of which DuckDB complains. To be made
+    before anything else registers what happens at exit: the first one is called last.
     """
-    if not _debugging():
-        atexit.register(_close_stderr)
 
+    def __init__(self) -> None:
+        self.code: int | None = None
+        if not _debugging():
+            atexit.register(self._end)
 
-def _close_stderr() -> None:
-    with contextlib.suppress(OSError, ValueError):
-        sys.stderr.flush()
+    def _end(self) -> None:
+        logging.shutdown()
+        with contextlib.suppress(OSError, ValueError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        if self.code is not None and self.code not in TOLD_TO_STOP:
+            os._exit(self.code)
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 

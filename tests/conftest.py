@@ -28,7 +28,7 @@ os.environ["PREFECT_SERVER_EPHEMERAL_ENABLED"] = "false"  # a unit test that rea
 hypothesis.settings.register_profile("patient", deadline=None)  # a busy machine is no failure
 hypothesis.settings.load_profile("patient")
 
-terminal.silence_the_end()
+terminal.Ending()
 
 
 def pytest_configure(config):

@@ -401,3 +401,23 @@ def test_a_flow_s_own_traceback_is_not_shown_but_its_warnings_are(bullwhip, fake
         logging.getLogger().removeHandler(console)
     assert shown.getvalue() == "rows are few\n"
     assert console.filters == []
+
+
+ENDING = """
+import atexit, sys
+from pipelines import terminal
+ending = terminal.Ending()
+atexit.register(print, "registered later, called before")
+class Late:
+    def __del__(self): print("never heard")
+kept = Late()
+ending.code = int(sys.argv[1])
+sys.exit(ending.code)
+"""
+
+
+@pytest.mark.parametrize(("code", "taken_apart"), [(0, False), (4, False), (143, True)])
+def test_a_process_ends_at_once_after_all_that_is_registered_unless_told_to_stop(code, taken_apart):
+    done = subprocess.run([sys.executable, "-c", ENDING, str(code)], capture_output=True, text=True, check=False)
+    said = ["registered later, called before"] + ["never heard"] * taken_apart
+    assert (done.returncode, done.stdout.splitlines(), done.stderr) == (code, said, "")
