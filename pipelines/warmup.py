@@ -1,6 +1,8 @@
 """Start what takes seconds beside other work: Prefect's temporary server and MLflow's first migration."""
 
 import contextlib
+import gc
+import sys
 import tempfile
 import threading
 from collections.abc import Callable
@@ -37,9 +39,20 @@ def prepare_database(settings: Settings) -> None:
 def warm_up(workspace: Path) -> Callable[[], None]:
     """Begin in the background, once, and return what waits for it.
 
-    The environment must have been applied. What fails here is met again, and told, where it is used.
+    The environment must have been applied. What fails here is met again, and told, where it is used. In a process that
+    has yet to import Prefect nothing is garbage until then, and looking for it took a tenth of the time.
     """
-    return _begun(workspace.resolve()).join
+    if "prefect" not in sys.modules:
+        gc.disable()
+    begun = _begun(workspace.resolve())
+
+    def ready() -> None:
+        begun.join()
+        if not gc.isenabled():
+            gc.freeze()  # what is imported stays: nothing of it is looked at again
+            gc.enable()
+
+    return ready
 
 
 @cache

@@ -57,6 +57,7 @@ def settings_of(common: Common, **flags: Any) -> "Settings":
 
 
 def warming_up(settings: "Settings") -> Callable[[], None]:
+    """Begin what takes seconds, and return what waits for it; to be called before anything large is imported."""
     from pipelines.warmup import prepare_database, refuse_unwritable, warm_up
 
     refuse_unwritable(settings.workspace)
