@@ -6,9 +6,10 @@ from dataclasses import dataclass
 import bottleneck as bn
 import numpy as np
 
-from features.core import group_sum, ratio, steps_since_first
+from features.core import ratio, steps_since_first
 from features.events import Effects, Event, learn_effects, together
-from features.noise import noise, over_dispersion
+from features.exact import Ask, alone, as_numbers, column_sums, exact_sums
+from features.noise import Groups, Past, noise
 
 Windows = tuple[tuple[int, int], ...]
 WINDOWS: Windows = ((0, 4), (4, 4), (8, 5))  # (lead, length) in weeks after the as-of, unless the settings say so
@@ -40,14 +41,6 @@ class Outlook:
     naive: tuple[tuple[np.ndarray, np.ndarray], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Groups:
-    """The numbers, from 0, of each series' category and product."""
-
-    category: np.ndarray
-    product: np.ndarray
-
-
 def outlook(
     units: np.ndarray,
     groups: Groups,
@@ -56,8 +49,9 @@ def outlook(
     windows: Windows = WINDOWS,
     events: Sequence[Event] = (),
     oldest: int = 0,
+    ask: Ask = alone,
 ) -> Outlook:
-    """Return the outlook of weekly `units` [as_of, series].
+    """Return the outlook of weekly `units` [as_of, series]; `ask` tells what they share with series elsewhere.
 
     `plan` gives, per window, the plan in force at each origin, NaN where there is none. `events` are what is known
     ahead. Noise is worked out for the last year before origin number `oldest` and later; what is older is missing.
@@ -65,24 +59,26 @@ def outlook(
     oldest = max(oldest - 52 - max(map(sum, windows)), 0)
     interval = demand_interval(units)
     horizon = max(lead + length for lead, length in windows)
-    told = together(events, horizon) if events and units.size else None
-    effects = _effects(units, interval, groups, told)
+    told = together(events, horizon) if events else None
+    effects = _effects(units, interval, groups, told, ask)
     base = level(units, interval, effects)
-    made, planned = _sums(base, seasons(_cleared(units, effects), groups.category, horizon), effects, told, windows)
+    cleared = ask({"cleared": exact_sums(_cleared(units, effects), groups.category, groups.categories)})["cleared"]
+    factors = (factor[:, groups.category] for factor in seasons(as_numbers(cleared), horizon))
+    made, planned = _sums(base, factors, effects, told, windows)
     made = [
         m if p is None else np.where(np.isnan(p), m, p) for m, p in zip(made, plan or [None] * len(made), strict=True)
     ]
     then = [_back(m, lead + length) for m, (lead, length) in zip(made, windows, strict=True)]
     error = [_total(units, length) - t for t, (_, length) in zip(then, windows, strict=True)]
-    phi = [over_dispersion(e, t, groups.category) for e, t in zip(error, then, strict=True)]
+    pasts = [Past(e, t, m, length) for e, t, m, (_, length) in zip(error, then, made, windows, strict=True)]
+    found = noise(pasts, groups, oldest=oldest, ask=ask)
     sigma = [
-        noise(error[k], then[k], made[k], phi[k], groups.category, oldest=oldest, length=windows[k][1])
-        for k in range(len(windows))
-    ]  # fmt: skip
+        np.fmax(s, np.sqrt(phi * np.maximum(np.nan_to_num(m), 1))) for (phi, s), m in zip(found, made, strict=True)
+    ]
     z = [error[k] / np.maximum(_back(sigma[k], sum(windows[k])), 1e-9) for k in range(len(windows))]
     recent = _recent(units, effects)
     return Outlook(
-        windows, base, interval, phi[0], recent, tuple(made), tuple(sigma), tuple(error), tuple(z), tuple(planned),
+        windows, base, interval, found[0][0], recent, tuple(made), tuple(sigma), tuple(error), tuple(z), tuple(planned),
         tuple(seasonal_naive(units, lead, length) for lead, length in windows),
     )  # fmt: skip
 
@@ -124,13 +120,13 @@ def demand_interval(units: np.ndarray) -> np.ndarray:
 
 
 def _effects(
-    units: np.ndarray, interval: np.ndarray, groups: Groups, told: Iterator[np.ndarray] | None
+    units: np.ndarray, interval: np.ndarray, groups: Groups, told: Iterator[np.ndarray] | None, ask: Ask
 ) -> Effects | None:
     """Learn what events do from the week just ended at every as-of, the first that `told` yields."""
     if told is None:
         return None
     past = next(told)
-    beta = learn_effects(units, past, groups.product, groups.category, interval < INTERMITTENT)
+    beta = learn_effects(units, past, groups, interval < INTERMITTENT, ask)
     return Effects(beta, past, bn.move_mean(past, window=min(52, len(past)), min_count=1, axis=0))
 
 
@@ -163,22 +159,22 @@ def _one_level(block: np.ndarray, seen: np.ndarray, interval: np.ndarray) -> np.
     low = np.where(since[-13:], short, np.inf).min(axis=0)
     n = np.minimum(seen, 13)
     regular = (interval < INTERMITTENT) & (n >= 8)
-    trimmed = ratio(short.sum(axis=0) - np.where(regular, top + low, 0), n - 2)
-    return np.where(regular, np.maximum(trimmed, 0), ratio(block.sum(axis=0), np.minimum(seen, 26)))
+    trimmed = ratio(column_sums(short) - np.where(regular, top + low, 0), n - 2)
+    return np.where(regular, np.maximum(trimmed, 0), ratio(column_sums(block), np.minimum(seen, 26)))
 
 
-def seasons(units: np.ndarray, category: np.ndarray, horizon: int) -> Iterator[np.ndarray]:
-    """Yield, for each of `horizon` weeks after the as-of, its season factor [as_of, series].
+def seasons(total: np.ndarray, horizon: int) -> Iterator[np.ndarray]:
+    """Yield, for each of `horizon` weeks after the as-of, its season factor [as_of, category].
 
-    A factor is how the category moved, one and two years ago, from the 13 weeks before the same origin to the same
-    target week (five weeks' mean), its logarithm damped. It is 1 until the category is known for two years.
+    `total` are the category's weekly units. A factor is how they moved, one and two years ago, from the 13 weeks before
+    the same origin to the same target week (five weeks' mean), its logarithm damped. It is 1 until they are known for
+    two years.
     """
-    total = group_sum(units, category)
     begun = steps_since_first(total > 0)
     base = bn.move_mean(total, window=min(13, len(total)), min_count=1, axis=0)
     smooth = bn.move_mean(total, window=min(5, len(total)), min_count=1, axis=0)
     for ahead in range(1, horizon + 1):
-        yield _season_factor(smooth, base, begun, ahead)[:, category]
+        yield _season_factor(smooth, base, begun, ahead)
 
 
 def _season_factor(smooth: np.ndarray, base: np.ndarray, begun: np.ndarray, ahead: int) -> np.ndarray:

@@ -17,6 +17,7 @@ PIECE = 1 << 16  # lines of whole steps that are sorted at a time: they stay in 
 COUNTED = ("units", "value", "priced_units", "lines", "customers", "largest", "customer_squares")
 RARE = ("cancelled_units", "ahead_units", "asked_units", "wait_unit_days")
 MEASURES = (*COUNTED, "units_squared", *RARE)
+FRACTION = 2.0**-24  # units and values are whole multiples of it: their sums, up to 500 million, know no order
 NUMBERED = """orders JOIN product_id_numbers p USING (product_id) JOIN site_id_numbers s USING (site_id)"""
 
 
@@ -61,6 +62,7 @@ def weekly_counts(con: duckdb.DuckDBPyConnection, grid: Grid) -> tuple[pd.DataFr
 
 
 KEYS = ("product_id", "site_id", "customer_id")
+COUNTED_FOR = ("product_id", "site_id", "category", "region")  # of each series
 
 
 def _number(con: duckdb.DuckDBPyConnection, grid: Grid) -> tuple[Numbers, pd.DataFrame]:
@@ -95,16 +97,21 @@ def _within(grid: Grid, begin: int, end: int) -> str:
 def _read(con: duckdb.DuckDBPyConnection, grid: Grid, numbers: Numbers) -> Iterator[Mapping[str, np.ndarray]]:
     """Yield the lines of some steps at a time, in the order in which DuckDB's threads come to them."""
     ((total, unpriced),) = con.execute("SELECT count(*), count(*) - count(unit_price) FROM orders").fetchall()
-    price = "CASE WHEN unit_price IS NULL THEN 0 ELSE quantity END AS priced_units," if unpriced else ""
+    priced = _counted("CASE WHEN unit_price IS NOT NULL THEN quantity END")
+    price = f"{priced} AS priced_units," if unpriced else ""
     for begin, end in _stretches(con, grid, total):
         found = con.sql(
             f"""SELECT {numbers.pair}, {grid.sql_index("known_at")} AS step, coalesce(c.n, -1) AS customer, {price}
-                       CAST(coalesce(quantity, 0) AS DOUBLE) AS units,
-                       CAST(coalesce(quantity * unit_price, 0) AS DOUBLE) AS value
+                       {_counted("quantity")} AS units, {_counted("quantity * unit_price")} AS value
                 FROM {NUMBERED} LEFT JOIN customer_id_numbers c USING (customer_id)
                 WHERE {_within(grid, begin, end)}"""
         ).to_arrow_table()
         yield {name: found[name].to_numpy() for name in found.column_names}
+
+
+def _counted(number: str) -> str:
+    """SQL for a number to be added up, 0 where there is none."""
+    return f"round(coalesce({number}, 0) / {FRACTION}::DOUBLE) * {FRACTION}::DOUBLE"
 
 
 def _stretches(con: duckdb.DuckDBPyConnection, grid: Grid, total: int) -> Iterator[tuple[int, int]]:
@@ -165,10 +172,14 @@ def _count_piece(
     cells["largest"][place] = np.maximum.reduceat(units, first)
     cells["lines"][place] = np.diff(first, append=n)
     cells["customers"][place] = np.diff(first_customer, append=len(bought))
-    cells["customer_squares"][place] = np.add.reduceat(bought * bought, first_customer)
+    cells["customer_squares"][place] = np.add.reduceat(_rounded(bought * bought), first_customer)
     cells["value"][place] = np.add.reduceat(lines["value"][order], first)
     priced = lines["priced_units"][order] if "priced_units" in lines else units
     cells["priced_units"][place] = np.add.reduceat(priced, first)
+
+
+def _rounded(x: np.ndarray) -> np.ndarray:
+    return np.rint(x / FRACTION) * FRACTION
 
 
 def _sorted_by(keys: Sequence[np.ndarray]) -> np.ndarray:
@@ -195,7 +206,7 @@ def _rare(con: duckdb.DuckDBPyConnection, numbers: Numbers, grid: Grid) -> dict[
     known, cancelled = grid.sql_index("known_at"), grid.sql_index("greatest(cancelled_at, known_at)")
     gone = f"least({grid.sql_index_of_day('requested_on')}, CASE WHEN cancelled_at IS NOT NULL THEN {cancelled} END)"
     found = con.execute(
-        f"""SELECT {numbers.pair}, {known} AS step, CAST(coalesce(quantity, 0) AS DOUBLE) AS units,
+        f"""SELECT {numbers.pair}, {known} AS step, {_counted("quantity")} AS units,
                    requested_on IS NOT NULL AS asked, coalesce(requested_on > CAST(known_at AS DATE), false) AS waits,
                    coalesce(greatest(requested_on - CAST(ordered_at AS DATE), 0), 0) AS wait,
                    coalesce({gone}, {grid.size}) AS gone,

@@ -1,6 +1,6 @@
 """Count demand per product, site and week as it became known, and cut it into the windows to be judged."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import bottleneck as bn
@@ -9,15 +9,18 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from features.baseline import INTERMITTENT, WINDOWS, Groups, Outlook, Windows, outlook
-from features.core import Tile, group_sum, moving_sum, past_sum, ratio, share
-from features.counts import weekly_counts
+from features.baseline import INTERMITTENT, WINDOWS, Outlook, Windows, outlook
+from features.core import Tile, moving_sum, past_sum, ratio, share
+from features.counts import MEASURES, weekly_counts
 from features.events import events
+from features.exact import Ask, alone, as_numbers, exact_sums, group_totals
+from features.noise import Groups
 from features.panels import over_steps
 from features.sampling import EVERY, Sample, in_sample, stretches
 from features.weeks import Grid, closed_days, holiday_dates
 
 SERIES = ("product_id", "site_id")
+Counted = Callable[[duckdb.DuckDBPyConnection, Grid], tuple[pd.DataFrame, Mapping[str, np.ndarray]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +33,6 @@ class Demand:
 
     grid: Grid
     series: pd.DataFrame
-    category: np.ndarray
     panel: xr.Dataset
     outlook: Outlook
 
@@ -43,27 +45,52 @@ class Demand:
 
 
 def demand(
-    con: duckdb.DuckDBPyConnection, grid: Grid, *, windows: Windows = WINDOWS, oldest: int = 0, planned: bool = True
-) -> Demand:
+    con: duckdb.DuckDBPyConnection, grid: Grid, *, windows: Windows = WINDOWS, oldest: int = 0, planned: bool = True,
+    ask: Ask = alone, counted: Counted | None = None,
+) -> Demand:  # fmt: skip
     """Return weekly demand on a grid of seven-day steps.
 
     Rows will be asked for from as-of number `oldest` on. Without `planned` the baseline expects nothing of calendars.
+    Where `con` holds some products only, `ask` tells what their series share with those elsewhere.
     """
-    series, counts = weekly_counts(con, grid)
-    panel = xr.Dataset({measure: over_steps(cells, grid) for measure, cells in counts.items()}, attrs={"step_days": 7})
-    category, site, product = (pd.factorize(series[key], sort=True)[0] for key in ("category", "site_id", "product_id"))
-    net = np.ascontiguousarray(np.maximum(panel.units.values - panel.cancelled_units.values, 0))  # week upon week
-    panel["net"] = over_steps(net, grid)
-    panel["category_units"] = over_steps(group_sum(net, category)[:, category], grid)
-    panel["site_units"] = over_steps(group_sum(net, site)[:, site], grid)
-    panel["product_units"] = over_steps(group_sum(net, product)[:, product], grid)
-    panel["on_hand"] = over_steps(_on_hand(con, grid, series), grid)
+    series, counts = (counted or weekly_counts)(con, grid)
+    (category, categories), (site, sites) = (_numbered(series, key, ask) for key in ("category", "site_id"))
+    product = pd.factorize(series["product_id"])[0]
+    net = _net(counts)
+    sums = ask({"category": exact_sums(net, category, categories), "site": exact_sums(net, site, sites)})
     out = outlook(
-        net, Groups(category, product), _plans(con, grid, series, windows), windows=windows,
-        events=events(con, grid, series) if planned else (), oldest=oldest,
+        net, Groups(category, product, categories), _plans(con, grid, series, windows), windows=windows,
+        events=events(con, grid, series, ask) if planned else (), oldest=oldest, ask=ask,
     )  # fmt: skip
-    panel["level"], panel["interval"] = over_steps(out.level, grid), over_steps(out.interval, grid)
-    return Demand(grid, series, category, panel, out)
+    cells = {measure: counts[measure] for measure in MEASURES} | {
+        "net": net, "category_units": as_numbers(sums["category"])[:, category],
+        "site_units": as_numbers(sums["site"])[:, site], "product_units": group_totals(net, product),
+        "on_hand": _on_hand(con, grid, series), "level": out.level, "interval": out.interval,
+    }  # fmt: skip
+    panel = xr.Dataset({measure: over_steps(found, grid) for measure, found in cells.items()}, attrs={"step_days": 7})
+    return Demand(grid, series, panel, out)
+
+
+def _net(counts: Mapping[str, np.ndarray]) -> np.ndarray:
+    return np.ascontiguousarray(np.maximum(counts["units"] - counts["cancelled_units"], 0))  # week upon week
+
+
+def net_units(con: duckdb.DuckDBPyConnection, grid: Grid) -> np.ndarray:
+    """Return weekly units without what was cancelled, as known [as_of, series]."""
+    return _net(weekly_counts(con, grid)[1])
+
+
+def numbered_series(grid: Grid) -> str:
+    """SQL for the number of each product and site among the series that are known by the grid's end."""
+    keys = ", ".join(SERIES)
+    known = f"SELECT DISTINCT {keys} FROM orders WHERE known_at < DATE '{grid.as_of}'"
+    return f"SELECT {keys}, row_number() OVER (ORDER BY {keys}) - 1 AS entity FROM ({known})"
+
+
+def _numbered(series: pd.DataFrame, key: str, ask: Ask) -> tuple[np.ndarray, int]:
+    """Return the number of each series' category or site among all that there are anywhere, and how many those are."""
+    every = ask({key: series[key].value_counts().sort_index()})[key].index
+    return every.get_indexer(series[key]), len(every)
 
 
 def _place(series: pd.DataFrame, table: pd.DataFrame) -> np.ndarray:
@@ -101,7 +128,7 @@ def _plans(
     out: list[np.ndarray | None] = []
     for lead, length in windows:
         found = con.execute(
-            f"""SELECT product_id, site_id, step, sum(quantity) AS units FROM (
+            f"""SELECT product_id, site_id, step, sum(quantity ORDER BY week) AS units FROM (
                   SELECT p.product_id, p.site_id, o.step, p.week, last(p.quantity ORDER BY p.known_at) AS quantity
                   FROM origins o JOIN plan p ON p.known_at < o.day AND p.week >= o.day + INTERVAL {7 * lead} DAY
                    AND p.week < o.day + INTERVAL {7 * (lead + length)} DAY GROUP BY ALL)

@@ -1,14 +1,18 @@
 """What is known ahead of a week, a promotion or a price, and what it has done to demand so far."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import bottleneck as bn
 import duckdb
 import numpy as np
 import pandas as pd
 
-from features.core import group_sum, ratio
+from features.core import ratio
+from features.exact import Ask, alone, as_numbers, exact_sums, group_totals
+from features.noise import Groups
 from features.signals import KEYS, Series, match
 from features.weeks import Grid
 
@@ -95,17 +99,18 @@ def together(events: Sequence[Event], ahead: int) -> Iterator[np.ndarray]:
         yield np.stack(week, axis=2)
 
 
-def events(con: duckdb.DuckDBPyConnection, grid: Grid, series: pd.DataFrame) -> list[Event]:
-    """Return every calendar signal that names a series."""
+def events(con: duckdb.DuckDBPyConnection, grid: Grid, series: pd.DataFrame, ask: Ask = alone) -> list[Event]:
+    """Return every calendar signal that names a series, here or elsewhere."""
     keys = {kind: [c for c in of if c in series] for kind, of in (KEYS | {"region": ("region",)}).items()}
     found = con.execute("SELECT DISTINCT signal FROM signals WHERE kind = 'calendar' ORDER BY 1").fetchall()
-    told = (_event(con, name, grid, series, keys) for (name,) in found)
-    return [event for event in told if event is not None]
+    told = [_event(con, name, grid, series, keys) for (name,) in found]
+    named = ask({"named": np.array([len(event.places) for event in told], int)})["named"]
+    return [event for event, places in zip(told, named, strict=True) if places]
 
 
 def _event(
     con: duckdb.DuckDBPyConnection, name: str, grid: Grid, series: pd.DataFrame, keys: Mapping[str, Sequence[str]]
-) -> Event | None:
+) -> Event:
     week = f"CAST(floor((observed_on - DATE '{grid.start}') / 7.0) AS INTEGER)"
     found = con.execute(
         f"""SELECT scope, {week} AS week, observed_on, {grid.sql_index("known_at")} AS step, value FROM signals
@@ -114,13 +119,10 @@ def _event(
         [name],
     ).df()
     scopes = sorted(found["scope"].unique())
-    places = _places(scopes, series, keys)
-    if not len(places):
-        return None
     return Event(
         name, pd.Index(scopes).get_indexer(found["scope"]), found["week"].to_numpy(int),
         found["observed_on"].to_numpy().astype("datetime64[D]").astype(np.int64), found["step"].to_numpy(int),
-        found["value"].to_numpy(float), places, len(scopes), grid.size,
+        found["value"].to_numpy(float), _places(scopes, series, keys), len(scopes), grid.size,
     )  # fmt: skip
 
 
@@ -169,7 +171,7 @@ class Effects:
 
 
 def learn_effects(
-    units: np.ndarray, past: np.ndarray, product: np.ndarray, category: np.ndarray, regular: np.ndarray
+    units: np.ndarray, past: np.ndarray, groups: Groups, regular: np.ndarray, ask: Ask = alone
 ) -> np.ndarray:
     """Return beta [as_of, series, event]: what a unit of each event adds to the log of a week's demand.
 
@@ -177,42 +179,48 @@ def learn_effects(
     effects lean on none, a product's on its category's, a series' on its product's. Refitted every REFIT weeks on all
     weeks up to then, and constant in between.
     """
-    y, x = _moves(units, past)
-    use = regular & ~np.isnan(y) & ~np.isnan(x).any(axis=2)
-    y, x = _against_others(y, use), np.stack([_against_others(e, use) for e in np.moveaxis(x, 2, 0)], axis=2)
-    rows, series, n = x.shape
-    beta = np.zeros_like(x)
-    xx, xy, yy, seen = np.zeros((series, n, n)), np.zeros((series, n)), 0.0, 0.0
-    now = np.zeros((series, n))
-    for t in range(rows):
-        xx += np.einsum("se,sf->sef", x[t], x[t])
-        xy += x[t] * y[t][:, None]
-        yy, seen = yy + (y[t] ** 2).sum(), seen + use[t].sum()
-        if t % REFIT == 0 and seen:
-            now = _pooled(xx, xy, yy / seen, seen, product, category)
-        beta[t] = now
-    return beta
+    moves = _moves(units, past)  # a week's log units first, then its events
+    use = regular & ~np.isnan(moves).any(axis=2)
+    y, x = _against_others(moves, use, ask)
+    xx, xy, yy = _upto_refits(y, x)
+    seen = np.cumsum(use.sum(axis=1))[::REFIT]
+    told = ask({
+        "seen": seen,
+        "yy": exact_sums(yy, np.zeros(len(groups.category), int), 1),
+        "xx": _of_groups(xx, groups.category, groups.categories),
+        "xy": _of_groups(xy, groups.category, groups.categories),
+    })  # fmt: skip
+    noise = as_numbers(told["yy"])[:, 0] / np.maximum(told["seen"], 1)
+    of_category = [_as_groups(told[name], like) for name, like in (("xx", xx), ("xy", xy))]
+    beta = np.zeros((len(seen), *x.shape[1:]))
+    for r in np.flatnonzero(told["seen"]):
+        mine = (xx[r], xy[r]), (of_category[0][r], of_category[1][r])
+        beta[r] = _pooled(*mine, noise[r], told["seen"][r], groups)
+    return np.repeat(beta, REFIT, axis=0)[: len(units)]
 
 
-def _moves(units: np.ndarray, past: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return a week's log units and events, each less the mean of the FILTER weeks before it."""
+def _moves(units: np.ndarray, past: np.ndarray) -> np.ndarray:
+    """Return a week's log units and events [as_of, series, 1 + event], less the mean of the FILTER weeks before it."""
     usual = bn.move_mean(units, window=min(26, len(units)), min_count=1, axis=0)
     begun = np.maximum.accumulate(units > 0, axis=0)  # before its first demand a series moved nowhere
     logs = np.where(begun, np.log(units + 0.03 * usual + 1e-9), np.nan)
-    return np.clip(_less_mean(logs), -2.5, 2.5), np.stack(
-        [_less_mean(past[..., e]) for e in range(past.shape[2])], axis=2
-    )
+    events = (_less_mean(past[..., e]) for e in range(past.shape[2]))
+    return np.stack([np.clip(_less_mean(logs), -2.5, 2.5), *events], axis=2)
 
 
-def _against_others(x: np.ndarray, use: np.ndarray) -> np.ndarray:
-    """Return x less its mean over all series of the week, 0 where not used.
+def _against_others(moves: np.ndarray, use: np.ndarray, ask: Ask) -> tuple[np.ndarray, np.ndarray]:
+    """Return log units and events less their mean over all series of the week, 0 where not used.
 
     What all of them share in a week, a holiday or the weather, cannot be told from that week's own accident.
     """
-    kept = np.where(use, x, 0.0)
-    count = use.sum(axis=1, keepdims=True)
-    mean = np.where(count > 1, kept.sum(axis=1, keepdims=True) / np.maximum(count, 1), 0.0)
-    return np.where(use, kept - mean, 0.0)
+    kept = np.where(use[..., None], moves, 0.0)
+    everyone = np.zeros(use.shape[1], int)
+    sums = np.stack([exact_sums(kept[..., e], everyone, 1)[..., 0] for e in range(kept.shape[2])], axis=2)
+    told = ask({"count": use.sum(axis=1), "moves": sums})
+    count = told["count"][:, None]
+    mean = np.where(count > 1, as_numbers(told["moves"]) / np.maximum(count, 1), 0.0)
+    held = np.where(use[..., None], kept - mean[:, None], 0.0)
+    return held[..., 0], held[..., 1:]
 
 
 def _less_mean(x: np.ndarray) -> np.ndarray:
@@ -222,22 +230,53 @@ def _less_mean(x: np.ndarray) -> np.ndarray:
     return out
 
 
+def _upto_refits(y: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return sums of xxᵀ [refit, series, event, event], xy [refit, series, event] and y² [refit, series] up to then."""
+    weeks, series, n = x.shape
+    refits = len(range(0, weeks, REFIT))
+    out = np.empty((refits, series, n, n)), np.empty((refits, series, n)), np.empty((refits, series))
+    xx, xy, yy = np.zeros((series, n, n)), np.zeros((series, n)), np.zeros(series)
+    for t in range(weeks):
+        xx += x[t][:, :, None] * x[t][:, None, :]
+        xy += x[t] * y[t][:, None]
+        yy += y[t] ** 2
+        if t % REFIT == 0:
+            for kept, now in zip(out, (xx, xy, yy), strict=True):
+                kept[t // REFIT] = now
+    return out
+
+
+def _of_groups(x: np.ndarray, group: np.ndarray, groups: int) -> np.ndarray:
+    """Return the exact sums [quantum, refit × event …, group] of x [refit, series, event …]."""
+    flat = np.moveaxis(x, 1, -1).reshape(len(x) * math.prod(x.shape[2:]), x.shape[1])
+    return exact_sums(flat, group, groups)
+
+
+def _as_groups(sums: np.ndarray, like: np.ndarray) -> np.ndarray:
+    """Return such sums as [refit, group, event …]."""
+    return np.moveaxis(as_numbers(sums).reshape(len(like), *like.shape[2:], sums.shape[-1]), -1, 1)
+
+
 def _pooled(
-    xx: np.ndarray, xy: np.ndarray, noise: float, seen: float, product: np.ndarray, category: np.ndarray
-) -> np.ndarray:
-    """Return each series' effects, shrunk to its product's, those to their category's and those to none."""
-    unit = np.sqrt(np.maximum(np.einsum("see->e", xx) / seen, 1e-12))  # a usual change of each event
-    xx, xy = xx / np.outer(unit, unit), xy / unit
-    prior: np.ndarray = np.zeros(xy.shape)
-    for group, spread in zip((category, product, None), SPREADS, strict=True):
-        a, b = (xx, xy) if group is None else (_sums(xx, group), _sums(xy, group))
+    mine: tuple[np.ndarray, np.ndarray], of_category: tuple[np.ndarray, np.ndarray], noise: float, seen: int,
+    groups: Groups,
+) -> np.ndarray:  # fmt: skip
+    """Return each series' effects, shrunk to its product's, those to their category's and those to none.
+
+    `mine` and `of_category` are the sums of xxᵀ and xy of each series and of each category.
+    """
+    unit = np.sqrt(np.maximum(np.einsum("cee->e", of_category[0]) / seen, 1e-12))  # a usual change of each event
+    of_product = tuple(
+        group_totals(x.reshape(len(x), math.prod(x.shape[1:])).T, groups.product).T.reshape(x.shape) for x in mine
+    )
+    levels: tuple[tuple[Any, Any], ...] = (
+        (of_category, groups.category),
+        (of_product, slice(None)),
+        (mine, slice(None)),
+    )
+    prior = np.zeros(of_category[1].shape)
+    for ((xx, xy), members), spread in zip(levels, SPREADS, strict=True):
         ridge = max(noise, 1e-3) / spread**2
-        lean = a + ridge * np.eye(xx.shape[1])
-        prior = np.linalg.solve(lean, (b + ridge * prior)[..., None])[..., 0]
+        lean = xx / np.outer(unit, unit) + ridge * np.eye(len(unit))
+        prior = np.linalg.solve(lean, (xy / unit + ridge * prior)[..., None])[..., 0][members]
     return prior / unit
-
-
-def _sums(x: np.ndarray, group: np.ndarray) -> np.ndarray:
-    """Sum of each series' group [series, …]."""
-    flat = x.reshape(len(x), -1).T
-    return group_sum(flat, group)[:, group].T.reshape(x.shape)

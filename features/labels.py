@@ -10,8 +10,9 @@ import pandas as pd
 from scipy import stats
 
 from features.baseline import WINDOWS, Windows
-from features.demand import Demand, is_intermittent, scatter
+from features.demand import SERIES, is_intermittent, scatter
 from features.panels import Terms
+from features.weeks import Grid
 
 NEVER = np.datetime64("NaT", "D")
 
@@ -124,63 +125,68 @@ def entry_lag_days(con: duckdb.DuckDBPyConnection, as_of: object) -> int:
     return max(int(np.ceil(round(lag or 0, 6))), 0)
 
 
-def shift_outcomes(con: duckdb.DuckDBPyConnection, data: Demand, rows: pd.DataFrame, terms: ShiftTerms) -> pd.DataFrame:
+def shift_outcomes(con: duckdb.DuckDBPyConnection, grid: Grid, rows: pd.DataFrame, terms: ShiftTerms) -> pd.DataFrame:
     """Return actual_units, stock_out and matured_on of series windows, aligned with `rows`.
 
     Demand counts in the week it was ordered, net of lines cancelled before the label matures: at the window's end plus
     the entry lag. A window has a stock-out when at any time in it the latest count of stock was zero or less.
     """
     lag = terms.entry_lag_days
-    longest = max(length for _, length in data.outlook.windows)
     first = (rows["step"] + rows["lead_weeks"]).to_numpy()
-    last, entity = first + rows["length_weeks"].to_numpy(), rows["entity"].to_numpy()
+    last = first + rows["length_weeks"].to_numpy()
+    entity, keys = pd.factorize(pd.MultiIndex.from_frame(rows[list(SERIES)]))
+    weeks = _Weeks(grid, pd.DataFrame(keys.to_list(), columns=list(SERIES)), int(last.max(initial=grid.size)))
 
     def window_total(weekly: np.ndarray) -> np.ndarray:
         total = np.concatenate([np.zeros((1, weekly.shape[1])), np.cumsum(weekly, axis=0)])
         return total[last, entity] - total[first, entity]
 
-    actual = window_total(_weekly_units(con, data))
-    for back in range(1, longest + 1):  # weeks from the order to the window's end
-        gone = _weekly_units(con, data, cancelled_within=7 * back + lag)
+    actual = window_total(_weekly_units(con, weeks))
+    for back in range(1, int(rows["length_weeks"].max()) + 1 if len(rows) else 1):  # weeks from order to window's end
+        gone = _weekly_units(con, weeks, cancelled_within=7 * back + lag)
         actual -= np.where(last - back >= first, gone[last - back, entity], 0)
     ends = rows["as_of"] + pd.to_timedelta(7 * (rows["lead_weeks"] + rows["length_weeks"]) + lag, unit="D")
-    empty = window_total(_weekly_stock_outs(con, data)) > 0
+    empty = window_total(_weekly_stock_outs(con, weeks)) > 0
     return pd.DataFrame({"actual_units": actual, "stock_out": empty, "matured_on": ends}, index=rows.index)
 
 
-def _horizon(data: Demand) -> int:
-    return max(lead + length for lead, length in data.outlook.windows)
+@dataclass(frozen=True, slots=True)
+class _Weeks:
+    """`size` weeks of some series; week w begins at the grid's as-of number w."""
+
+    grid: Grid
+    series: pd.DataFrame
+    size: int
+
+    def sql(self, moment: str) -> str:
+        """SQL for the week a moment lies in."""
+        start = f"TIMESTAMP '{self.grid.start} 00:00:00'"
+        return f"CAST(floor((epoch({moment}) - epoch({start})) / 604800) AS INTEGER)"
 
 
-def _week(data: Demand, moment: str) -> str:
-    """SQL for the week a moment lies in; week w begins at as-of number w."""
-    start = f"TIMESTAMP '{data.grid.start} 00:00:00'"
-    return f"CAST(floor((epoch({moment}) - epoch({start})) / 604800) AS INTEGER)"
-
-
-def _weekly_units(con: duckdb.DuckDBPyConnection, data: Demand, cancelled_within: int | None = None) -> np.ndarray:
+def _weekly_units(con: duckdb.DuckDBPyConnection, weeks: _Weeks, cancelled_within: int | None = None) -> np.ndarray:
     """Units ordered in each week [week, series]; only those cancelled less than so many days after the week's begin."""
-    week = _week(data, "ordered_at")
-    late = f"TIMESTAMP '{data.grid.start} 00:00:00' + to_days(7 * {week} + {cancelled_within})"
+    week = weeks.sql("ordered_at")
+    late = f"TIMESTAMP '{weeks.grid.start} 00:00:00' + to_days(7 * {week} + {cancelled_within})"
     found = con.execute(
         f"SELECT product_id, site_id, {week} AS week, sum(quantity) AS units FROM orders "
         f"WHERE {week} >= 0 {'' if cancelled_within is None else f'AND cancelled_at < {late}'} GROUP BY ALL"
     ).df()
-    return scatter(data.series, found, "week", "units", data.grid.size + _horizon(data), 0.0)
+    return scatter(weeks.series, found, "week", "units", weeks.size, 0.0)
 
 
-def _weekly_stock_outs(con: duckdb.DuckDBPyConnection, data: Demand) -> np.ndarray:
+def _weekly_stock_outs(con: duckdb.DuckDBPyConnection, weeks: _Weeks) -> np.ndarray:
     """1 for weeks [week, series] in which, or in a part of which, the latest count of stock was zero or less."""
-    size = data.grid.size + _horizon(data)
-    counted = f"""SELECT product_id, site_id, on_hand, {_week(data, "known_at")} AS week,
+    size = weeks.size
+    counted = f"""SELECT product_id, site_id, on_hand, {weeks.sql("known_at")} AS week,
       coalesce(lead(week) OVER (PARTITION BY product_id, site_id ORDER BY known_at) + 1, {size}) AS until FROM stock"""
-    out = np.zeros((size + 1, len(data.series)))
+    out = np.zeros((size + 1, len(weeks.series)))
     for edge, sign in (("week", 1.0), ("until", -1.0)):
         found = con.execute(
             f"SELECT product_id, site_id, greatest({edge}, 0) AS edge, {sign} * count(*) AS empty FROM ({counted}) "
             "WHERE on_hand <= 0 GROUP BY ALL"
         ).df()
-        out += scatter(data.series, found, "edge", "empty", size + 1, 0.0)
+        out += scatter(weeks.series, found, "edge", "empty", size + 1, 0.0)
     return (np.cumsum(out, axis=0)[:-1] > 0) * 1.0
 
 

@@ -1,6 +1,6 @@
 """One code path from facts to model inputs, for training and scoring alike."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 
@@ -11,7 +11,9 @@ import pandas as pd
 from features.baseline import WINDOWS, Windows
 from features.casting import quote
 from features.core import Feature
-from features.demand import Demand, demand, most_windows, series_windows
+from features.counts import COUNTED_FOR
+from features.demand import Counted, Demand, demand, most_windows, series_windows
+from features.exact import Ask, alone
 from features.orders import LINE_FEATURES, count_open, line_features, new_lines, open_lines
 from features.panels import LINE_KEYS, Terms, write_line_events, write_line_history
 from features.recent import RECENT_FEATURES, recent_features
@@ -64,6 +66,9 @@ class Matrix:
         )
 
 
+Build = Callable[[duckdb.DuckDBPyConnection, Request, np.ndarray], Matrix]
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Across:
     """What the rows of some suppliers' lines need to know of all lines: the counts of levels that suppliers share
@@ -113,6 +118,13 @@ def line_inputs_of(con: duckdb.DuckDBPyConnection, request: Request) -> Features
     return (*LINE_FEATURES, *HISTORY_FEATURES, *RECENT_FEATURES, *signals, *map(_attribute, request.attributes))
 
 
+def window_inputs_of(con: duckdb.DuckDBPyConnection, request: Request) -> Features:
+    """Return the features behind the columns of windows' inputs, in their order."""
+    none = pd.DataFrame({c: [] for c in ("step", "as_of", *COUNTED_FOR, "lead_weeks", "length_weeks")})
+    signals = _window_signals(con, none.astype({"step": int}), request.grid)[1]
+    return (*SERIES_FEATURES, *WINDOW_FEATURES, *signals)
+
+
 def most_snapshots(con: duckdb.DuckDBPyConnection, request: Request, steps: np.ndarray, task: str, at: str) -> int:
     """Return how many rows there are at most at the days numbered `steps` when no sample is taken."""
     if task == "shift":
@@ -159,11 +171,17 @@ def lines_alone(con: duckdb.DuckDBPyConnection, request: Request, earlier: Matri
     return replace(found, X=found.X.assign(**{name: kept[name] for name in CLOCKS}))
 
 
-def shift_matrix(con: duckdb.DuckDBPyConnection, request: Request, steps: np.ndarray) -> tuple[Matrix, Demand]:
-    """Return product × site windows at the as-of days numbered `steps` of a weekly grid, and the demand behind them."""
+def shift_matrix(
+    con: duckdb.DuckDBPyConnection, request: Request, steps: np.ndarray, *, ask: Ask = alone,
+    counted: Counted | None = None,
+) -> tuple[Matrix, Demand]:  # fmt: skip
+    """Return product × site windows at the as-of days numbered `steps` of a weekly grid, and the demand behind them.
+
+    Where `con` holds some products only, `ask` tells what their series share with those elsewhere.
+    """
     data = demand(
         con, request.grid, windows=request.windows, oldest=int(min(steps, default=0)),
-        planned=request.planned_in_baseline,
+        planned=request.planned_in_baseline, ask=ask, counted=counted,
     )  # fmt: skip
     rows = series_windows(data, steps, request.country, request.sample)
     block, _ = demand_features(data, rows)
@@ -195,15 +213,15 @@ def with_signals(con: duckdb.DuckDBPyConnection, matrix: Matrix, grid: Grid) -> 
     return replace(matrix, X=X.assign(**{c: fresh[c].to_numpy() for c in fresh if c in X}))
 
 
-def windows_ahead(con: duckdb.DuckDBPyConnection, request: Request, weeks: int) -> tuple[Matrix, Matrix]:
-    """Return the windows at the end of the grid, and those of `weeks` later, both as known at the end of the grid.
+def windows_ahead(build: Build, con: duckdb.DuckDBPyConnection, request: Request, weeks: int) -> tuple[Matrix, Matrix]:
+    """Return, as `build` makes them, the windows at the end of the grid, and those of `weeks` later.
 
-    The later ones are the same windows moved on: they keep number and lead, as if today were `weeks` later and nothing
-    had been learnt since.
+    Both as known at the end of the grid. The later ones are the same windows moved on: they keep number and lead, as if
+    today were `weeks` later and nothing had been learnt since.
     """
     n = len(request.windows)
     later = tuple((lead + weeks, length) for lead, length in request.windows)
-    both, _ = shift_matrix(con, replace(request, windows=request.windows + later), np.array([request.grid.size - 1]))
+    both = build(con, replace(request, windows=request.windows + later), np.array([request.grid.size - 1]))
     moved = (both.rows["window"] >= n).to_numpy()
     ahead = both.take(np.flatnonzero(moved))
     lead = ahead.rows["lead_weeks"] - weeks

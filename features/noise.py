@@ -1,63 +1,147 @@
 """How far demand strays from its baseline by chance: a series' own record, shrunk towards its category's line."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import bottleneck as bn
 import numpy as np
+import pandas as pd
 
-from features.core import group_sum
+from features.core import ratio
+from features.exact import Ask, alone, as_numbers, column_sums, exact_sums
 
 SLOPE = 0.75  # of log σ on log Σb where a category is too small to show its own; 0.5 is pure chance, 1 pure percentages
 FEWEST = 8  # matured errors before a series has a record, and series before a category has a line
 MAD_VARIANCE = 1.35  # variance of log(1.4826·MAD) of n independent errors is about 1.35/n
+BIN = 17  # bits of a float32 that are dropped to put it into a bin: bins are 1/64 wide, by their power of two
 
 
-def over_dispersion(error: np.ndarray, made: np.ndarray, category: np.ndarray) -> np.ndarray:
-    """φ: variance over mean of the category's matured errors, at least 1; robust through the median of squares.
+@dataclass(frozen=True, slots=True)
+class Groups:
+    """The numbers, from 0, of each series' category, of `categories` that there are anywhere, and product."""
 
-    The median of a χ²₁ variable is 0.455, so median(D²/Σb)/0.455 estimates φ while shifts stay in the tail.
+    category: np.ndarray
+    product: np.ndarray
+    categories: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Past:
+    """Errors of windows of `length` weeks as they matured, the baselines they were held against, and today's ones.
+
+    Arrays [as_of, series].
     """
-    squared = error**2 / np.maximum(made, 1)
-    per_week = np.full((len(error), category.max(initial=0) + 1), np.nan)
-    for c in np.unique(category):
-        per_week[:, c] = bn.nanmedian(squared[:, category == c], axis=1)
-    smooth = bn.move_mean(per_week, window=min(52, len(error)), min_count=1, axis=0) / 0.455
-    return np.maximum(np.nan_to_num(smooth, nan=1.0), 1.0)[:, category]
+
+    error: np.ndarray
+    made: np.ndarray
+    now: np.ndarray
+    length: int
 
 
-def noise(
-    error: np.ndarray, made: np.ndarray, now: np.ndarray, phi: np.ndarray, category: np.ndarray, *, oldest: int,
-    length: int,
-) -> np.ndarray:  # fmt: skip
-    """σ [as_of, series] of a window with baseline `now`: the larger of the record and √(φ·max(Σb, 1)).
+Noise = tuple[np.ndarray, np.ndarray]
 
-    The record is 1.4826·MAD of matured errors (`error`, held against the baselines `made`), 52 origins, at least 8,
-    each stated at today's baseline along the category's line log σ = c0 + c1·log Σb, and shrunk towards that line by
-    how little so few overlapping errors can tell; a series without record stands on the line. Missing before `oldest`.
+
+def noise(pasts: Sequence[Past], groups: Groups, *, oldest: int, ask: Ask = alone) -> list[Noise]:
+    """Return φ [as_of, series] of each kind of window, and σ [as_of, series] by its record, missing before `oldest`.
+
+    φ is what `over_dispersion` makes of the category. The record is 1.4826·MAD of matured errors, 52 origins, at least
+    8, each stated at today's baseline along the category's line log σ = c0 + c1·log Σb, and shrunk towards that line by
+    how little so few overlapping errors can tell; a series without record stands on the line.
     """
-    floor = np.sqrt(phi * np.maximum(np.nan_to_num(now), 1))
-    sigma = np.full(error.shape, np.nan)
-    size, today = (np.log(np.maximum(np.nan_to_num(b), 1)) for b in (made, now))
-    for t in range(oldest, len(error)):
-        first = max(t - 51, 0)
-        sigma[t] = _one_day(error[first : t + 1], size[first : t + 1], today[t], category, length)
-    return np.fmax(sigma, floor)
+    found = [_records(past, oldest) for past in pasts]
+    mine = {f"squares {k}": _squares(past, groups.category) for k, past in enumerate(pasts)}
+    mine |= {f"slope {k}": _slope_sums(raw, usual, groups) for k, (raw, usual) in enumerate(found)}
+    told = ask(mine)
+    slopes = [category_slopes(told[f"slope {k}"]) for k in range(len(pasts))]
+    scaled = [
+        _scaled_records(past, usual, slope[:, groups.category], oldest)
+        for past, (_, usual), slope in zip(pasts, found, slopes, strict=True)
+    ]
+    centres = ask({f"centre {k}": _centre_sums(records, groups) for k, records in enumerate(scaled)})
+    out = []
+    for k, past in enumerate(pasts):
+        phi = over_dispersion(told[f"squares {k}"], (len(past.error), groups.categories))
+        line, spread = _centre(centres[f"centre {k}"])
+        sigma = _sigma(past, scaled[k], line[:, groups.category], spread, slopes[k][:, groups.category], oldest)
+        out.append((phi[:, groups.category], sigma))
+    return out
 
 
-def _one_day(error: np.ndarray, size: np.ndarray, today: np.ndarray, category: np.ndarray, length: int) -> np.ndarray:
-    count = (~np.isnan(error)).sum(axis=0)
-    told = count >= FEWEST
-    if not told.any():
-        return np.full(error.shape[1], np.nan)
-    usual = np.where(told, np.where(np.isnan(error), 0, size).sum(axis=0) / np.maximum(count, 1), np.nan)
-    raw = np.full(len(told), np.nan)
-    raw[told] = log_mad(error[:, told])
-    slope = category_slope(raw, usual, category)
-    scaled = error * np.exp(slope * (np.where(told, usual, 0) - size))  # each error as if at the series' usual size
-    mine = np.full(len(told), np.nan)
-    mine[told] = log_mad(scaled[:, told]) - (slope * usual)[told]
-    line, spread = _centre(mine, category)
-    uncertain = MAD_VARIANCE * length / np.maximum(count, 1)  # neighbouring windows share all but one week
-    trust = np.where(told, spread / (spread + uncertain), 0.0)
-    return np.exp(trust * np.where(told, mine, 0.0) + (1 - trust) * line + slope * today)
+def _squares(past: Past, category: np.ndarray) -> pd.Series:
+    """Return how many squared errors over their baselines there are per category, week and bin."""
+    squared = (past.error**2 / np.maximum(past.made, 1)).astype(np.float32)
+    week, series = np.nonzero(~np.isnan(squared))
+    bins = squared[week, series].view(np.int32).astype(np.int64) >> BIN
+    cell = category[series] * np.int64(len(squared)) + week
+    label, count = np.unique(cell << (32 - BIN) | bins, return_counts=True)
+    return pd.Series(count, label)
+
+
+def over_dispersion(squares: pd.Series, shape: tuple[int, int]) -> np.ndarray:
+    """φ [as_of, category]: variance over mean of the category's matured errors, at least 1.
+
+    Robust through the median of squares: that of a χ²₁ variable is 0.455, so median(D²/Σb)/0.455 estimates φ while
+    shifts stay in the tail. `squares` counts them per category, week and bin; each bin stands for its middle.
+    """
+    weeks, categories = shape
+    cell, bins = np.divmod(squares.index.to_numpy(np.int64), 1 << (32 - BIN))
+    value = (bins << BIN | 1 << (BIN - 1)).astype(np.int32).view(np.float32).astype(float)
+    upto = np.cumsum(squares.to_numpy(np.int64))
+    per_week = np.full(categories * weeks, np.nan)
+    some, first = np.unique(cell, return_index=True)
+    if len(some):
+        before = np.concatenate([[0], upto])[first]
+        count = upto[np.append(first[1:], len(upto)) - 1] - before
+        low, high = (np.searchsorted(upto, before + nth, side="right") for nth in ((count - 1) // 2, count // 2))
+        per_week[some] = 0.5 * (value[low] + value[high])
+    medians = np.ascontiguousarray(per_week.reshape(categories, weeks).T)
+    smooth = bn.move_mean(medians, window=min(52, weeks), min_count=1, axis=0) / 0.455
+    return np.maximum(np.nan_to_num(smooth, nan=1.0), 1.0)
+
+
+def _log_size(made: np.ndarray) -> np.ndarray:
+    return np.log(np.maximum(np.nan_to_num(made), 1))
+
+
+def _records(past: Past, oldest: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the log of 1.4826·MAD and the mean log Σb of each as-of's matured errors, NaN with fewer than FEWEST."""
+    raw, usual = np.full((2, *past.error.shape), np.nan)
+    size = _log_size(past.made)
+    for t in range(oldest, len(raw)):
+        error = past.error[max(t - 51, 0) : t + 1]
+        there = ~np.isnan(error)
+        count = there.sum(axis=0)
+        told = count >= FEWEST
+        raw[t, told] = log_mad(error[:, told])
+        mean = column_sums(np.where(there, size[max(t - 51, 0) : t + 1], 0)) / np.maximum(count, 1)
+        usual[t] = np.where(told, mean, np.nan)
+    return raw, usual
+
+
+def _scaled_records(past: Past, usual: np.ndarray, slope: np.ndarray, oldest: int) -> np.ndarray:
+    """Return the records with each error stated at the series' usual size, less the category's slope up to there."""
+    out, size = np.full(usual.shape, np.nan), _log_size(past.made)
+    for t in range(oldest, len(out)):
+        told = ~np.isnan(usual[t])
+        then = slice(max(t - 51, 0), t + 1)
+        scaled = past.error[then, told] * np.exp(slope[t, told] * (usual[t, told] - size[then, told]))
+        out[t, told] = log_mad(scaled) - slope[t, told] * usual[t, told]
+    return out
+
+
+def _sigma(
+    past: Past, mine: np.ndarray, line: np.ndarray, spread: np.ndarray, slope: np.ndarray, oldest: int
+) -> np.ndarray:
+    """Return each series' record shrunk to its category's line, at the size of today's baseline."""
+    there, today = ~np.isnan(past.error), _log_size(past.now)
+    out = np.full(mine.shape, np.nan)
+    for t in range(oldest, len(out)):
+        count = there[max(t - 51, 0) : t + 1].sum(axis=0)
+        uncertain = MAD_VARIANCE * past.length / np.maximum(count, 1)  # neighbouring windows share all but one week
+        told = ~np.isnan(mine[t])
+        trust = np.where(told, spread[t] / (spread[t] + uncertain), 0.0)
+        out[t] = np.exp(trust * np.where(told, mine[t], 0.0) + (1 - trust) * line[t] + slope[t] * today[t])
+    return out
 
 
 def log_mad(x: np.ndarray) -> np.ndarray:
@@ -73,23 +157,36 @@ def _median(x: np.ndarray) -> np.ndarray:
     return 0.5 * (ordered[row, np.maximum(n - 1, 0) // 2] + ordered[row, np.minimum(n // 2, x.shape[1] - 1)])
 
 
-def category_slope(y: np.ndarray, x: np.ndarray, category: np.ndarray) -> np.ndarray:
-    """Slope c1 [series] of log σ on log Σb in the series' category, within [0.5, 1]; shrunk to SLOPE where few tell."""
-    ok = ~(np.isnan(y) | np.isnan(x))
-    y, x = np.where(ok, y, 0.0), np.where(ok, x, 0.0)
-    n, sx, sy, sxx, sxy = (group_sum(p[None], category)[0] for p in (ok * 1.0, x, y, x * x, x * y))
+# What series share --------------------------------------------------------------------------------------------------
+
+
+def _sums_of(groups: Groups, known: np.ndarray, *values: np.ndarray) -> np.ndarray:
+    """Return the exact sums [quantum, value, as_of, category] of where values are known, and of the values there."""
+    parts = (known * 1.0, *(np.where(known, value, 0.0) for value in values))
+    return np.stack([exact_sums(part, groups.category, groups.categories) for part in parts], axis=1)
+
+
+def _slope_sums(y: np.ndarray, x: np.ndarray, groups: Groups) -> np.ndarray:
+    return _sums_of(groups, ~np.isnan(y), x, y, x * x, x * y)
+
+
+def category_slopes(sums: np.ndarray) -> np.ndarray:
+    """Slope c1 [as_of, category] of log σ on log Σb, within [0.5, 1]; shrunk to SLOPE where few tell."""
+    n, sx, sy, sxx, sxy = as_numbers(sums)
     n1 = np.maximum(n, 1)
     across, along = sxx - sx**2 / n1, sxy - sx * sy / n1
-    slope = (along + FEWEST * SLOPE) / (across + FEWEST)
-    return np.clip(slope, 0.5, 1.0)[category]
+    return np.clip((along + FEWEST * SLOPE) / (across + FEWEST), 0.5, 1.0)
 
 
-def _centre(mine: np.ndarray, category: np.ndarray) -> tuple[np.ndarray, float]:
-    """Return each series' category's mean of log records, few shrunk to that of all, and how they truly spread."""
-    ok = ~np.isnan(mine)
-    y = np.where(ok, mine, 0.0)
-    everyone = y.sum() / ok.sum()
-    n, total = (group_sum(p[None], category)[0] for p in (ok * 1.0, y))
-    line = ((total + FEWEST * everyone) / (n + FEWEST))[category]
-    gap = np.where(ok, y - line, 0.0)
-    return line, float(np.clip((gap**2).sum() / ok.sum() - 0.1, 0.02, 1.0))
+def _centre_sums(mine: np.ndarray, groups: Groups) -> np.ndarray:
+    return _sums_of(groups, ~np.isnan(mine), mine, mine * mine)
+
+
+def _centre(sums: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return each category's mean of log records [as_of, category], few shrunk to that of all, and how they truly
+    spread around it [as_of]; missing where there is no record at all."""
+    n, total, squares = as_numbers(sums)
+    everyone = ratio(total.sum(axis=1), n.sum(axis=1))
+    line = (total + FEWEST * everyone[:, None]) / (n + FEWEST)
+    gap = (squares - 2 * line * total + line**2 * n).sum(axis=1)
+    return line, np.clip(ratio(gap, n.sum(axis=1)) - 0.1, 0.02, 1.0)

@@ -11,7 +11,7 @@ import pandas as pd
 
 from features.as_known import has_history, known_before, moment_of, replaced, showing
 from features.contracts import TABLES, Column, Table
-from features.matrix import Matrix, Request
+from features.matrix import Build, Matrix, Request
 
 SCRAMBLES = {
     "number": "{c} * (0.1 + 9.9 * {u}) + {u}",
@@ -28,9 +28,6 @@ class LeakError(Exception):
     """A feature of a past as-of changed with facts that were not known then; the message names it."""
 
     exit_code = 4  # a gate: nothing is trained or published from rows that saw the future
-
-
-Build = Callable[[duckdb.DuckDBPyConnection, Request, np.ndarray], Matrix]
 
 
 def prove_no_leak(

@@ -12,7 +12,6 @@ from features.matrix import (
     Matrix,
     Request,
     lines_alone,
-    shift_matrix,
     windows_ahead,
     with_signals,
 )
@@ -21,7 +20,7 @@ from models.change import RISKS, Told, Week, weekly_change
 from models.forecasters import DelayForecaster, Forecaster, ShiftForecaster
 from pipelines import publish
 from pipelines.stores import Target
-from pipelines.world import World, judgeable, line_builder, request_of
+from pipelines.world import World, judgeable, line_builder, request_of, window_builder
 
 READ = (*RISKS, "watchlist")
 DATA = {"delay": (PURCHASES, RECEIPTS), "shift": (ORDERS, STOCK, PLAN)}
@@ -89,11 +88,11 @@ def _lines(world: World, before: Request, asked: Request, data: bool) -> dict[st
 
 def _windows(world: World, before: Request, asked: Request, data: bool) -> dict[str, Matrix]:
     weeks = round((world.as_of - before.grid.as_of).days / 7)
-    with as_known(world.con, _cut(before.grid.as_of)) as con:
+    with window_builder(world) as build, as_known(world.con, _cut(before.grid.as_of)) as con:
         if data:
-            return dict(zip(("model", "time"), windows_ahead(con, before, weeks), strict=True))
+            return dict(zip(("model", "time"), windows_ahead(build, con, before, weeks), strict=True))
         both = ((before, before.grid.size - 1), (asked, asked.grid.size - 1))
-        found = [shift_matrix(con, request, np.array([step]))[0] for request, step in both]
+        found = [build(con, request, np.array([step])) for request, step in both]
         return dict(zip(("model", "time"), found, strict=True))
 
 
@@ -102,7 +101,8 @@ def _without_signals(world: World, forecaster: Forecaster, asked: Request, now: 
     planned = asked.planned_in_baseline and arrived(world.con, SIGNALS, then, world.as_of, "kind = 'calendar'")
     with as_known(world.con, _cut(world.as_of) | {SIGNALS.name: then}) as con:
         if forecaster.task == "shift" and planned:
-            return shift_matrix(con, asked, np.array([asked.grid.size - 1]))[0]
+            with window_builder(world) as build:
+                return build(con, asked, np.array([asked.grid.size - 1]))
         return with_signals(con, now, asked.grid)
 
 

@@ -13,14 +13,14 @@ import pandas as pd
 
 from features.as_known import as_known, census
 from features.contracts import TABLES
-from features.matrix import Matrix, shift_matrix
+from features.matrix import Matrix
 from models.change import RISKS
 from models.explain import families
 from models.forecasters import DelayForecaster, Forecaster, OtherFormat, load
 from models.scoring import Champion, by_rules, line_risks, shap_values, window_risks
 from pipelines import publish, tracking
 from pipelines.settings import GateRefused, Settings, UserError
-from pipelines.world import World, judgeable, line_builder, open_world, request_of
+from pipelines.world import World, judgeable, line_builder, open_world, request_of, window_builder
 
 TASK_OF = dict(zip(RISKS, ("delay", "shift"), strict=True))
 OF_OTHER_ROWS = ("publication_id", "schema_version", "rank", "p_late_last_week", "p_up_last_week", "p_down_last_week")
@@ -84,7 +84,8 @@ def _rows(world: World, forecaster: Forecaster) -> Matrix:
     if isinstance(forecaster, DelayForecaster):
         with line_builder(world) as build:
             return build(world.con, asked, last)
-    return judgeable(shift_matrix(world.con, asked, last)[0], forecaster.facts.shift_terms)
+    with window_builder(world) as build:
+        return judgeable(build(world.con, asked, last), forecaster.facts.shift_terms)
 
 
 def _only(matrix: Matrix, table: str, row_id: str) -> Matrix | None:

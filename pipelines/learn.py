@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from features.demand import Demand
+from features.demand import net_units
 from features.labels import (
     ShiftTerms,
     chosen,
@@ -111,15 +111,17 @@ def prepare(
         matrix = delay_rows(world, asked, steps, TO_LEARN, at=at)
         rows = matrix.rows.assign(**delay_labels(world.con, matrix.rows, asked.terms))
         return Lesson(name, replace(matrix, rows=rows), asked.terms, ShiftTerms(), known_until, asked.sample.share)
-    matrix, data = shift_rows(world, asked, steps, TO_LEARN)
-    lesson = _shift_lesson(world, matrix, data, asked, judged_from)
-    return replace(lesson, matrix=replace(matrix, rows=with_ets(lesson.rows, data.panel.net.values))) if ets else lesson
+    lesson = _shift_lesson(world, shift_rows(world, asked, steps, TO_LEARN), asked, judged_from)
+    if not ets:
+        return lesson
+    rows = with_ets(lesson.rows, net_units(world.con, asked.grid))
+    return replace(lesson, matrix=replace(lesson.matrix, rows=rows))
 
 
-def _shift_lesson(world: World, matrix: Matrix, data: Demand, asked: Request, judged_from: np.datetime64) -> Lesson:
+def _shift_lesson(world: World, matrix: Matrix, asked: Request, judged_from: np.datetime64) -> Lesson:
     lag = entry_lag_days(world.con, judged_from.astype(object))
     terms = ShiftTerms(entry_lag_days=lag, windows=asked.windows, planned_in_baseline=asked.planned_in_baseline)
-    rows = matrix.rows.assign(**shift_outcomes(world.con, data, matrix.rows, terms))
+    rows = matrix.rows.assign(**shift_outcomes(world.con, asked.grid, matrix.rows, terms))
     known_until = np.datetime64(world.as_of, "D")
     seen = rows[rows["matured_on"] <= pd.Timestamp(known_until)]
     untouched = seen[seen["matured_on"] <= pd.Timestamp(judged_from)]

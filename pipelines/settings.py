@@ -122,7 +122,7 @@ class Settings(BaseModel):
     seed: int = key(7, "Start of every random choice.", "a whole number from 0", ge=0)
     engine: Literal["local", "dask"] = key(
         "local",
-        "Where the inputs of purchase lines are built: here, or by the workers of a Dask cluster.",
+        "Where inputs are built: here, or by the workers of a Dask cluster.",
         '"local" or "dask"',
     )
     dask_scheduler: str = key(
@@ -134,8 +134,8 @@ class Settings(BaseModel):
     )
     partitions: int = key(
         0,
-        "Into how many parts suppliers are cut, of which one is in memory at a time; 0: as many as a million lines each"
-        " ask for. The tables are the same whatever the number.",
+        "Into how many parts suppliers, and products of demand, are cut, of which one is in memory at a time; 0: as"
+        " many as a million lines, or 40,000 series, each ask for. The tables are the same whatever the number.",
         "a whole number from 0",
         ge=0,
     )

@@ -10,17 +10,33 @@ import duckdb
 import numpy as np
 
 from features.contracts import Verdict
-from features.demand import Demand
 from features.labels import ShiftTerms, shift_thresholds
-from features.matrix import DELAY_KEY, SHIFT_KEY, Matrix, Request, delay_matrix, first_fact, order_matrix, shift_matrix
+from features.matrix import (
+    DELAY_KEY,
+    SHIFT_KEY,
+    Build,
+    Matrix,
+    Request,
+    delay_matrix,
+    first_fact,
+    order_matrix,
+    shift_matrix,
+)
 from features.panels import Terms, posting_lag_days, write_line_history
-from features.prover import Build, prove_no_leak
+from features.prover import prove_no_leak
 from features.weeks import Grid
 from models.forecasters import Forecaster
 from models.risk import Names
 from pipelines import sources
 from pipelines.engines import engine
-from pipelines.partitions import in_order, partitioned, partitions_for
+from pipelines.partitions import (
+    How,
+    in_order,
+    partitioned,
+    partitioned_windows,
+    partitions_for,
+    windows_in_order,
+)
 from pipelines.settings import Settings
 
 LEAD_IN_WEEKS = 53  # weeks before the first row to learn from, so that its yearly windows are whole
@@ -177,7 +193,7 @@ def open_lines(world: World, forecaster: Forecaster, proof: Proof) -> Matrix:
 def live_windows(world: World, forecaster: Forecaster, proof: Proof) -> Matrix:
     """Return the windows of series alive as of the day that can be judged later, and from where on they shift."""
     asked = request_of(world, forecaster)
-    alive = of_last_day(shift_rows(world, asked, steps_to_score(asked), proof)[0], asked)
+    alive = of_last_day(shift_rows(world, asked, steps_to_score(asked), proof), asked)
     return judgeable(alive, forecaster.facts.shift_terms)
 
 
@@ -199,30 +215,46 @@ def delay_rows(world: World, asked: Request, steps: np.ndarray, proof: Proof, at
 @contextmanager
 def line_builder(world: World, at: str = "snapshot") -> Iterator[Build]:
     """Hand out what builds the inputs of purchase lines, on the engine and in the partitions of the settings."""
-    with engine(world.settings) as connected:
-        parts = world.settings.partitions or partitions_for(world.con, connected)
-        if parts == 1 and connected.slots == 1:
-            yield order_matrix if at == "order" else delay_matrix
-            return
-        scratch = Path(world.settings.scratch or world.settings.workspace / "scratch").expanduser()
+    with _cut(world, "delay") as how:
 
         def build(con: duckdb.DuckDBPyConnection, asked: Request, steps: np.ndarray) -> Matrix:
-            made = partitioned(con, asked, steps, at=at, engine=connected, partitions=parts, scratch=scratch)
+            assert how
+            made = partitioned(con, asked, steps, at=at, how=how)
             write_line_history(con, asked.terms, asked.attributes)  # what became of the lines is read from it
             return in_order(con, made)
+
+        whole = order_matrix if at == "order" else delay_matrix
+        yield build if how else whole
+
+
+@contextmanager
+def window_builder(world: World) -> Iterator[Build]:
+    """Hand out what builds the inputs of series' windows, like `line_builder`."""
+    with _cut(world, "shift") as how:
+
+        def build(con: duckdb.DuckDBPyConnection, asked: Request, steps: np.ndarray) -> Matrix:
+            if how is None:
+                return shift_matrix(con, asked, steps)[0]
+            return windows_in_order(con, partitioned_windows(con, asked, steps, how=how), asked.grid)
 
         yield build
 
 
-def shift_rows(world: World, asked: Request, steps: np.ndarray, proof: Proof) -> tuple[Matrix, Demand]:
-    """Return the series' windows at `steps`, proven like the delay rows, and the demand behind them."""
-    whole, data = shift_matrix(world.con, asked, steps)
+@contextmanager
+def _cut(world: World, task: str) -> Iterator[How | None]:
+    """Hand out how the settings have a task's rows cut into partitions, None where they are built at once."""
+    with engine(world.settings) as connected:
+        parts = world.settings.partitions or partitions_for(world.con, connected, task)
+        scratch = Path(world.settings.scratch or world.settings.workspace / "scratch").expanduser()
+        yield None if parts == 1 and connected.slots == 1 else How(connected, parts, scratch)
 
-    def build(con: duckdb.DuckDBPyConnection, past: Request, days: np.ndarray) -> Matrix:
-        return shift_matrix(con, past, days)[0]
 
-    prove_no_leak(world.con, build, asked, whole, SHIFT_KEY, _sample(whole, proof.days), rebuilt=proof.rebuilt)
-    return whole, data
+def shift_rows(world: World, asked: Request, steps: np.ndarray, proof: Proof) -> Matrix:
+    """Return the series' windows at `steps`, proven like the delay rows."""
+    with window_builder(world) as build:
+        whole = build(world.con, asked, steps)
+        prove_no_leak(world.con, build, asked, whole, SHIFT_KEY, _sample(whole, proof.days), rebuilt=proof.rebuilt)
+    return whole
 
 
 def _sample(whole: Matrix, proofs: int) -> list[int]:

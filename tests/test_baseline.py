@@ -7,18 +7,23 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from features import baseline
-from features.baseline import WINDOWS, Groups, demand_interval, level, outlook, seasonal_naive, seasons
-from features.noise import over_dispersion
+from features.baseline import WINDOWS, demand_interval, level, outlook, seasonal_naive, seasons
+from features.noise import Groups, Past, _squares, over_dispersion
 
 nan = np.nan
 
 
 def groups(n=1, category=None):
     category = np.zeros(n, int) if category is None else np.array(category)
-    return Groups(category, np.arange(n))
+    return Groups(category, np.arange(n), category.max(initial=0) + 1)
 
 
 ONE = groups()
+
+
+def dispersion(error, made):
+    """φ [as_of] of series of one category."""
+    return over_dispersion(_squares(Past(error, made, made, 4), np.zeros(error.shape[1], int)), (len(error), 1))[:, 0]
 
 
 def series(*values):
@@ -72,8 +77,7 @@ def seasonal(weeks, swing=0.5):
 
 
 def test_season_is_believed_only_with_two_years_behind_it():
-    units = np.column_stack([seasonal(160), seasonal(160)])
-    index = np.sum(list(seasons(units, np.array([0, 0]), 4)), axis=0)[:, 0]
+    index = np.sum(list(seasons(2 * seasonal(160)[:, None], 4)), axis=0)[:, 0]
     np.testing.assert_array_equal(index[:103], 4)  # a window of four weeks at factor one
     assert np.abs(index[110:] - 4).max() > 0.5
 
@@ -119,7 +123,7 @@ def test_sigma_is_the_larger_of_mad_and_count_noise():
     t = 140
     own = out.error[0][t - 51 : t + 1, 0]
     mad = 1.4826 * np.median(np.abs(own - np.median(own)))
-    phi = over_dispersion(out.error[0], np.roll(out.units[0], 4, axis=0), ONE.category)[t, 0]
+    phi = dispersion(out.error[0], np.roll(out.units[0], 4, axis=0))[t]
     floor = np.sqrt(max(phi, 1) * out.units[0][t, 0])
     assert out.noise[0][t, 0] == pytest.approx(max(mad, floor), rel=0.05)
     constant = outlook(series(*[100] * 80), ONE)
@@ -144,10 +148,10 @@ def test_over_dispersion_is_variance_over_mean(phi):
     mean = 40.0
     drawn = rng.poisson(mean, (120, 300)) if phi == 1 else rng.negative_binomial(mean / (phi - 1), 1 / phi, (120, 300))
     made = np.full((120, 300), mean)
-    assert over_dispersion(drawn - mean, made, np.zeros(300, int))[-1, 0] == pytest.approx(phi, rel=0.15)
+    assert dispersion(drawn - mean, made)[-1] == pytest.approx(phi, rel=0.15)
     shifted = drawn.copy()
     shifted[:, :40] *= 4  # shifts of some series stay in the tail
-    assert over_dispersion(shifted - mean, made, np.zeros(300, int))[-1, 0] < 1.6 * phi
+    assert dispersion(shifted - mean, made)[-1] < 1.6 * phi
 
 
 def test_the_seasonal_naive_forecast_is_last_years_window_or_the_last_weeks():

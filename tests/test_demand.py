@@ -234,7 +234,7 @@ def test_a_steady_series_never_shifts_and_a_doubled_one_does(facts):
     units = [10] * 100
     units[90:] = [30] * 10
     data, rows, _ = windows(world(facts(), orders(units)), 100, [60, 89])
-    rows = rows.assign(**shift_outcomes(world(facts(), orders(units)), data, rows, ShiftTerms()))
+    rows = rows.assign(**shift_outcomes(world(facts(), orders(units)), data.grid, rows, ShiftTerms()))
     labels = dict(zip(zip(rows["step"], rows["window"], strict=True), shift_labels(rows, ShiftTerms()), strict=True))
     assert [labels[60, k] for k in range(3)] == [1, 1, 1]
     assert labels[89, 0] == 2
@@ -317,7 +317,7 @@ def test_shift_rows_are_those_of_a_recount(toy):
     day = pd.Timestamp(asked.grid.days[step])
     lines = toy.execute("SELECT * FROM orders").df()
     seen = lines[lines["known_at"] < day]
-    rows = built.rows.assign(**built.X, **shift_outcomes(toy, data, built.rows, ShiftTerms()))
+    rows = built.rows.assign(**built.X, **shift_outcomes(toy, data.grid, built.rows, ShiftTerms()))
     rows = rows[rows["window"] == 0].set_index(["product_id", "site_id"])
     for key, own in seen[seen["known_at"] >= day - pd.Timedelta(weeks=52)].groupby(["product_id", "site_id"]):
         row, recent = rows.loc[key], own[own["known_at"] >= day - pd.Timedelta(weeks=13)]

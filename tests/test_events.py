@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from features.baseline import Groups, outlook
+from features.baseline import outlook
 from features.events import events, learn_effects
+from features.noise import Groups
 from features.weeks import Grid
 
 nan = np.nan
@@ -83,14 +84,14 @@ class Told:
 
 
 def groups(n):
-    return Groups(np.zeros(n, int), np.arange(n))
+    return Groups(np.zeros(n, int), np.arange(n), 1)
 
 
 @pytest.mark.parametrize("effect", [1.0, 0.0, -0.5])
 def test_the_effect_of_an_event_is_found(effect):
     units, promo = promoted(effect=effect)
     n = units.shape[1]
-    beta = learn_effects(units, promo[..., None], np.arange(n), np.zeros(n, int), np.ones(units.shape, bool))
+    beta = learn_effects(units, promo[..., None], groups(n), np.ones(units.shape, bool))
     np.testing.assert_allclose(beta[-1, :, 0], effect, atol=0.12)
     assert (beta[0] == 0).all()
 
@@ -98,17 +99,14 @@ def test_the_effect_of_an_event_is_found(effect):
 def test_a_new_product_takes_its_categorys_effect():
     units, promo = promoted()
     units[:, 5], promo[:135, 5] = np.where(np.arange(140) < 130, 0, units[:, 5]), 0
-    beta = learn_effects(units, promo[..., None], np.arange(6), np.zeros(6, int), units > 0)
+    beta = learn_effects(units, promo[..., None], groups(6), units > 0)
     assert beta[-1, 5, 0] == pytest.approx(1, abs=0.15)
 
 
 def test_effects_do_not_know_later_weeks():
     units, promo = promoted()
     n = units.shape[1]
-    whole, part = (
-        learn_effects(units[:k], promo[:k, :, None], np.arange(n), np.zeros(n, int), np.ones((k, n), bool))
-        for k in (140, 90)
-    )
+    whole, part = (learn_effects(units[:k], promo[:k, :, None], groups(n), np.ones((k, n), bool)) for k in (140, 90))
     np.testing.assert_allclose(whole[:90], part)
 
 

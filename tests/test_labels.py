@@ -219,7 +219,7 @@ def outcomes(con, terms=None, origin=2):
     """Return the actual units of the three windows of the one series at 15 January."""
     data = demand(con, WEEKLY)
     rows = series_windows(data, np.array([origin]))
-    return shift_outcomes(con, data, rows, terms or ShiftTerms())
+    return shift_outcomes(con, data.grid, rows, terms or ShiftTerms())
 
 
 @pytest.mark.parametrize(

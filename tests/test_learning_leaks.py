@@ -116,7 +116,7 @@ TERMS = ShiftTerms(entry_lag_days=9)
 def shift_at(con, request, cut, label):
     past = request.until(cut)
     windows, data = shift_matrix(con, past, np.arange(20, cut, 4))
-    rows = windows.rows.assign(**shift_outcomes(con, data, windows.rows, TERMS))
+    rows = windows.rows.assign(**shift_outcomes(con, data.grid, windows.rows, TERMS))
     y = label(rows, past.grid.as_of)
     return y.set_axis(pd.MultiIndex.from_frame(rows[list(SHIFT_KEY)])).dropna().sort_index()
 

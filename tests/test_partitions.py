@@ -1,4 +1,4 @@
-"""Rows of purchase lines are the same bytes for any number of partitions, here or on a cluster that loses a worker."""
+"""Rows of lines and of series are the same bytes for any number of partitions, here or where a worker is lost."""
 
 import os
 import signal
@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from features.core import measures_of
-from features.matrix import DELAY_KEY, Request, delay_matrix, first_fact, order_matrix
+from features.matrix import DELAY_KEY, Request, delay_matrix, first_fact, order_matrix, shift_matrix
 from features.panels import Terms
 from features.prover import LeakError, prove_no_leak
 from features.sampling import Sample
@@ -19,10 +19,10 @@ from features.suppliers import LEVELS
 from features.weeks import Grid
 from pipelines import sources
 from pipelines.engines import Engine, engine
-from pipelines.partitions import in_order, partitioned, partitions_for
+from pipelines.partitions import How, in_order, partitioned, partitioned_windows, partitions_for, windows_in_order
 from pipelines.settings import Unreachable, UserError, load
 from pipelines.simulate import simulate
-from pipelines.world import NO_PROOF, World, delay_rows, line_builder, request, steps_to_score
+from pipelines.world import NO_PROOF, World, delay_rows, line_builder, request, shift_rows, steps_to_score, to_score
 
 AS_OF = date(2026, 6, 1)
 
@@ -58,7 +58,7 @@ def same(a, b):
 
 def in_parts(con, request, steps, parts, scratch, at="snapshot"):
     with engine(load(scratch, environ={})) as here:
-        made = partitioned(con, request, steps, at=at, engine=here, partitions=parts, scratch=scratch)
+        made = partitioned(con, request, steps, at=at, how=How(here, parts, scratch))
     assert not list(scratch.iterdir()), "nothing is left behind"
     return in_order(con, made)
 
@@ -103,7 +103,7 @@ def test_a_leak_is_found_in_partitions_too(con, asked, tmp_path, monkeypatch):
 
     def build(con, request, steps):
         with engine(load(tmp_path, environ={})) as here:
-            return partitioned(con, request, steps, at="snapshot", engine=here, partitions=2, scratch=tmp_path)
+            return partitioned(con, request, steps, at="snapshot", how=How(here, 2, tmp_path))
 
     region = next(level for level in SHARED if level.name == "region")
     leaking = replace(region, formulas=(replace(region.formulas[0], formula=ahead), *region.formulas[1:]))
@@ -115,6 +115,62 @@ def test_a_leak_is_found_in_partitions_too(con, asked, tmp_path, monkeypatch):
         prove_no_leak(con, build, asked, whole, DELAY_KEY, [asked.grid.size - 2])
 
 
+# Series -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def demanded(tmp_path_factory):
+    """A toy world with a promotion, a price, fractions in quantities, plans, and a product that is sold at one site."""
+    folder = tmp_path_factory.mktemp("series")
+    simulate(folder, scale="toy", seed=6)
+    con, _ = sources.load(load(folder, environ={}), now=datetime(2026, 6, 2, tzinfo=UTC))
+    con.execute("""
+        UPDATE orders SET quantity = quantity * 1.1 WHERE hash(product_id) % 3 = 0;
+        UPDATE orders SET customer_id = NULL WHERE hash(order_line_id) % 5 = 0;
+        DELETE FROM orders WHERE product_id = (SELECT min(product_id) FROM orders)
+          AND site_id <> (SELECT min(site_id) FROM orders)""")
+    yield con
+    con.close()
+
+
+@pytest.fixture
+def weekly(demanded):
+    return Request(Grid(first_fact(demanded, "orders"), AS_OF), Terms(), "DE")
+
+
+def series_in_parts(con, request, steps, parts, scratch):
+    with engine(load(scratch, environ={})) as here:
+        made = partitioned_windows(con, request, steps, how=How(here, parts, scratch))
+    assert not list(scratch.iterdir()), "nothing is left behind"
+    return windows_in_order(con, made, request.grid)
+
+
+@pytest.mark.parametrize("planned", [True, False])
+@pytest.mark.parametrize("parts", [1, 2, 50])
+def test_windows_are_the_same_bytes_for_any_number_of_partitions(demanded, weekly, tmp_path, parts, planned):
+    asked = replace(weekly, planned_in_baseline=planned)
+    steps = np.array([60, asked.grid.size - 5, asked.grid.size - 1])
+    whole, _ = shift_matrix(demanded, asked, steps)
+    assert (whole.rows["planned_effect"].abs().max() > 0) == planned
+    same(whole, series_in_parts(demanded, asked, steps, parts, tmp_path))
+
+
+def test_so_is_a_sample_of_windows(demanded, weekly, tmp_path):
+    asked, steps = replace(weekly, sample=Sample(0.2)), np.arange(40, weekly.grid.size)
+    same(shift_matrix(demanded, asked, steps)[0], series_in_parts(demanded, asked, steps, 3, tmp_path))
+
+
+def test_without_any_window_there_are_still_the_columns(demanded, weekly, tmp_path):
+    none = np.empty(0, int)
+    whole, parts = shift_matrix(demanded, weekly, none)[0], series_in_parts(demanded, weekly, none, 2, tmp_path)
+    assert len(parts.rows) == 0
+    assert list(parts.rows) == list(whole.rows)
+    assert list(parts.X) == list(whole.X)
+
+
+# A cluster ----------------------------------------------------------------------------------------------------------
+
+
 @pytest.fixture(scope="module")
 def cluster():
     from distributed import LocalCluster
@@ -123,14 +179,16 @@ def cluster():
         yield made
 
 
-def test_a_cluster_that_loses_a_worker_gives_the_same_bytes(con, asked, cluster, tmp_path):
+@pytest.mark.parametrize("task", ["delay", "shift"])
+def test_a_cluster_that_loses_a_worker_gives_the_same_bytes(con, asked, demanded, weekly, cluster, tmp_path, task):
     lost = tmp_path / "lost"
-    how = load(tmp_path, environ={}, engine="dask", dask_scheduler=cluster.scheduler_address)
+    there_is = load(tmp_path, environ={}, engine="dask", dask_scheduler=cluster.scheduler_address)
+    con, asked = (con, asked) if task == "delay" else (demanded, weekly)
     steps = np.array([asked.grid.size - 5, asked.grid.size - 1])
 
-    with engine(how) as there:
+    with engine(there_is) as there:
         assert (there.slots, there.threads) == (2, 1)
-        assert partitions_for(con, there) == 8
+        assert partitions_for(con, there, task) == 8
 
         def dying(work, each):
             def once(*args):
@@ -141,11 +199,13 @@ def test_a_cluster_that_loses_a_worker_gives_the_same_bytes(con, asked, cluster,
 
             return there.map(once, each)
 
-        made = partitioned(
-            con, asked, steps, at="snapshot", engine=Engine(dying, 2, 1), partitions=3, scratch=tmp_path / "scratch"
-        )
+        how = How(Engine(dying, 2, 1), 3, tmp_path / "scratch")
+        if task == "delay":
+            made = in_order(con, partitioned(con, asked, steps, at="snapshot", how=how))
+        else:
+            made = windows_in_order(con, partitioned_windows(con, asked, steps, how=how), asked.grid)
     assert lost.exists(), "a worker died"
-    same(delay_matrix(con, asked, steps), in_order(con, made))
+    same(delay_matrix(con, asked, steps) if task == "delay" else shift_matrix(con, asked, steps)[0], made)
 
 
 def test_the_settings_choose_engine_and_partitions(con, tmp_path, cluster):
@@ -157,6 +217,15 @@ def test_the_settings_choose_engine_and_partitions(con, tmp_path, cluster):
             with line_builder(world) as build:
                 assert (build is delay_matrix) == (not how)
             found.append(delay_rows(world, asked, steps_to_score(asked), NO_PROOF))
+    same(*found)
+
+
+def test_demand_is_cut_as_the_settings_say_and_its_proof_too(demanded, tmp_path):
+    found = []
+    for parts in (1, 3):
+        with World([demanded.cursor()], (), load(tmp_path, environ={}, partitions=parts), AS_OF, "") as world:
+            weekly = request(world, "shift")
+            found.append(shift_rows(world, weekly, steps_to_score(weekly), to_score()))
     same(*found)
 
 
