@@ -1,4 +1,4 @@
-"""Who publishes? The model where it did better than every naive rule on matured predictions, else the best rule."""
+"""Who publishes? The model, unless a naive rule did clearly better on matured predictions."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +12,8 @@ from models.leaning import JUDGED_ONLY
 FALLBACK = {"late": "days_to_promise", "down": "climatology", "up": "climatology"}
 SEGMENT = {"late": "evidence", "down": "rhythm", "up": "rhythm"}
 LEAST_ROWS, LEAST_POSITIVES = 200, 20  # fewer say nothing about a segment
-NOISE = 1.64  # standard errors by which a segment's best must lead before it departs from the event's
+NOISE = 1.64  # standard errors by which another one must lead before it takes the model's, or the event's, place
+LEAST_BLOCKS = 4  # fewer tell nothing of how much a mean may be off
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +31,8 @@ class Decision:
 def decide(pairs: pd.DataFrame, task: str) -> Decision:
     """Return who publishes after matured binary predictions (`models.backtest.binary`).
 
-    Per event the lowest Brier score publishes. In a segment another one does where it leads by more than noise: 1.64
-    standard errors of the mean paired difference, clustered by as-of week.
+    Per event the model publishes unless the best rule's Brier score leads by more than noise: 1.64 standard errors of
+    the mean paired difference between blocks of weeks (`blocks`). In a segment another one does on the same terms.
     """
     publishes: dict[str, str] = {}
     best: dict[str, str] = {}
@@ -46,11 +47,12 @@ def decide(pairs: pd.DataFrame, task: str) -> Decision:
         score = losses.mean()
         best[event] = str(score.drop(MODEL).idxmin())
         rule, model = score[best[event]], score[MODEL]
-        publishes[event] = MODEL if model < rule else best[event]
+        clear = lead(losses[MODEL] - losses[best[event]], blocks(mine)) > NOISE
+        publishes[event] = best[event] if clear else MODEL
         if publishes[event] != MODEL:
             what = "" if event == "late" else f" for {'surges' if event == 'up' else 'drops'}"
             lost.append(
-                f"the naive rule {best[event]} is as good or better{what} on the walk-forward "
+                f"the naive rule {best[event]} is clearly better{what} on the walk-forward "
                 f"(Brier {rule:.4f}, model {model:.4f}); the rule is published until a model beats it"
             )
         publishes |= _departures(event, mine, losses, publishes[event])
@@ -84,19 +86,29 @@ def _departures(event: str, pairs: pd.DataFrame, losses: pd.DataFrame, default: 
         if len(part) < LEAST_ROWS or min(y.sum(), (1 - y).sum()) < LEAST_POSITIVES:
             continue
         other = str(part.mean().idxmin())
-        weeks = pairs.loc[part.index, "as_of"].to_numpy().astype("datetime64[W]")
-        if other != default and lead(part[default] - part[other], weeks) > NOISE:
+        if other != default and lead(part[default] - part[other], blocks(pairs.loc[part.index])) > NOISE:
             out[f"{event}/{segment}"] = other
     return out
 
 
-def lead(difference: pd.Series, weeks: np.ndarray) -> float:
-    """Return the mean paired difference over its standard error, rows of one week taken as one."""
-    sums = difference.groupby(weeks).agg(["sum", "size"])
+def blocks(pairs: pd.DataFrame) -> np.ndarray:
+    """Return a number per row: its stretch of as-of weeks, as long as half of the rows waited for their label.
+
+    Rows closer than that share what happened to them. There are at least LEAST_BLOCKS if there are as many weeks.
+    """
+    week = pairs["as_of"].to_numpy().astype("datetime64[W]").astype(int)
+    waited = np.median((pairs["matured_at"] - pairs["as_of"]).dt.days.to_numpy()) / 7
+    weeks = week - week.min()
+    return weeks // max(min(round(waited), (weeks.max() + 1) // LEAST_BLOCKS), 1)
+
+
+def lead(difference: pd.Series, block: np.ndarray) -> float:
+    """Return the mean paired difference over its standard error, rows of one block taken as one."""
+    sums = difference.groupby(block).agg(["sum", "size"])
     mean = sums["sum"].sum() / sums["size"].sum()
     off = sums["sum"] - mean * sums["size"]
     clusters = len(sums)
-    if clusters < 4:
+    if clusters < LEAST_BLOCKS:
         return 0.0
     error = np.sqrt((off**2).sum() * clusters / (clusters - 1)) / sums["size"].sum()
     return float(mean / error) if error > 0 else 0.0

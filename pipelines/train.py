@@ -229,7 +229,7 @@ def register(
 
 
 def _promote(world: World, name: str, version: str, refusal: str | None) -> None:
-    because = refusal or "better than every naive rule and the last champion"
+    because = refusal or "no naive rule is clearly better, and the last champion is not as good"
     tracking.decide(world.settings, name, version, PROMOTED, since=world.as_of, because=because)
 
 

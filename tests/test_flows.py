@@ -210,7 +210,7 @@ def test_a_worse_challenger_is_kept_but_not_promoted(workspace, quick, monkeypat
     code, said, _ = bullwhip(workspace, "train", "--task", "delay")
     result = said["tasks"]["delay"]
     assert (code, result["alias"], result["promoted"], result["model_version"]) == (4, "challenger", False, "2")
-    assert "as good or better" in result["refused_because"]
+    assert "clearly better" in result["refused_because"]
     assert result["refused_because"] in said["error"]
     known = tracking.versions(settings(workspace), tracking.REGISTRY["delay"])
     assert [(v["version"], v["aliases"]) for v in known] == [("2", ["challenger"]), ("1", ["champion"])]

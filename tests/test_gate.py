@@ -1,11 +1,11 @@
-"""Who publishes: the lowest Brier score, in a segment only beyond noise, and never on too little."""
+"""Who publishes: the model unless a rule leads beyond noise, in a segment too, and nobody on too little."""
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from models.forecasters import Facts
-from models.gate import as_published, decide, lead
+from models.gate import as_published, blocks, decide, lead
 
 
 def record(n=4000, seed=0, event="late", weeks=20, **skill):
@@ -19,15 +19,23 @@ def record(n=4000, seed=0, event="late", weeks=20, **skill):
     })  # fmt: skip
     for name, noise in skill.items():
         out[f"p_{name}"] = np.clip(truth + rng.normal(0, noise, n), 0.01, 0.99)
-    return out.assign(p=out["p_model"])
+    return out.assign(p=out["p_model"], matured_at=out["as_of"] + pd.Timedelta(days=14))
 
 
-def test_the_model_publishes_where_it_is_better_and_the_best_rule_where_it_is_not():
+def test_the_model_publishes_where_it_is_better_and_the_best_rule_where_it_is_clearly_not():
     won = decide(record(model=0.05, days_to_promise=0.2, supplier_52w=0.3), "delay")
     assert (won.publishes["late"], won.best_rule["late"], won.refused_because) == ("model", "days_to_promise", None)
     lost = decide(record(model=0.3, days_to_promise=0.2, supplier_52w=0.1), "delay")
     assert (lost.publishes["late"], lost.best_rule["late"]) == ("supplier_52w", "supplier_52w")
-    assert "the naive rule supplier_52w is as good or better" in lost.refused_because
+    assert "the naive rule supplier_52w is clearly better" in lost.refused_because
+
+
+def test_a_lead_of_one_good_stretch_is_no_reason_to_silence_the_model():
+    pairs = record(model=0.1, days_to_promise=0.1, weeks=20)
+    lucky = pairs["as_of"] < pairs["as_of"].min() + pd.Timedelta(weeks=4)
+    pairs.loc[lucky, "p_days_to_promise"] = pairs.loc[lucky, "y"]
+    decision = decide(pairs, "delay")
+    assert (decision.publishes["late"], decision.best_rule["late"]) == ("model", "days_to_promise")
 
 
 def test_a_segment_departs_only_beyond_noise():
@@ -79,3 +87,12 @@ def test_rows_of_one_week_are_one(weeks, sure):
     week = np.repeat(np.arange(weeks), 100)
     difference = pd.Series(0.1 + rng.normal(0, 0.1, weeks)[week])
     assert (lead(difference, week) > 1.64) == sure
+
+
+@pytest.mark.parametrize(("waited", "weeks", "lengths"), [(3, 20, 7), (30, 20, 4), (0, 20, 20), (5, 2, 2)])
+def test_blocks_are_as_long_as_labels_are_waited_for_but_there_are_four(waited, weeks, lengths):
+    as_of = pd.Timestamp("2025-01-06") + pd.to_timedelta(7 * np.arange(weeks).repeat(3), unit="D")
+    pairs = pd.DataFrame({"as_of": as_of, "matured_at": as_of + pd.Timedelta(weeks=waited)})
+    found = blocks(pairs)
+    assert len(np.unique(found)) == lengths
+    assert (np.diff(found) >= 0).all()
