@@ -3,8 +3,11 @@
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import numpy as np
+
+P = TypeVar("P")
 
 
 def threads() -> int:
@@ -13,7 +16,7 @@ def threads() -> int:
     return int(told) if told.isdigit() and int(told) else len(os.sched_getaffinity(0))
 
 
-def side_by_side(work: Callable[[slice], None], pieces: Iterable[slice]) -> None:
+def side_by_side(work: Callable[[P], None], pieces: Iterable[P]) -> None:
     """Do the work of every piece, in threads: numpy lets go of the interpreter while it computes."""
     every, most = list(pieces), threads()
     np.empty(3 << 20)  # once 24 MB were let go, glibc keeps freed memory instead of asking for each array's anew

@@ -9,12 +9,11 @@ import pandas as pd
 from models import lessons
 from models.forecasters import EVENTS, MODEL, DelayForecaster, Forecaster, ShiftForecaster, evidence, rhythm
 from models.gate import decide
-from models.hazard import QUANTILES, arrival_days
+from models.hazard import QUANTILES
 from models.lessons import DAY, Lesson, Training, happened
 from models.record import RECORD_WEEKS
 
 WARM_UPS = {"delay": (2, 12), "shift": (2, 13)}  # retrainings before the first that is judged, and weeks between them
-AT_ONCE = 20_000  # rows whose arrival curves are drawn at the same time
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +103,7 @@ def predictions(forecaster: Forecaster, lesson: Lesson, places: np.ndarray, *, c
 
 def _arrivals(forecaster: DelayForecaster, X: pd.DataFrame, p: np.ndarray) -> pd.DataFrame:
     """Arrival quantiles in days after the as-of."""
-    parts = [slice(k, k + AT_ONCE) for k in range(0, len(X), AT_ONCE)]
-    days = [arrival_days(forecaster.survival(X.iloc[part], p[part])) for part in parts]
-    quantiles = np.concatenate(days) if days else np.empty((0, len(QUANTILES)))
+    quantiles = forecaster.arrivals(X, p)
     return pd.DataFrame({f"arrival_in_p{round(100 * q)}": quantiles[:, k] for k, q in enumerate(QUANTILES)})
 
 

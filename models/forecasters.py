@@ -25,12 +25,14 @@ from models.baselines import (
     rule_from_dict,
 )
 from models.delay import DelayModel
+from models.hazard import QUANTILES, arrival_days
 from models.shift import ShiftModel
 
 MODEL = "model"
 EVENTS = {"delay": ("late",), "shift": ("down", "up")}
 FORMAT = 2  # of a saved forecaster; goes up when a folder written before can no longer be read
 NEW, THIN, KNOWN = "new", "thin", "known"  # how much a supplier has shown: nothing, fewer than 8 promises, more
+CURVES = 40_000  # arrival curves that are in memory at the same time: half a gigabyte
 CLIMATOLOGY_WEEKS = 52  # the base rate is that of the last year: levels drift
 
 
@@ -82,6 +84,12 @@ class DelayForecaster:
     def survival(self, X: pd.DataFrame, p_late: np.ndarray) -> np.ndarray:
         """Return P(C > s + d) [row, day], equal to `p_late` at the promise where that is known."""
         return self.model.survival(X, p_late)
+
+    def arrivals(self, X: pd.DataFrame, p_late: np.ndarray) -> np.ndarray:
+        """Return the days to arrival [row, level of QUANTILES] that the curves say, CURVES of them at a time."""
+        parts = [slice(k, k + CURVES) for k in range(0, len(X), CURVES)]
+        days = [arrival_days(self.survival(X.iloc[part], p_late[part])) for part in parts]
+        return np.concatenate(days) if days else np.empty((0, len(QUANTILES)))
 
     def save(self, folder: Path) -> None:
         """Write text and JSON below `folder`."""

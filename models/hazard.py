@@ -1,6 +1,6 @@
 """When will an open line arrive? A discrete-time hazard of completion, learnt from every line, received or not."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -10,15 +10,17 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit
 
+from features.threads import side_by_side
 from features.weeks import holiday_dates
 from models.boosting import train
+from models.shared_trees import shared
 
 LONGEST = 366  # days ahead that the curve is drawn; a line not expected by then has this as its day
 TAIL = np.array([1, 2, 4, 8, 14, 21, 35, 60, 90, 130, 180, 260, 366])  # buckets where the quantiles leave wide gaps
 BUCKETS = 24  # quantiles of the waits that were seen: narrow buckets where lines arrive
 LEAST_LOG = -600.0  # S stays a number that can be divided by
 QUANTILES = (0.1, 0.5, 0.8, 0.9)
-AT_ONCE = 10_000  # rows whose buckets are laid out at the same time
+AT_ONCE = 5_000  # rows whose buckets are laid out at the same time
 
 PARAMS: dict[str, Any] = {
     "objective": "binary",
@@ -49,6 +51,17 @@ class Times:
 
     def take(self, index: Any) -> "Times":
         return Times(self.as_of[index], self.age[index], self.due[index])
+
+    def alike(self) -> Iterator[np.ndarray]:
+        """Yield the numbers of some rows at a time, all of them once, those of equal times together."""
+        order = np.lexsort((self.age, self.due, self.as_of))
+        return (order[part] for part in _parts(len(order)))
+
+    def distinct(self) -> tuple["Times", np.ndarray]:
+        """Return the different times there are, and the number of each row's."""
+        every = np.nan_to_num(np.column_stack([self.as_of, self.age, self.due]), nan=-1e9)
+        _, first, mine = np.unique(every, axis=0, return_index=True, return_inverse=True)
+        return self.take(first), mine.ravel()
 
 
 class Calendar:
@@ -129,13 +142,19 @@ class Hazard:
             inputs, hit.astype(float), {**PARAMS, "min_data_in_leaf": small, **(self.params or {})},
             rounds=self.rounds, seed=self.seed, threads=self.threads, categorical=categorical, weight=weight,
         )  # fmt: skip
+        self._hear()
         return self
+
+    def _hear(self) -> None:
+        self._trees = shared(self.booster_, self.booster_.num_feature() - len(PERIOD_INPUTS))
 
     def _inputs(
         self, block: np.ndarray, times: Times, row: np.ndarray, begin: np.ndarray, end: np.ndarray
     ) -> np.ndarray:
-        out = np.empty((len(row), block.shape[1] + len(PERIOD_INPUTS)), np.float32)
-        out[:, : block.shape[1]] = block[row]
+        return np.column_stack([block[row], self._places(times, row, begin, end)])
+
+    def _places(self, times: Times, row: np.ndarray, begin: np.ndarray, end: np.ndarray) -> np.ndarray:
+        """Return PERIOD_INPUTS, float32 [bucket, input]."""
         as_of, age, due = times.as_of[row], times.age[row], times.due[row]
         work = self.calendar.before
         first = work(as_of + begin)
@@ -144,26 +163,28 @@ class Hazard:
             begin, end - begin, begin - due, end - 1 - due, age + begin, weekday, work(as_of + end) - first,
             first - work(as_of), work(as_of + due + 1) - first, first - work(as_of - age),
         )  # fmt: skip
-        for k, place in enumerate(places, block.shape[1]):
-            out[:, k] = place
-        return out
+        return np.column_stack(places).astype(np.float32)
 
-    def _log_kept(
-        self, block: np.ndarray, times: Times, row: np.ndarray, begin: np.ndarray, end: np.ndarray,
-        counts: Sequence[int | None] = (None,),
-    ) -> list[np.ndarray]:  # fmt: skip
-        """Return log(1 − h) of each bucket by the first trees, so many as `counts` says, rising; None means all."""
-        if not len(row):
-            return [np.zeros(0) for _ in counts]
-        inputs, raw, grown, out = self._inputs(block, times, row, begin, end), np.zeros(len(row)), 0, []
-        for count in counts:
-            more = -1 if count is None else count - grown  # trees add up: those before need not speak again
-            raw = raw + self.booster_.predict(  # type: ignore[operator]
-                inputs, raw_score=True, start_iteration=grown, num_iteration=more, num_threads=self.threads
-            )
-            grown += more
-            out.append(np.log1p(-np.clip(expit(raw), 1e-6, 1 - 1e-6)))
-        return out
+    def _log_kept(self, block: np.ndarray, ahead: "_Ahead", counts: Sequence[int | None] = (None,)) -> list[np.ndarray]:
+        """Return log(1 − h) of each row's buckets by the first trees, so many as `counts` says, rising; None means all.
+
+        What lies `ahead` of a row depends on its times alone, which many rows share.
+        """
+        places = self._places(ahead.times, ahead.kind, ahead.begin, ahead.end)
+        if self._trees is not None:
+            raw = self._trees.raw(block, places, ahead.row, ahead.bucket, counts)
+        else:
+            inputs = np.column_stack([block[ahead.row], places[ahead.bucket]])
+            raw = [self._predicted(inputs, count) for count in counts]
+        return [np.log1p(-np.clip(expit(mine), 1e-6, 1 - 1e-6)) for mine in raw]
+
+    def _predicted(self, inputs: np.ndarray, count: int | None) -> np.ndarray:
+        if not len(inputs):
+            return np.zeros(0)
+        most = -1 if count is None else count
+        return np.asarray(
+            self.booster_.predict(inputs, raw_score=True, num_iteration=most, num_threads=self.threads)  # type: ignore[arg-type]
+        )
 
     def late(self, block: np.ndarray, times: Times) -> np.ndarray:
         """Return S at the promise, 1 where it has passed, NaN without one."""
@@ -172,24 +193,27 @@ class Hazard:
     def late_by(self, block: np.ndarray, times: Times, counts: Sequence[int | None]) -> list[np.ndarray]:
         """Return what `late` would be with the first trees alone, for each rising count of them."""
         out = [np.where(np.isnan(times.due), np.nan, 0.0) for _ in counts]
-        for part in _parts(len(block)):
-            at = times.take(part)
-            row, begin, end = buckets(at.due, self.grid_)
-            due = end <= at.due[row] + 1
-            row, begin, end = row[due], begin[due], end[due]
-            for mine, kept in zip(out, self._log_kept(block[part], at, row, begin, end, counts), strict=True):
-                mine[part] += np.bincount(row, kept, minlength=len(at.due))
+
+        def work(part: np.ndarray) -> None:
+            ahead = _Ahead.of(times.take(part), self.grid_, until_due=True)
+            for mine, kept in zip(out, self._log_kept(block[part], ahead, counts), strict=True):
+                mine[part] += np.bincount(ahead.row, kept, minlength=len(part))
+
+        side_by_side(work, times.alike())
         return [np.exp(np.maximum(mine, LEAST_LOG)) for mine in out]
 
     def survival(self, block: np.ndarray, times: Times) -> np.ndarray:
         """Return S at the end of days 0 … LONGEST − 1 [row, day], never rising."""
         out = np.empty((len(block), LONGEST))
-        for part in _parts(len(block)):
-            at = times.take(part)
-            row, begin, end = buckets(at.due, self.grid_)
-            daily = self._log_kept(block[part], at, row, begin, end)[0] / (end - begin)
-            days = np.repeat(daily, (end - begin).astype(np.int64)).reshape(-1, LONGEST)  # rows' buckets tile all days
+
+        def work(part: np.ndarray) -> None:
+            ahead = _Ahead.of(times.take(part), self.grid_)
+            length = (ahead.end - ahead.begin).astype(np.int64)[ahead.bucket]
+            daily = self._log_kept(block[part], ahead)[0] / length
+            days = np.repeat(daily, length).reshape(-1, LONGEST)  # rows' buckets tile all days
             out[part] = np.exp(np.maximum(np.cumsum(days, axis=1), LEAST_LOG))
+
+        side_by_side(work, times.alike())
         return out
 
     def busiest(self, block: np.ndarray, times: Times) -> np.ndarray:
@@ -204,7 +228,7 @@ class Hazard:
             due = (end <= at.due[row] + 1) | ~(at.due[row] >= 0)
             row, begin, end = row[due], begin[due], end[due]
             inputs = self._inputs(block[part], at, row, begin, end)
-            chance = self._log_kept(block[part], at, row, begin, end)[0]
+            chance = np.log1p(-np.clip(expit(self._predicted(inputs, None)), 1e-6, 1 - 1e-6))
             order = np.lexsort((begin, chance, row))  # the lowest log first: the highest hazard
             out[part] = inputs[order[np.r_[True, np.diff(row[order]) > 0]]] if len(row) else inputs
         return out
@@ -219,7 +243,34 @@ class Hazard:
     def load(self, file: Path, state: Mapping[str, Any]) -> Self:
         """Read the trees, and what `to_dict` told of the buckets."""
         self.booster_, self.grid_ = lgb.Booster(model_file=file), np.array(state["grid"])
+        self._hear()
         return self
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Ahead:
+    """The buckets of days ahead of some rows: `kind`, `begin` and `end` of those of each of the different `times`, and
+    `row` and `bucket` of every pair of a row and a bucket of its times, by row."""
+
+    times: Times
+    kind: np.ndarray
+    begin: np.ndarray
+    end: np.ndarray
+    row: np.ndarray
+    bucket: np.ndarray
+
+    @classmethod
+    def of(cls, times: Times, grid: np.ndarray, *, until_due: bool = False) -> "_Ahead":
+        kinds, mine = times.distinct()
+        kind, begin, end = buckets(kinds.due, grid)
+        if until_due:
+            due = end <= kinds.due[kind] + 1
+            kind, begin, end = kind[due], begin[due], end[due]
+        count = np.bincount(kind, minlength=len(kinds.due))
+        row = np.repeat(np.arange(len(mine)), count[mine])
+        before = np.cumsum(count[mine]) - count[mine]
+        bucket = (np.cumsum(count) - count)[mine][row] + np.arange(len(row)) - before[row]
+        return cls(kinds, kind, begin, end, row, bucket)
 
 
 def _parts(n: int) -> list[slice]:

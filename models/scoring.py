@@ -13,7 +13,6 @@ from models.boosting import contributions
 from models.delay import DelayModel
 from models.explain import DRIVERS, drivers
 from models.forecasters import MODEL, DelayForecaster, Forecaster, ShiftForecaster, publishers
-from models.hazard import arrival_days
 
 Forecasts = Mapping[str, pd.DataFrame]
 """What `Forecaster.forecasts` gives: per event, what the model and every rule say of each row."""
@@ -40,7 +39,7 @@ def line_risks(
     assert isinstance(forecaster, DelayForecaster)
     spoken = forecaster.predict(X, said=said)
     p = spoken["p_late"]
-    days = arrival_days(forecaster.survival(X, p.where(rows["state"] == "due_future").to_numpy()))
+    days = forecaster.arrivals(X, p.where(rows["state"] == "due_future").to_numpy())
     stake = (p * rows["open_units"] * rows["unit_cost"].fillna(0)).to_numpy()
     told = _told(lines, forecaster, stake, None).where(spoken["published_by"] == MODEL, "")
     return risk.delay_risk(
