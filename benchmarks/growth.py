@@ -52,7 +52,7 @@ def parts(folder: Path) -> Iterator[tuple[str, Callable[[], Any]]]:
     yield "to score: inputs of the windows", lambda: shift_matrix(world.con, shift, last[shift])
     yield "to train: lines, proven and labelled", lambda: prepare(world, "delay", delay, judged_from=today)
     yield "to train: windows, proven and labelled", lambda: prepare(world, "shift", shift, judged_from=today)
-    world.__exit__()
+    world.__exit__(None)
 
 
 def measure(share: float) -> dict[str, tuple[float, float]]:
