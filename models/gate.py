@@ -53,7 +53,7 @@ def decide(pairs: pd.DataFrame, task: str) -> Decision:
             what = "" if event == "late" else f" for {'surges' if event == 'up' else 'drops'}"
             lost.append(
                 f"the naive rule {best[event]} is clearly better{what} on the walk-forward "
-                f"(Brier {rule:.4f}, model {model:.4f}); the rule is published until a model beats it"
+                f"(Brier {rule:.4f}, model {model:.4f}); the rule is published until a model is as good"
             )
         publishes |= _departures(event, mine, losses, publishes[event])
     refused = len(lost) == len(EVENTS[task])

@@ -30,7 +30,7 @@ def is_locked(path: Path) -> bool:
     try:
         import fcntl
 
-        with path.open("ab") as handle:
+        with path.open("r+b") as handle:  # never makes the file it asks about
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
