@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.error import HTTPError, URLError
 from urllib.request import urlopen
+from uuid import uuid4
 
 import mlflow
 import pandas as pd
@@ -34,6 +35,7 @@ from requests import RequestException
 
 from models.tenure import FOREVER, Decided, What, champion_of, with_decision
 from pipelines import running
+from pipelines.registered import RegisteredModel
 from pipelines.settings import Settings, Unreachable, UserError, mask
 
 if TYPE_CHECKING:
@@ -93,26 +95,16 @@ class Run:
         self.store.client.log_batch(self.run_id, tags=[RunTag(k, str(v)) for k, v in tags.items()])
 
 
-@dataclass(frozen=True, slots=True)
-class RegisteredModel:
-    """A registered version, with its files in a local folder."""
-
-    name: str
-    version: str
-    folder: Path
-    tags: dict[str, str]
-    metrics: dict[str, float]
-    run_id: str
-
-
 def open_store(settings: Settings) -> Store:
     """Return the store, created and migrated on first use; Unreachable within seconds if a server does not answer."""
     uri = settings.tracking_uri
-    ours = uri.startswith("sqlite") and "MLFLOW_TRACKING_URI" not in os.environ
+    ours = uri.startswith("sqlite") and uri == settings.tracking_store
     logging.getLogger("alembic").setLevel(logging.WARNING)
     logging.getLogger("mlflow").setLevel(logging.ERROR)  # 2026-11: INFO for each migrated table, no signature wanted
     _expect_answer(uri)
     with _reaching(uri), _locked(settings.workspace / "mlflow"):
+        if ours:
+            _create_whole(Path(uri.removeprefix("sqlite:///")))
         client = _point_at(uri)
         artifacts = (settings.workspace / "mlflow" / "artifacts").resolve()
         if ours:
@@ -356,6 +348,20 @@ def _point_at(uri: str) -> MlflowClient:
         else:
             os.environ[name] = value
     return MlflowClient(uri, registry)
+
+
+def _create_whole(file: Path) -> None:
+    """Create the store beside its place and move it there, whole.
+
+    MLflow migrates an empty SQLite file step by step, each for good: killed on the way, it would never start again.
+    """
+    if file.exists():
+        return
+    for left in file.parent.glob("unfinished-*"):
+        left.unlink()
+    unfinished = file.with_name(f"unfinished-{uuid4().hex}.db")  # MLflow remembers every name it has migrated
+    _point_at(f"sqlite:///{unfinished.as_posix()}").search_experiments(max_results=1)
+    unfinished.rename(file)
 
 
 def _follow_moved_folder(uri: str, artifacts: Path) -> None:

@@ -7,6 +7,7 @@ import threading
 import time
 from datetime import date
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -113,6 +114,22 @@ def test_killed_processes_are_resumed_and_two_may_start_on_a_fresh_store(tmp_pat
         run.log_metrics({"after": 1})
     assert run.run_id == run_ids[0] != run_ids[1]
     assert read_run(settings, run.run_id).data.metrics == {"before": 1, "after": 1}
+
+
+def test_a_store_that_was_being_made_when_its_maker_died_is_made_anew(tmp_path, monkeypatch):
+    settings, place = load(tmp_path, environ={}), tmp_path / "mlflow"
+
+    def die(*_):
+        raise SystemExit(137)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", die)
+        with pytest.raises(SystemExit):
+            tracking.open_store(settings)
+    assert all(file.name.startswith("unfinished-") for file in place.glob("*.db"))
+    (place / "unfinished-1.db-journal").write_bytes(b"torn")
+    assert tracking.open_store(settings).client.search_experiments()
+    assert [file.name for file in place.glob("*.db*")] == ["mlflow.db"]
 
 
 def test_no_champion_before_one_is_promoted(settings, folder):
