@@ -20,9 +20,9 @@ from models.hazard import ROUNDS, Times
 from models.risk_contract import SCHEMA_VERSION
 from pipelines import publish
 from pipelines.learn import prepare, threads_each, training
-from pipelines.score import RegisteredChampion, Scored, score_delays
+from pipelines.registered import RegisteredModel
+from pipelines.scored import RegisteredChampion, Scored, score_delays
 from pipelines.settings import Settings, load
-from pipelines.tracking import RegisteredModel
 from pipelines.world import NO_PROOF, delay_rows, open_world, request
 
 SNAPSHOTS, OPEN_LINES, EXPLAINED = 1_000_000, 1_000_000, 1_000

@@ -17,7 +17,7 @@ from models.forecasters import EVENTS
 from models.health import Finding, LastWeek
 from models.record import judged_forecasts
 from pipelines import publish
-from pipelines.tracking import RegisteredModel
+from pipelines.registered import RegisteredModel
 from pipelines.world import World
 
 RESTS_ON = {"delay": ("purchases", "receipts"), "shift": ("orders",)}

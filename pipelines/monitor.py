@@ -13,7 +13,7 @@ from models.forecasters import EVENTS
 from models.health import ACT, as_table, merged
 from models.tenure import ROLLED_BACK, champion_of
 from pipelines import health, publish, tracking
-from pipelines.score import past_releases
+from pipelines.scored import past_releases
 from pipelines.settings import Settings
 from pipelines.steps import step, stoppable
 from pipelines.world import World, open_world

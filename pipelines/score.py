@@ -3,51 +3,26 @@
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from prefect import flow, runtime
 from prefect.artifacts import create_markdown_artifact
 
 from features.as_known import census
-from features.ladder import on_time_lines
-from features.matrix import Matrix
 from models import risk
-from models.change import RISKS, Week, totals_of_change, with_reasons
-from models.forecasters import DelayForecaster, Forecaster, OtherFormat, ShiftForecaster, load
-from models.health import as_table, merged
-from models.record import READS, RECORD_WEEKS, record_of, track_record
+from models.change import RISKS, Week, totals_of_change
+from models.forecasters import OtherFormat, load
 from models.risk_contract import SCHEMA_VERSION
-from models.scoring import Champion, Forecasts, by_rules, line_risks, window_risks
-from pipelines import health, publish, sources, tracking
-from pipelines.change import explained, rescored, week_before, worlds_between
+from pipelines import health, publish, sources, steps, tracking
+from pipelines.change import week_before
 from pipelines.handouts import hand_out
+from pipelines.scored import RegisteredChampion, risk_tables, rounded
 from pipelines.settings import GateRefused, Settings
-from pipelines.steps import side_by_side, step, stoppable
-from pipelines.stores import Target
-from pipelines.world import World, live_windows, open_lines, open_world, to_score
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class RegisteredChampion(Champion):
-    """A champion with what the registry knows of it."""
-
-    found: tracking.RegisteredModel
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Scored:
-    """What came of one task: its risk table, what the naive rules say, the worlds between last week and this, and
-    whether its inputs have drifted."""
-
-    name: str
-    table: pd.DataFrame
-    rules: pd.DataFrame
-    rescored: pd.DataFrame
-    health: pd.DataFrame
+from pipelines.steps import step, stoppable
+from pipelines.stores import held
+from pipelines.world import World, open_world
 
 
 @flow(name="score", validate_parameters=False)
@@ -58,7 +33,7 @@ def score(settings: Settings, *, as_of: date, dry_run: bool = False, late: bool 
     Of a week that is caught up `late`, nobody is sent a digest. Returns what `bullwhip score --json` prints.
     """
     began = time.monotonic()
-    with step(open_world, "read")(settings, as_of) as world:
+    with step(open_world, "read")(settings, as_of) as world, held(settings.target):
         health.refuse_stale(world)
         champions = step(find_champions, "find champions")(world)
         then = week_before(settings.target, as_of)
@@ -66,7 +41,7 @@ def score(settings: Settings, *, as_of: date, dry_run: bool = False, late: bool 
             settings, flow="score", flow_run_id=str(runtime.flow_run.id), as_of=as_of,
             data_fingerprint=world.fingerprint, git_sha=tracking.git_sha(), params=settings.public(),
         ) as run:  # fmt: skip
-            tables = _risk_tables(world, champions, then)
+            tables = risk_tables(world, champions, then, steps)
             release = step(put_out, "publish")(world, champions, tables, dry_run)
             result = _result(release, tables, champions, then)
             if dry_run:
@@ -83,21 +58,6 @@ def score(settings: Settings, *, as_of: date, dry_run: bool = False, late: bool 
         _paragraph(result, settings.currency), key="bullwhip-score", description=f"Scores as of {as_of}"
     )
     return {**result, "mlflow_run_id": run.run_id, "seconds": round(time.monotonic() - began, 1)}
-
-
-def _risk_tables(
-    world: World, champions: Mapping[str, RegisteredChampion], then: Week | None
-) -> dict[str, pd.DataFrame]:
-    """Score the tasks side by side, then rank and sum up what came of both."""
-    score_one = {"delay": (score_delays, "score open lines"), "shift": (score_shifts, "score demand")}
-    parts = side_by_side({task: (*score_one[task], (world.beside(), c, then)) for task, c in champions.items()})
-    tables = {part.name: part.table for part in parts.values()}
-    tables["rule_forecasts"] = pd.concat([part.rules for part in parts.values()], ignore_index=True)
-    tables["health"] = merged(part.health for part in parts.values())
-    tables |= step(summarise, "rank and sum up")(world, champions, tables, then)
-    steps = {part.name: part.rescored for part in parts.values()}
-    tables["weekly_change"] = step(explained, "explain the change")(world, then, tables, steps)
-    return tables | {"watchlist": with_reasons(tables["watchlist"], tables["weekly_change"])}
 
 
 def find_champions(world: World) -> dict[str, RegisteredChampion]:
@@ -130,132 +90,12 @@ def _why_nothing_scores(world: World) -> str:
     return f"no version is champion on {day}; run bullwhip promote, or bullwhip train --as-of {day}"
 
 
-def score_delays(world: World, champion: RegisteredChampion, then: Week | None) -> Scored:
-    """Return `supplier_delay_risk` of the lines open as of the day.
-
-    Beside it `rule_forecasts`: what the naive rules say of the lines not due yet.
-    """
-    forecaster = champion.forecaster
-    assert isinstance(forecaster, DelayForecaster)
-    worlds = _worlds(world, forecaster, then)
-    open_now = open_lines(world, forecaster, to_score(worlds.get("model")))
-    rows, X = open_now.rows, open_now.X
-    said = forecaster.forecasts(X)
-    table = line_risks(open_now, champion, world.names(), _table_of(then, "supplier_delay_risk"), said)
-    due = np.flatnonzero(rows["state"] == "due_future")
-    ask, lag = rows.iloc[due], forecaster.facts.terms.posting_lag_days * risk.DAY
-    by_rule = by_rules({"late": said["late"].iloc[due]})["late"]
-    rules = risk.rule_forecasts(
-        ask["po_line_id"], "late", ask["due_on"], ask["due_on"] + lag, by_rule,
-        model_version=champion.version,
-    )  # fmt: skip
-    p = table.loc[table["state"] == "due_future", "p_late"].to_numpy(float)
-    drifted = as_table(health.drift(world, champion.found, "delay", open_now.take(due), p))
-    return Scored("supplier_delay_risk", table, rules, _between(world, forecaster, open_now, then, worlds), drifted)
-
-
-def _table_of(week: Week | None, name: str) -> pd.DataFrame:
-    return pd.DataFrame() if week is None else week.of(name)
-
-
-def _worlds(world: World, forecaster: Forecaster, then: Week | None) -> dict[str, Matrix]:
-    return {} if then is None else worlds_between(world, forecaster, then.as_of.date())
-
-
-def _between(
-    world: World, forecaster: Forecaster, now: Matrix, then: Week | None, worlds: Mapping[str, Matrix]
-) -> pd.DataFrame:
-    return pd.DataFrame() if then is None else rescored(world, forecaster, now, then.as_of.date(), worlds)
-
-
-def score_shifts(world: World, champion: RegisteredChampion, then: Week | None) -> Scored:
-    """Return `demand_shift_risk` of the series alive as of the day, windows that can be judged later only.
-
-    Beside it `rule_forecasts`: what the naive rules say of the same windows.
-    """
-    forecaster = champion.forecaster
-    assert isinstance(forecaster, ShiftForecaster)
-    worlds = _worlds(world, forecaster, then)
-    alive = live_windows(world, forecaster, to_score(worlds.get("model")))
-    said = forecaster.forecasts(alive.X, alive.rows)
-    table = window_risks(alive, champion, world.names(), _table_of(then, "demand_shift_risk"), said)
-    rules = _shift_rule_forecasts(alive.rows, said, champion)
-    drifted = as_table(health.drift(world, champion.found, "shift", alive, table["p_up"].to_numpy(float)))
-    return Scored("demand_shift_risk", table, rules, _between(world, forecaster, alive, then, worlds), drifted)
-
-
-def _shift_rule_forecasts(rows: pd.DataFrame, forecasts: Forecasts, champion: Champion) -> pd.DataFrame:
-    """Return `rule_forecasts` of each window, once for a drop and once for a surge."""
-    windows = risk.window_dates(rows)
-    lag = (champion.forecaster.facts.shift_terms.entry_lag_days + 1) * risk.DAY
-    parts = [
-        risk.rule_forecasts(
-            windows["row_id"], event, windows["window_end"], windows["window_end"] + lag, said,
-            model_version=champion.version,
-        )
-        for event, said in by_rules(forecasts).items()
-    ]  # fmt: skip
-    return pd.concat(parts, ignore_index=True)
-
-
-def summarise(
-    world: World, champions: Mapping[str, RegisteredChampion], tables: Mapping[str, pd.DataFrame], then: Week | None
-) -> dict[str, pd.DataFrame]:
-    """Return roll-ups, watchlist, track record and health over the scored rows."""
-    target, as_of = world.settings.target, pd.Timestamp(world.as_of)
-    out = {}
-    if "delay" in champions:
-        terms = champions["delay"].forecaster.facts.terms
-        lines = [on_time_lines(world.con, world.as_of, terms, weeks) for weeks in (13, 4)]
-        version = champions["delay"].version
-        out["supplier_risk"] = risk.supplier_risk(tables["supplier_delay_risk"], *lines, model_version=version)
-    out["watchlist"] = risk.watchlist(
-        tables.get("supplier_delay_risk"), tables.get("demand_shift_risk"), world.settings.capacity,
-        _table_of(then, "watchlist"), as_of, world.settings.currency,
-    )  # fmt: skip
-    judged = health.judged(world, past_releases(target, world.as_of))
-    out["track_record"] = record_of(judged, walked(champions))
-    found = {task: c.found for task, c in champions.items()}
-    findings = [*health.inputs(world), *health.champions(world, found), *health.forecasts(world, found, judged)]
-    out["health"] = merged([tables["health"], as_table(findings)])
-    return out
-
-
-def past_releases(target: Target, as_of: date) -> dict[str, pd.DataFrame]:
-    """Return the published tables that the track record of `as_of` is made of, the latest revision of every week."""
-    since = as_of - timedelta(weeks=RECORD_WEEKS)
-    return {name: publish.history(target, name, since, as_of, columns) for name, columns in READS.items()}
-
-
-def walked(champions: Mapping[str, RegisteredChampion]) -> list[dict[str, Any]]:
-    """Return the rows of the track record that come from the champions' own walk-forward."""
-    return [{**row, "model_version": c.version} for c in champions.values() for row in c.forecaster.facts.record]
-
-
-def recomputed_record(settings: Settings, as_of: date) -> pd.DataFrame:
-    """Return the track record published for a day, made anew from the published tables and the facts: the same bytes.
-
-    The champions' walk-forward is taken as it was published; everything published since is judged again.
-    """
-    was = publish.read(settings.target, "track_record", as_of=as_of)
-    own = was[was["source"] == "walk_forward"].to_dict("records")
-    with open_world(settings, as_of) as world:
-        return track_record(
-            world.con, pd.Timestamp(as_of), past_releases(settings.target, as_of), own,
-            short_tolerance=settings.short_tolerance,
-        )  # fmt: skip
-
-
 def put_out(
     world: World, champions: Mapping[str, RegisteredChampion], tables: Mapping[str, pd.DataFrame], dry_run: bool
 ) -> publish.Publication:
-    """Publish the week, or say what would be; numbers to six decimals, so that the order of a sum is no revision."""
-    rounded = {
-        name: table.assign(**{c: table[c].round(6) for c in table if table[c].dtype.kind == "f"})
-        for name, table in tables.items()
-    }
+    """Publish the week, or say what would be."""
     return publish.publish(
-        world.settings.target, rounded, as_of=world.as_of,
+        world.settings.target, rounded(tables), as_of=world.as_of,
         model_versions={t: c.version for t, c in champions.items()}, data_fingerprint=world.fingerprint,
         code_version=tracking.git_sha(), schema_version=SCHEMA_VERSION,
         published_at=datetime.now(UTC), data_time=sources.data_time(world.con), dry_run=dry_run,

@@ -29,7 +29,7 @@ from models.forecasters import load as load_forecaster
 from models.gate import Decision
 from models.shift import ShiftModel
 from pipelines import backtest, cli, learn, publish, running, tracking
-from pipelines.score import recomputed_record
+from pipelines.scored import recomputed_record
 from pipelines.settings import load
 from pipelines.world import NO_PROOF, delay_rows, open_world, request
 
