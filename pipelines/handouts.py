@@ -7,6 +7,7 @@ from typing import Any
 from pipelines import board, delivery
 from pipelines.publish import Publication
 from pipelines.settings import Settings
+from pipelines.stores import held
 
 Handout = Callable[[Settings, Publication], Any]
 
@@ -25,4 +26,5 @@ def hand_out(settings: Settings, publication: Publication, *, late: bool = False
 
     Of a `late` week, which another follows at once, nobody is sent a digest.
     """
-    return {name: make(settings, publication) for name, make in HANDOUTS.items() if not late or name != "digest"}
+    with held(settings.target):
+        return {name: make(settings, publication) for name, make in HANDOUTS.items() if not late or name != "digest"}

@@ -1,7 +1,7 @@
 """What publishing asks of the place that holds publications: the workspace, or a database."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, fields
 from datetime import date, datetime
 from functools import cache
@@ -126,6 +126,16 @@ def store_of(target: Target) -> Store:
     from pipelines.sql_store import SqlStore
 
     return SqlStore(target)
+
+
+@contextmanager
+def held(target: Target) -> Iterator[None]:
+    """Keep the current release of a workspace open meanwhile: each reading of it takes 1 ms instead of 20.
+
+    DuckDB opens a file once per process. A database's connection is not held, since a transaction would be with it.
+    """
+    with store_of(target).reading() if isinstance(target, Path) else nullcontext():
+        yield
 
 
 def published_tables(reader: Reader) -> list[str]:
