@@ -30,6 +30,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
 import psutil
 import pyarrow as pa
@@ -38,6 +39,7 @@ from benchmarks.deliveries import WEEK, Deliveries
 
 END = date(2026, 6, 1)
 TRAININGS = 12
+SETTLED = 20  # scorings after which memory is held to be what it will be: by then blocks of every size were let go
 KILLED = 0.4  # share of the commands that are killed; of those, the same share once more
 SETTINGS = """as_of = {day}
 history_weeks = 60
@@ -289,7 +291,10 @@ def costs(done: Sequence[dict[str, Any]]) -> dict[str, Any]:
             for name in ("seconds", "cpu", "memory") for how in ("median", "max")
         }  # fmt: skip
     memory = [d["memory"] for d in done if d["words"][0] == "score"]
-    return out | {"memory_by_scoring": {k: memory[k - 1] for k in (2, 5, 10, 20, 30, 40, 50) if k <= len(memory)}}
+    lasting = memory[SETTLED:] if len({d["process"] for d in done}) == 1 else []
+    slope = float(np.polyfit(range(len(lasting)), lasting, 1)[0]) if len(lasting) > 1 else None
+    by = {k: memory[k - 1] for k in (1, 2, 5, 10, 20, 30, 40, 52) if k <= len(memory)}
+    return out | {"memory_by_scoring": by, "memory_per_scoring": slope}
 
 
 # The program ----------------------------------------------------------------------------------------------------------
@@ -354,13 +359,18 @@ def as_markdown(came: dict[str, Any]) -> str:
     columns = ("way", "command", "runs", "CPU s", "at most", "wall s", "at most", "MB", "at most")
     lines = ["# A year of Mondays, undisturbed and disturbed", "", "From `python -m benchmarks.year --write`.", ""]
     lines += [f"- {name}: {value}" for name, value in facts.items()]
-    lines += [f"- MB of the undisturbed way by number of scorings: {memory}", ""]
+    lines += [f"- MB of the undisturbed way by number of scorings: {memory}{_growth(came)}", ""]
     lines += [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for way, what in ((way, what) for way in ("undisturbed", "disturbed") for what in ("score", "train")):
         of = came[way][what]
         cells = (of[f"{name}_{how}"] for name in ("cpu", "seconds", "memory") for how in ("median", "max"))
         lines.append(f"| {way} | {what} | {of['runs']} | {' | '.join(map(str, cells))} |")
     return "\n".join([*lines, "", "Medians. CPU is what a command cost, wall what it took beside other work.", ""])
+
+
+def _growth(came: dict[str, Any]) -> str:
+    slope = came["undisturbed"]["memory_per_scoring"]
+    return "" if slope is None else f"; {slope:+.2f} MB per scoring from number {SETTLED + 1} on, all by one process"
 
 
 def main() -> int:
