@@ -6,7 +6,7 @@ from pathlib import Path
 import duckdb
 
 END = date(2026, 6, 1)
-WEEKS = 156
+WEEKS, RECENT_DAYS = 156, 35
 PER_SERIES, PER_SUPPLIER, PER_PRODUCT, SITES = 500, 2_000, 5_000, 10
 
 
@@ -32,15 +32,18 @@ def write_orders(folder: Path, lines: int, row_group: int = 122_880) -> None:
     )
 
 
-def write_purchases(folder: Path, lines: int) -> None:
-    """Write `purchases`, `receipts`, `promises` and the master data of both sides."""
+def write_purchases(folder: Path, lines: int, recent: float = 0.0) -> None:
+    """Write `purchases`, `receipts`, `promises` and the master data of both sides.
+
+    A `recent` share of the lines is ordered in the last RECENT_DAYS, when most are still open, instead of evenly.
+    """
     suppliers = max(lines // PER_SUPPLIER, 5)
     lead = "(7 + 40 * ((hash(s) % 97) / 97.0))"
     late = f"{lead} * (0.75 + 0.35 * {u(14)}) * (CASE WHEN {u(15)} < 0.15 THEN 1.5 ELSE 1 END)"
     con = duckdb.connect()
     con.execute(
-        f"""CREATE TABLE lines AS SELECT i, s, {_moment(lines)} AS ordered_at, CAST(ceil({lead}) AS INT) AS lead,
-              CAST(ceil({late}) AS INT) AS took
+        f"""CREATE TABLE lines AS SELECT i, s, {_moment(lines, recent)} AS ordered_at,
+              CAST(ceil({lead}) AS INT) AS lead, CAST(ceil({late}) AS INT) AS took
             FROM (SELECT i, CAST(floor(pow({u(11)}, 1.5) * {suppliers}) AS INT) AS s FROM range({lines}) t(i))"""
     )
     write = {
@@ -75,21 +78,25 @@ def write_products(folder: Path, orders: int, purchases: int) -> None:
     )
 
 
-def write_chain(folder: Path, *, orders: int, purchases: int) -> None:
+def write_chain(folder: Path, *, orders: int, purchases: int, recent: float = 0.0) -> None:
     """Write every table of a chain of these sizes."""
     folder.mkdir(parents=True, exist_ok=True)
     if orders:
         write_orders(folder, orders)
     if purchases:
-        write_purchases(folder, purchases)
+        write_purchases(folder, purchases, recent)
     write_products(folder, orders, purchases)
 
 
-def _moment(lines: int) -> str:
-    """SQL for the moment of row i: rows are spread evenly over the weeks before END, in working hours."""
-    begin = END - timedelta(weeks=WEEKS)
+def _moment(lines: int, recent: float = 0.0) -> str:
+    """SQL for the moment of row i, in working hours: spread evenly over the weeks, the last ones over recent days."""
+    begin, older = END - timedelta(weeks=WEEKS), round(lines * (1 - recent))
+    day = f"i * {WEEKS * 7}.0 / {max(older, 1)}"
+    if recent:
+        late = f"{WEEKS * 7} - (i - {older} + 1) * {RECENT_DAYS}.0 / {lines - older}"
+        day = f"CASE WHEN i < {older} THEN {day} ELSE {late} END"
     return (
-        f"TIMESTAMP '{begin} 08:00:00' + to_days(CAST(floor(i * {WEEKS * 7}.0 / {lines}) AS INTEGER))"
+        f"TIMESTAMP '{begin} 08:00:00' + to_days(CAST(floor({day}) AS INTEGER))"
         f" + to_minutes(CAST(floor(600 * {u(10)}) AS INTEGER))"
     )
 

@@ -26,7 +26,8 @@ from pipelines.settings import Settings, load
 from pipelines.world import NO_PROOF, delay_rows, open_world, request
 
 SNAPSHOTS, OPEN_LINES, EXPLAINED = 1_000_000, 1_000_000, 1_000
-LINES_PER_SNAPSHOT, LINES_PER_OPEN = 0.27, 40  # of the synthetic chain over its three years
+LINES_PER_SNAPSHOT = 0.27  # of the synthetic chain over its three years
+LINES_PER_OPEN, RECENT = 1.75, 0.8  # of one that has ordered this share of its lines in its last weeks
 TAUGHT = 20_000  # purchase lines that the forecaster which scores has learnt from
 
 
@@ -35,9 +36,9 @@ def _settings(folder: Path) -> Settings:
     return load(folder)
 
 
-def _chain(folder: Path, lines: int) -> Path:
+def _chain(folder: Path, lines: int, recent: float = 0.0) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    write_chain(folder / "data", orders=0, purchases=max(lines, 4_000))
+    write_chain(folder / "data", orders=0, purchases=max(lines, 4_000), recent=recent)
     return folder
 
 
@@ -98,7 +99,7 @@ def bare_train(given: tuple[np.ndarray, np.ndarray]) -> Any:
 def make_open(folder: Path, scale: float) -> str:
     """Write a chain of which about so many lines are open."""
     lines = max(round(OPEN_LINES * LINES_PER_OPEN * scale), 4_000)
-    _chain(folder / "open", lines)
+    _chain(folder / "open", lines, RECENT)
     return f"about {OPEN_LINES * scale:,.0f} open lines of {lines:,}"
 
 

@@ -12,6 +12,7 @@ import pandas as pd
 from features.demand import is_intermittent
 from features.labels import ShiftTerms
 from features.panels import Terms
+from features.threads import side_by_side
 from models import leaning
 from models.baselines import (
     DELAY,
@@ -25,14 +26,13 @@ from models.baselines import (
     rule_from_dict,
 )
 from models.delay import DelayModel
-from models.hazard import QUANTILES, arrival_days
+from models.hazard import QUANTILES, Times, arrival_days
 from models.shift import ShiftModel
 
 MODEL = "model"
 EVENTS = {"delay": ("late",), "shift": ("down", "up")}
 FORMAT = 2  # of a saved forecaster; goes up when a folder written before can no longer be read
 NEW, THIN, KNOWN = "new", "thin", "known"  # how much a supplier has shown: nothing, fewer than 8 promises, more
-CURVES = 40_000  # arrival curves that are in memory at the same time: half a gigabyte
 CLIMATOLOGY_WEEKS = 52  # the base rate is that of the last year: levels drift
 
 
@@ -86,10 +86,14 @@ class DelayForecaster:
         return self.model.survival(X, p_late)
 
     def arrivals(self, X: pd.DataFrame, p_late: np.ndarray) -> np.ndarray:
-        """Return the days to arrival [row, level of QUANTILES] that the curves say, CURVES of them at a time."""
-        parts = [slice(k, k + CURVES) for k in range(0, len(X), CURVES)]
-        days = [arrival_days(self.survival(X.iloc[part], p_late[part])) for part in parts]
-        return np.concatenate(days) if days else np.empty((0, len(QUANTILES)))
+        """Return the days to arrival [row, level of QUANTILES] that the curves say; few of them are there at a time."""
+        out = np.empty((len(X), len(QUANTILES)))
+
+        def work(part: np.ndarray) -> None:
+            out[part] = arrival_days(self.survival(X.iloc[part], p_late[part]))
+
+        side_by_side(work, Times.of(X).alike())
+        return out
 
     def save(self, folder: Path) -> None:
         """Write text and JSON below `folder`."""
