@@ -54,7 +54,7 @@ def demand(
     Where `con` holds some products only, `ask` tells what their series share with those elsewhere.
     """
     series, counts = (counted or weekly_counts)(con, grid)
-    (category, categories), (site, sites) = (_numbered(series, key, ask) for key in ("category", "site_id"))
+    (category, categories), (site, sites) = _numbered(series, ("category", "site_id"), ask)
     product = pd.factorize(series["product_id"])[0]
     net = _net(counts)
     sums = ask({"category": exact_sums(net, category, categories), "site": exact_sums(net, site, sites)})
@@ -87,10 +87,10 @@ def numbered_series(grid: Grid) -> str:
     return f"SELECT {keys}, row_number() OVER (ORDER BY {keys}) - 1 AS entity FROM ({known})"
 
 
-def _numbered(series: pd.DataFrame, key: str, ask: Ask) -> tuple[np.ndarray, int]:
-    """Return the number of each series' category or site among all that there are anywhere, and how many those are."""
-    every = ask({key: series[key].value_counts().sort_index()})[key].index
-    return every.get_indexer(series[key]), len(every)
+def _numbered(series: pd.DataFrame, keys: Sequence[str], ask: Ask) -> list[tuple[np.ndarray, int]]:
+    """Return, per key, the number of each series' value among all that there are anywhere, and how many those are."""
+    told = ask({key: series[key].value_counts().sort_index() for key in keys})
+    return [(told[key].index.get_indexer(series[key]), len(told[key])) for key in keys]
 
 
 def _place(series: pd.DataFrame, table: pd.DataFrame) -> np.ndarray:

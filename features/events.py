@@ -104,6 +104,8 @@ def events(con: duckdb.DuckDBPyConnection, grid: Grid, series: pd.DataFrame, ask
     keys = {kind: [c for c in of if c in series] for kind, of in (KEYS | {"region": ("region",)}).items()}
     found = con.execute("SELECT DISTINCT signal FROM signals WHERE kind = 'calendar' ORDER BY 1").fetchall()
     told = [_event(con, name, grid, series, keys) for (name,) in found]
+    if not told:
+        return []
     named = ask({"named": np.array([len(event.places) for event in told], int)})["named"]
     return [event for event, places in zip(told, named, strict=True) if places]
 
