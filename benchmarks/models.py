@@ -1,6 +1,7 @@
 """Training, explaining and scoring purchase lines, next to bare LightGBM on the same matrix."""
 
 import tempfile
+from copy import copy
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -167,16 +168,14 @@ def _elsewhere(folder: Path, workspace: Path) -> Settings:
 
 
 def bare_predict(given: tuple[Matrix, Any]) -> Any:
-    """Return what the model's boosters say: the direct trees once a line, the hazard in each of its buckets of days."""
+    """Return what LightGBM says of the boosters: the direct trees once a line, the hazard in each bucket of days."""
     rows, forecaster = given
     model = forecaster.model
     block = model.encoder_.transform(rows.X)
     times = Times.of(rows.X)
-    return (
-        model.parts_.trees.predict(block),
-        model.parts_.hazard.late(block, times),
-        model.parts_.hazard.survival(block, times),
-    )
+    hazard = copy(model.parts_.hazard)
+    hazard._trees = None  # our own way of hearing them
+    return model.parts_.trees.predict(block), hazard.late(block, times), hazard.survival(block, times)
 
 
 STAGES = (
