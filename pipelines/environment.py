@@ -13,6 +13,7 @@ def environment(settings: Settings) -> dict[str, str]:
         "PREFECT_HOME": str((settings.workspace / "prefect").resolve()),
         **_database_of_prefect(settings),
         **running.variables(settings.workspace),
+        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",  # what is silent for 90 s is called crashed where `deploy` has been
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",  # a fresh home takes up to 19 s, default 20

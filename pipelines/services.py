@@ -88,7 +88,6 @@ def _environ(settings: Settings, plan: Plan) -> dict[str, str]:
     out = environment(settings) | dict(os.environ) | {
         "PREFECT_API_URL": f"{plan.url(plan.prefect_port)}/api",
         "MLFLOW_TRACKING_URI": plan.url(plan.mlflow_port),
-        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
         "PREFECT_CLIENT_MAX_RETRIES": "7",  # with pauses of 1, 2, 4 … s a server may be away for two minutes
         "PREFECT_WORKER_QUERY_SECONDS": "5",
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "6",

@@ -17,6 +17,7 @@ from prefect.utilities.schema_tools.validation import validate
 from features.contracts import Breach, ContractError
 from pipelines import clock, deploy, deployments, keeper, prefect_api, running
 from pipelines import trigger as triggers
+from pipelines.environment import environment
 from pipelines.prefect_api import Api, Rejected, WrongPassword
 from pipelines.settings import Unreachable, UserError, load
 
@@ -304,3 +305,8 @@ def test_one_database_holds_a_schema_each_and_shows_no_password(tmp_path):
     for shown in (repr(settings), json.dumps(settings.public())):
         assert "s%40cret" not in shown
         assert "me:***@db" in shown
+
+
+def test_who_runs_a_flow_gives_signs_of_life_often_enough_not_to_be_called_dead(tmp_path):
+    told = environment(load(tmp_path, environ={}))
+    assert 2 * int(told["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"]) < deploy.SILENCE
