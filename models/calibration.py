@@ -328,15 +328,13 @@ def choose(
     *,
     sample_weight: ArrayLike | None = None,
     folds: int = 4,
-    simplest: bool = True,
 ) -> Any:
     """Return the simplest candidate, fitted on every row, whose log loss on later weeks is within noise of the best.
 
     Candidates go from simple to free (default: identity, Platt, beta, isotonic). Each is fitted on earlier weeks and
     judged on the next run of weeks, `folds` times; "within noise" is one standard error of the paired difference,
-    clustered by week. Without `simplest` the best wins, noise or not. Thin data shortens the list: fewer than
-    MIN_EACH_CLASS rows of the rarest class leave the first two, fewer than MIN_EACH_CLASS_PLATT only the first. p may
-    be rows of class probabilities (MULTI_CANDIDATES).
+    clustered by week. Thin data shortens the list: fewer than MIN_EACH_CLASS rows of the rarest class leave the first
+    two, fewer than MIN_EACH_CLASS_PLATT only the first. p may be rows of class probabilities (MULTI_CANDIDATES).
     """
     p, weeks = np.asarray(p, dtype=float), np.asarray(weeks)
     multi = p.ndim == 2
@@ -347,8 +345,7 @@ def choose(
     winner = tried[0]
     if len(tried) > 1 and len(np.unique(weeks)) > folds:
         losses = losses_by_week(p, y, weeks, tried, sample_weight=sample_weight, folds=folds)
-        best = int(np.argmin(losses.drop(columns="weight").to_numpy().sum(axis=0)))
-        winner = tried[_simplest_within_noise(losses) if simplest else best]
+        winner = tried[_simplest_within_noise(losses)]
     return clone(winner).fit(p, y, sample_weight=sample_weight)
 
 

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,8 +20,8 @@ from models.boosting import Encoder, canonical_order, day_numbers, train
 from models.hazard import PERIOD_INPUTS, ROUNDS, Hazard, Times, tied_to
 from models.splits import calibration_split
 
-# How far the trees learn: noisy chains are learnt by heart after a quarter of them, regular ones use them all.
-ROUND_SHARES = (1.0, 0.65, 0.35, 0.2)
+# How far the trees learn: chains with few lines are learnt by heart after a tenth of them, regular ones use them all.
+ROUND_SHARES = (1.0, 0.65, 0.35, 0.2, 0.1, 0.05)
 DIRECT_SHARE = 2 / 3  # of the hazard's rounds: who was late is said by fewer rows
 
 LATER_ROWS = 20_000  # of the calibration weeks: enough to choose and to calibrate by, and quick to predict
@@ -39,10 +40,6 @@ DIRECT: dict[str, Any] = {
 # without them the Brier score fell from 0.1316 to 0.1284 on two later quarters of a marketplace, and on a simulated
 # chain from 0.1884 to 0.1824. What they say of a row reaches it through the priors of its supplier's shares.
 UNHEARD = ("chain_", "category_", "region_", "order_month", "promise_month", "as_of_day")
-
-# The map of the lowest log loss on later weeks is taken, not the simplest within noise: "change nothing" was within
-# noise on simulated chains where slopes were 1.2, and any map but that one made a marketplace's forecasts too bold.
-SHAPE_MAPS = (calibration.Identity(), calibration.Platt(), calibration.Beta(), calibration.Isotonic())
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -83,16 +80,23 @@ class _Parts:
 
     def predict(self, rows: _Rows) -> np.ndarray:
         """Return P(late) by all trees."""
-        return self.predict_by(rows, (None,))[0]
+        return _mean([said[0] for said in self.predict_by(rows, {"hazard": (None,), "direct": (None,)}).values()])
 
-    def predict_by(self, rows: _Rows, counts: Sequence[int | None]) -> list[np.ndarray]:
-        """Return P(late) for each rising count of the hazard's first trees, None for all; direct trees all speak."""
-        direct = None if self.trees is None else np.asarray(self.trees.predict(rows.block, num_threads=self.threads))
-        if self.hazard is None:
-            assert direct is not None
-            return [direct for _ in counts]
-        said = self.hazard.late_by(rows.block, rows.times, counts)
-        return said if direct is None else [blend(p, direct, 0.5) for p in said]
+    def predict_by(self, rows: _Rows, counts: Mapping[str, Sequence[int | None]]) -> dict[str, list[np.ndarray]]:
+        """Return the P(late) of each part for each rising count of its first trees, None for all of them."""
+        said = {}
+        if self.hazard is not None:
+            said["hazard"] = self.hazard.late_by(rows.block, rows.times, counts["hazard"])
+        if self.trees is not None:
+            said["direct"] = [
+                np.asarray(self.trees.predict(rows.block, num_iteration=n, num_threads=self.threads))
+                for n in counts["direct"]
+            ]
+        return said
+
+
+def _mean(each: Sequence[np.ndarray]) -> np.ndarray:
+    return each[0] if len(each) == 1 else blend(each[0], each[1], 0.5)
 
 
 class DelayModel(ClassifierMixin, BaseEstimator):
@@ -102,11 +106,12 @@ class DelayModel(ClassifierMixin, BaseEstimator):
     line, received or not; "direct", trees that learn who was late; "blend", the mean of both on the logit scale.
     Whatever the kind, the curve is the hazard's, bent to meet P(late) at the promise.
 
-    A first model learns what was known before the last `calibration_weeks`, its calibration map from the rows that
-    matured in those weeks; the model that is kept learns from all rows and inherits the map. The map corrects the shape
-    of the forecasts, not their level: the first model is moved to the level of its calibration weeks beforehand, and
-    what the map then moves the kept model's mean over those weeks by is taken back, since it has seen them and a level
-    corrected twice is wrong once. With too few rows to calibrate the map is the identity. The same weeks decide how far
+    A first model learns what was known before the last `calibration_weeks`, or more where labels are waited for longer,
+    and shows on the rows that matured since how many trees are best and which calibration map; the model that is kept
+    learns from all rows and inherits both. The map corrects the shape of the forecasts, not their level: the first
+    model is moved to the level of its calibration weeks beforehand, and what the map then moves the kept model's mean
+    over those weeks by is taken back, since it has seen them and a level corrected twice is wrong once. With too few
+    rows to calibrate the map is the identity. The same weeks decide how far
     the model leans on a six-input logistic regression, which drifts less (`models.blend`). n rows without one late line
     do not prove "never": P is held inside [1/(n + 2), 1 − 1/(n + 2)]; learnt from no judged row at all it is ½.
     """
@@ -138,7 +143,8 @@ class DelayModel(ClassifierMixin, BaseEstimator):
         self.base_rate_, self.edge_ = float(judged.late.mean()) if n else 0.5, 1 / (n + 2)
         self.usual_ = pd.Series(medians(rows.block), self.encoder_.columns_, dtype=float)
         self.usual_range_ = pd.DataFrame(usual_range(rows.block), self.encoder_.columns_, ["low", "high"])
-        self.weight_, self.steady_, self.offset_, self.rounds_ = 1.0, None, 0.0, self.rounds
+        self.weight_, self.steady_, self.offset_ = 1.0, None, 0.0
+        self.rounds_ = {part: counts[-1] for part, counts in self._round_counts().items()}
         self.calibrator_: Any = calibration.Identity().fit([0.5], [0])
         since = self._calibrate(rows, judged, np.datetime64(cut, "D"))
         self.parts_ = self._learn(rows, judged)
@@ -163,7 +169,7 @@ class DelayModel(ClassifierMixin, BaseEstimator):
     def _learn(self, rows: _Rows, judged: _Rows) -> _Parts:
         """Learn from all `rows` when each came, and from `judged` ones whether it was late."""
         hazard = Hazard(
-            country=self.country, params=self.params, rounds=self.rounds_, max_rows=self.max_rows,
+            country=self.country, params=self.params, rounds=self.rounds_["hazard"], max_rows=self.max_rows,
             max_periods=self.max_periods, seed=self.seed, threads=self.threads,
         )  # fmt: skip
         hazard.fit(rows.block, rows.times, rows.completed_in, rows.watched, self.encoder_.categorical)
@@ -174,9 +180,8 @@ class DelayModel(ClassifierMixin, BaseEstimator):
         block, late = judged.block[: self.max_rows], judged.late[: self.max_rows]
         small = max(min(DIRECT["min_data_in_leaf"], len(late) // 40), 2)
         params = {**DIRECT, "min_data_in_leaf": small, **(self.params or {})}
-        rounds = max(round(self.rounds_ * DIRECT_SHARE), 1)
         return train(
-            block, late, params, rounds=rounds, seed=self.seed, threads=self.threads,
+            block, late, params, rounds=self.rounds_["direct"], seed=self.seed, threads=self.threads,
             categorical=self.encoder_.categorical,
         )  # fmt: skip
 
@@ -186,33 +191,47 @@ class DelayModel(ClassifierMixin, BaseEstimator):
 
     def _calibrate(self, rows: _Rows, judged: _Rows, cut: np.datetime64) -> _Rows:
         """Choose the map and the weight of the regression on the latest weeks, by models of what was known before."""
-        before, since = calibration_split(judged.as_of, judged.matured_on, cut=cut, weeks=self.calibration_weeks)
+        weeks = self._weeks_to_calibrate(judged, cut)
+        before, since = calibration_split(judged.as_of, judged.matured_on, cut=cut, weeks=weeks)
         past, later = judged.take(before), judged.take(since[:LATER_ROWS])
         if len(before) < 200 or len(since) < 100 or not 0 < past.late.sum() < len(before):
             return later
-        first = self._learn(rows.at(cut - np.timedelta64(7 * self.calibration_weeks, "D"), cut), past)
+        first = self._learn(rows.at(cut - np.timedelta64(7 * weeks, "D"), cut), past)
         guess = self._choose_rounds(self._published(first), later)
         if judged.facts is not None:
             steady = LogisticSix().fit(past.facts.assign(y=past.late.astype(int)))  # type: ignore[union-attr]
             other = steady.predict(later.facts)
             self.weight_ = choose_weight(guess, other, later.late)
             guess = blend(guess, other, self.weight_)
-        enough = np.bincount(later.late.astype(int), minlength=2).min() >= calibration.MIN_EACH_CLASS
         level = at_level(guess, later.late.mean())
-        weeks = later.as_of.astype("datetime64[W]")
-        maps = SHAPE_MAPS if enough else SHAPE_MAPS[:2]
-        self.calibrator_ = calibration.choose(level, later.late, weeks, maps, simplest=False)
+        self.calibrator_ = calibration.choose(level, later.late, later.as_of.astype("datetime64[W]"))
         return later
 
+    def _weeks_to_calibrate(self, judged: _Rows, cut: np.datetime64) -> int:
+        """Twice as long as nine in ten rows wait for their label, so that not only the quickest are there, but no more
+        than a third of the history."""
+        if not len(judged.late):
+            return self.calibration_weeks
+        wait = np.quantile(day_numbers(judged.matured_on) - day_numbers(judged.as_of), 0.9)
+        history = int(day_numbers(cut)) - int(day_numbers(judged.as_of).min())
+        return max(self.calibration_weeks, min(round(2 * wait / 7), history // 21))
+
     def _choose_rounds(self, first: _Parts, later: _Rows) -> np.ndarray:
-        """Choose how many trees the hazard grows by the log loss on later weeks; return the forecasts of the best."""
-        if first.hazard is None:
-            return first.predict(later)
-        counts = sorted({max(round(self.rounds * share), 1) for share in ROUND_SHARES})
-        tried = first.predict_by(later, counts)
-        best = int(np.argmin([level_loss(p, later.late) for p in tried]))
-        self.rounds_ = counts[best]
-        return tried[best]
+        """Choose how many trees the parts grow by the log loss of their mean on later weeks; return the best forecasts.
+
+        Together, since a mean is steadier than its parts: alone, each would stop too early.
+        """
+        counts = self._round_counts()
+        told = first.predict_by(later, counts)
+        said = [_mean(each) for each in product(*told.values())]
+        best = int(np.argmin([level_loss(p, later.late) for p in said]))
+        self.rounds_ |= dict(zip(told, list(product(*(counts[part] for part in told)))[best], strict=True))
+        return said[best]
+
+    def _round_counts(self) -> dict[str, list[int]]:
+        """Return the rising numbers of trees that are tried for each part."""
+        whole = {"hazard": self.rounds, "direct": self.rounds * DIRECT_SHARE}
+        return {part: sorted({max(round(n * share), 1) for share in ROUND_SHARES}) for part, n in whole.items()}
 
     def _raw(self, rows: _Rows) -> np.ndarray:
         guess = self._published(self.parts_).predict(rows)

@@ -15,6 +15,7 @@ from models.baselines import delay_rule_rows
 from models.blend import at_level, blend, choose_weight
 from models.delay import KINDS, UNHEARD, DelayModel, medians, range_from
 from models.hazard import LONGEST, Times
+from models.splits import calibration_split
 
 nan = np.nan
 CUT = np.datetime64("2025-06-02")
@@ -156,7 +157,7 @@ def test_it_learns_what_little_there_is(n):
 
 def test_a_level_is_not_corrected_twice(monkeypatch):
     """A level that rises in the calibration weeks is in the kept booster already: its map must not raise it again."""
-    monkeypatch.setattr(delay, "SHAPE_MAPS", (calibration.Platt(),))
+    monkeypatch.setattr(calibration, "BINARY_CANDIDATES", (calibration.Platt(),))
     X, y, as_of, matured = lines(6000)
     recent = as_of >= CUT - np.timedelta64(13 * 7, "D")
     rng = np.random.default_rng(3)
@@ -168,6 +169,34 @@ def test_a_level_is_not_corrected_twice(monkeypatch):
     if model.steady_ is not None:
         raw = blend(raw, model.steady_.predict(delay_rule_rows(X[recent])), model.weight_)
     assert model.predict_proba(X[recent])[:, 1].mean() == pytest.approx(raw.mean(), abs=1e-3)
+
+
+def test_calibration_looks_back_further_where_labels_are_waited_for_longer(monkeypatch):
+    asked = []
+
+    def split(*days, cut, weeks):
+        asked.append(weeks)
+        return calibration_split(*days, cut=cut, weeks=weeks)
+
+    monkeypatch.setattr(delay, "calibration_split", split)
+    X, y, as_of, matured = lines(1500)
+    fit(X, y, as_of, matured, kind="direct", rounds=3)
+    slow = as_of + 4 * (matured - as_of)
+    kept = slow <= CUT
+    fit(X[kept].reset_index(drop=True), y[kept], as_of[kept], slow[kept], kind="direct", rounds=3)
+    usual, longer = asked
+    assert usual == 13
+    assert 26 < longer <= 104 // 3
+
+
+def test_a_part_that_learns_noise_grows_fewer_trees():
+    X, y, *days = lines(3000)
+    noise = np.random.default_rng(1).permutation(y)
+    greedy = {"lambda_l2": 0.0, "num_leaves": 60, "learning_rate": 0.3}
+    whole = fit(X, y, *days, rounds=60, params={"learning_rate": 0.01}).rounds_
+    short = fit(X, noise, *days, rounds=60, params=greedy).rounds_
+    assert whole == {"hazard": 60, "direct": 40}
+    assert short["direct"] < 40
 
 
 def test_it_leans_on_the_regression_where_that_knows_more(tmp_path):
