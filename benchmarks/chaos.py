@@ -106,7 +106,7 @@ def attempt(bench: Bench, victim: str, day: date, longest: float) -> dict:
 
 def verdict(bench: Bench, days: list[date]) -> dict:
     """Say what is there in the end: publications per Monday, runs and locks left over."""
-    from pipelines import publish, running, tracking
+    from pipelines import mlflow_store, publish, running
     from pipelines.prefect_api import Api
     from pipelines.settings import load
 
@@ -115,7 +115,7 @@ def verdict(bench: Bench, days: list[date]) -> dict:
     api = Api(f"http://127.0.0.1:{bench.ports[0]}/api")
     states = {"state": {"type": {"any_": ["RUNNING", "PENDING", "CANCELLING"]}}}
     running_runs = api.post("/flow_runs/filter", {"flow_runs": states})
-    store = tracking.open_store(load(bench.workspace, environ=bench.environ))
+    store = mlflow_store.open_store(load(bench.workspace, environ=bench.environ))
     open_runs = store.client.search_runs([store.experiment_id], "attributes.status = 'RUNNING'")
     return {
         "mondays": len(days), "published": len(per_day), "published_twice": int((per_day > 1).sum()),

@@ -80,13 +80,13 @@ def score_bare(workspace: Path, as_of: date) -> str:
 
 def tell_champions(workspace: Path, as_of: date) -> None:
     """Write down which files the champions of a day are."""
-    from pipelines import tracking
+    from pipelines import registry
     from pipelines.environment import apply_environment
     from pipelines.settings import load
 
     settings = load(workspace)
     apply_environment(settings)
-    found = {task: tracking.champion(settings, tracking.REGISTRY[task], as_of) for task in settings.tasks}
+    found = {task: registry.champion(settings, registry.REGISTRY[task], as_of) for task in settings.tasks}
     known = {task: asdict(champion) for task, champion in found.items() if champion}
     (workspace / CHAMPIONS).write_text(json.dumps(known, default=str))
 

@@ -15,7 +15,8 @@ from models.comparison import common_pairs, list_changes, side_by_side
 from models.forecasters import DelayForecaster, Forecaster, OtherFormat, load, publishers
 from models.risk import window_dates
 from models.tenure import PROMOTED, ROLLED_BACK, What, champion_of, decided
-from pipelines import tracking
+from pipelines import registry
+from pipelines.registered import RegisteredModel
 from pipelines.settings import Settings, UserError
 from pipelines.world import NO_PROOF, World, live_windows, open_lines, open_world
 
@@ -24,7 +25,7 @@ from pipelines.world import NO_PROOF, World, live_windows, open_lines, open_worl
 class Version:
     """One of two versions: where it comes from, its forecaster and its own walk-forward."""
 
-    found: tracking.RegisteredModel
+    found: RegisteredModel
     forecaster: Forecaster
     walk: pd.DataFrame
 
@@ -48,7 +49,7 @@ def compare(settings: Settings, task: str, a: str, b: str, *, as_of: date) -> di
 
 
 def _version(settings: Settings, task: str, asked: str) -> Version:
-    found = tracking.registered(settings, tracking.REGISTRY[task], asked)
+    found = registry.registered(settings, registry.REGISTRY[task], asked)
     try:
         return Version(found, load(found.folder), pd.read_parquet(found.folder / "walk_forward.parquet"))
     except OtherFormat as error:
@@ -95,7 +96,7 @@ def _list(today: Mapping[str, tuple[pd.DataFrame, float]], k: int) -> dict[str, 
 
 def listed(settings: Settings, task: str, *, as_of: date) -> list[dict[str, Any]]:
     """Return every version of a task's model, newest first: where it comes from, its skill and what was decided."""
-    known = tracking.versions(settings, tracking.REGISTRY[task])
+    known = registry.versions(settings, registry.REGISTRY[task])
     now = champion_of(known, as_of)
     return [
         {
@@ -120,7 +121,7 @@ def _skill(tags: Mapping[str, str]) -> dict[str, Any]:
 
 def promote(settings: Settings, task: str, version: str, *, as_of: date, because: str) -> dict[str, Any]:
     """Let a version score from the day on, and keep the reason; returns what scores before and after."""
-    found = tracking.registered(settings, tracking.REGISTRY[task], version)
+    found = registry.registered(settings, registry.REGISTRY[task], version)
     cut = found.tags.get("cut", "")
     if cut > as_of.isoformat():
         raise UserError(f"{task} version {found.version} learnt from facts up to {cut}: it cannot score {as_of}")
@@ -129,7 +130,7 @@ def promote(settings: Settings, task: str, version: str, *, as_of: date, because
 
 def rollback(settings: Settings, task: str, *, as_of: date, because: str) -> dict[str, Any]:
     """Take the champion of the day back for good: the last one before it scores again. UserError if there is none."""
-    known = tracking.versions(settings, tracking.REGISTRY[task])
+    known = registry.versions(settings, registry.REGISTRY[task])
     now = champion_of(known, as_of)
     if now is None:
         raise UserError(f"no version of {task} is champion on {as_of}; nothing to roll back")
@@ -139,10 +140,10 @@ def rollback(settings: Settings, task: str, *, as_of: date, because: str) -> dic
 
 
 def _decide(settings: Settings, task: str, version: str, what: What, as_of: date, because: str) -> dict[str, Any]:
-    name = tracking.REGISTRY[task]
-    before = champion_of(tracking.versions(settings, name), as_of)
-    tracking.decide(settings, name, version, what, since=as_of, because=because)
-    after = champion_of(tracking.versions(settings, name), as_of)
+    name = registry.REGISTRY[task]
+    before = champion_of(registry.versions(settings, name), as_of)
+    registry.decide(settings, name, version, what, since=as_of, because=because)
+    after = champion_of(registry.versions(settings, name), as_of)
     return {
         "task": task, "version": version, "what": what, "as_of": as_of, "reason": because,
         "champion_before": before and before["version"], "champion": after and after["version"],

@@ -18,7 +18,7 @@ from models.change import RISKS
 from models.explain import families
 from models.forecasters import DelayForecaster, Forecaster, OtherFormat, load
 from models.scoring import Champion, by_rules, line_risks, shap_values, window_risks
-from pipelines import publish, tracking
+from pipelines import publish, registry, tracking
 from pipelines.settings import GateRefused, Settings, UserError
 from pipelines.world import World, judgeable, line_builder, open_world, request_of, window_builder
 
@@ -71,7 +71,7 @@ def published_row(settings: Settings, row_id: str, as_of: date | None) -> tuple[
 
 
 def _model(settings: Settings, task: str, version: str) -> Champion:
-    found = tracking.registered(settings, tracking.REGISTRY[task], version)
+    found = registry.registered(settings, registry.REGISTRY[task], version)
     try:
         return Champion(version, load(found.folder))
     except OtherFormat as error:

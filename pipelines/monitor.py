@@ -12,7 +12,8 @@ from prefect.artifacts import create_table_artifact
 from models.forecasters import EVENTS
 from models.health import ACT, as_table, merged
 from models.tenure import ROLLED_BACK, champion_of
-from pipelines import health, publish, tracking
+from pipelines import health, publish, registry, tracking
+from pipelines.registered import RegisteredModel
 from pipelines.scored import past_releases
 from pipelines.settings import Settings
 from pipelines.steps import step, stoppable
@@ -46,14 +47,14 @@ def monitor(settings: Settings, *, as_of: date, dry_run: bool = False) -> dict[s
     return {**result, "mlflow_run_id": run.run_id, "seconds": round(time.monotonic() - began, 1)}
 
 
-def champions(world: World) -> dict[str, tracking.RegisteredModel]:
+def champions(world: World) -> dict[str, RegisteredModel]:
     """Return the champion of the day of each task that has one."""
     settings = world.settings
-    found = {task: tracking.champion(settings, tracking.REGISTRY[task], world.as_of) for task in settings.tasks}
+    found = {task: registry.champion(settings, registry.REGISTRY[task], world.as_of) for task in settings.tasks}
     return {task: champion for task, champion in found.items() if champion is not None}
 
 
-def judge(world: World, found: Mapping[str, tracking.RegisteredModel]) -> pd.DataFrame:
+def judge(world: World, found: Mapping[str, RegisteredModel]) -> pd.DataFrame:
     """Return `health` as of now; what only scoring can see, whether inputs have drifted, is that of the last week."""
     target = world.settings.target
     known = publish.previous_week(target, "health", world.as_of)
@@ -64,15 +65,15 @@ def judge(world: World, found: Mapping[str, tracking.RegisteredModel]) -> pd.Dat
 
 
 def take_back(
-    settings: Settings, table: pd.DataFrame, found: Mapping[str, tracking.RegisteredModel], as_of: date
+    settings: Settings, table: pd.DataFrame, found: Mapping[str, RegisteredModel], as_of: date
 ) -> list[dict[str, Any]]:
     """Roll champions back whose skill says act, where there is one before them; return what was done and why."""
     out = []
     reasons = table[table["verdict"] == ACT].set_index("row_id")["reason"]
     for task, champion in found.items():
         why = [reasons[row] for e in EVENTS[task] if (row := f"forecast|{e}|skill") in reasons]
-        name = tracking.REGISTRY[task]
-        others = [v for v in tracking.versions(settings, name) if v["version"] != champion.version]
+        name = registry.REGISTRY[task]
+        others = [v for v in registry.versions(settings, name) if v["version"] != champion.version]
         before = champion_of(others, as_of)
         if not why:
             continue
@@ -81,6 +82,6 @@ def take_back(
                         f"{'; '.join(why)}: it scores on, since no champion was before it; train again"})  # fmt: skip
             continue
         because = f"monitoring: {'; '.join(why)}"
-        tracking.decide(settings, name, champion.version, ROLLED_BACK, since=as_of, because=because)
+        registry.decide(settings, name, champion.version, ROLLED_BACK, since=as_of, because=because)
         out.append({"task": task, "version": champion.version, "champion": before["version"], "reason": because})
     return out

@@ -15,7 +15,7 @@ from models import risk
 from models.change import RISKS, Week, totals_of_change
 from models.forecasters import OtherFormat, load
 from models.risk_contract import SCHEMA_VERSION
-from pipelines import health, publish, sources, steps, tracking
+from pipelines import health, publish, registry, sources, steps, tracking
 from pipelines.change import week_before
 from pipelines.handouts import hand_out
 from pipelines.scored import RegisteredChampion, risk_tables, rounded
@@ -64,8 +64,8 @@ def find_champions(world: World) -> dict[str, RegisteredChampion]:
     """Return the champion of each task that has facts; GateRefused where no task has one."""
     found: dict[str, RegisteredChampion] = {}
     for task in world.settings.tasks:
-        name = tracking.REGISTRY[task]
-        champion = tracking.champion(world.settings, name, world.as_of) if world.has(task) else None
+        name = registry.REGISTRY[task]
+        champion = registry.champion(world.settings, name, world.as_of) if world.has(task) else None
         if champion:
             try:
                 found[task] = RegisteredChampion(champion.version, load(champion.folder), champion)
@@ -80,7 +80,7 @@ def find_champions(world: World) -> dict[str, RegisteredChampion]:
 
 def _why_nothing_scores(world: World) -> str:
     day, settings = world.as_of, world.settings
-    known = {task: tracking.versions(settings, tracking.REGISTRY[task]) for task in settings.tasks}
+    known = {task: registry.versions(settings, registry.REGISTRY[task]) for task in settings.tasks}
     if not any(known.values()):
         return f"nothing to score with: no model is trained in {settings.workspace}; run bullwhip train first"
     cuts = {task: [str(v["tags"].get("cut", "")) for v in of_task] for task, of_task in known.items() if of_task}

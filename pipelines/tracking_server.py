@@ -6,7 +6,7 @@ import secrets
 import sys
 from pathlib import Path
 
-from pipelines import running, tracking
+from pipelines import mlflow_store, running
 from pipelines.settings import load
 
 INI = """[mlflow]
@@ -23,7 +23,7 @@ def main() -> None:
     workspace, *options = sys.argv[1:]
     settings = load(workspace)
     os.environ["MLFLOW_TRACKING_URI"] = settings.tracking_store  # not the server's own address, which is not there yet
-    tracking.open_store(settings)
+    mlflow_store.open_store(settings)
     del os.environ["MLFLOW_TRACKING_URI"]
     os.environ["MLFLOW_BACKEND_STORE_URI"] = settings.tracking_store  # an option would show its password in `ps`
     artifacts = (settings.workspace / "mlflow" / "artifacts").resolve()

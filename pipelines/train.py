@@ -24,9 +24,10 @@ from models.health import heard
 from models.metrics import binary_report
 from models.report import as_dict, number, units
 from models.tenure import PROMOTED, champion_of, decided
-from pipelines import pictures, tracking
+from pipelines import pictures, registry, tracking
 from pipelines.health import INPUTS
 from pipelines.learn import Learned, learn, threads_each
+from pipelines.registered import RegisteredModel
 from pipelines.settings import Settings
 from pipelines.steps import side_by_side, step, stoppable
 from pipelines.world import World, open_world
@@ -96,7 +97,7 @@ def _refusal(world: World, learned: Learned) -> str | None:
     """Return why the forecaster may not become champion, None if it may: no rule and no champion did as well."""
     if learned.decision.refused_because:
         return learned.decision.refused_because
-    champion = tracking.champion(world.settings, tracking.REGISTRY[learned.lesson.task], world.as_of)
+    champion = registry.champion(world.settings, registry.REGISTRY[learned.lesson.task], world.as_of)
     if champion is None or not _readable(champion):
         return None
     theirs, ours, n = _against_champion(champion, learned)
@@ -108,7 +109,7 @@ def _refusal(world: World, learned: Learned) -> str | None:
     return None
 
 
-def _readable(champion: tracking.RegisteredModel) -> bool:
+def _readable(champion: RegisteredModel) -> bool:
     """Whether this version of bullwhip can still score with a champion; one it cannot read has to make room."""
     try:
         load(champion.folder)
@@ -117,7 +118,7 @@ def _readable(champion: tracking.RegisteredModel) -> bool:
     return True
 
 
-def _against_champion(champion: tracking.RegisteredModel, learned: Learned) -> tuple[float, float, int]:
+def _against_champion(champion: RegisteredModel, learned: Learned) -> tuple[float, float, int]:
     """Return the champion's and the new forecaster's Brier score on the same predictions, none made with hindsight.
 
     For as-of days before the champion's cut its own walk-forward predictions count, for later ones it scores now.
@@ -206,8 +207,8 @@ def register(
 ) -> dict[str, Any]:
     """Register the forecaster; promote it where the gate lets it through, or where nothing scores that day yet."""
     forecaster, refusal = learned.forecaster, result["refused_because"]
-    name = tracking.REGISTRY[forecaster.task]
-    champion = tracking.champion(world.settings, name, world.as_of)
+    name = registry.REGISTRY[forecaster.task]
+    champion = registry.champion(world.settings, name, world.as_of)
     scores = (refusal is None or champion is None or not _readable(champion)) and not challenger
     with tempfile.TemporaryDirectory() as folder:
         forecaster.save(Path(folder))
@@ -219,7 +220,7 @@ def register(
             "recipe": recipe(world, forecaster.task), "cut": forecaster.facts.cut, "publishes": publishers(forecaster),
             "seconds_to_learn": round(learned.seconds, 1), "to_score": scores,
         }  # fmt: skip
-        version = tracking.register(run, name=name, folder=Path(folder), tags=tags | {"result": _said(result)})
+        version = registry.register(run, name=name, folder=Path(folder), tags=tags | {"result": _said(result)})
     if scores:
         _promote(world, name, version, refusal)
     return {
@@ -230,16 +231,16 @@ def register(
 
 def _promote(world: World, name: str, version: str, refusal: str | None) -> None:
     because = refusal or "no naive rule is clearly better, and the last champion is not as good"
-    tracking.decide(world.settings, name, version, PROMOTED, since=world.as_of, because=because)
+    registry.decide(world.settings, name, version, PROMOTED, since=world.as_of, because=because)
 
 
 def _finish_promoting(world: World, name: str) -> None:
     """Promote what a training of this day had registered to score when its process was killed."""
-    registry, made_of = tracking.REGISTRY[name], recipe(world, name)
-    for version in tracking.versions(world.settings, registry):
+    model, made_of = registry.REGISTRY[name], recipe(world, name)
+    for version in registry.versions(world.settings, model):
         tags = version["tags"]
         if tags.get("recipe") == made_of and tags.get("to_score") == "True" and not decided(tags):
-            _promote(world, registry, version["version"], json.loads(tags["result"])["refused_because"])
+            _promote(world, model, version["version"], json.loads(tags["result"])["refused_because"])
 
 
 def _inputs(learned: Learned) -> list[dict[str, Any]]:
@@ -276,7 +277,7 @@ def recipe(world: World, name: str, more: Sequence[str] = ()) -> str:
 
 
 def _already_trained(world: World, name: str) -> dict[str, Any] | None:
-    known, made_of = tracking.versions(world.settings, tracking.REGISTRY[name]), recipe(world, name)
+    known, made_of = registry.versions(world.settings, registry.REGISTRY[name]), recipe(world, name)
     scores = champion_of(known, world.as_of)
     for version in known:
         tags = version["tags"]

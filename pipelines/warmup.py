@@ -65,9 +65,9 @@ def _begun(workspace: Path) -> threading.Thread:
 
 def _start(workspace: Path, server: str | None) -> None:
     with contextlib.suppress(Exception):
-        from pipelines import tracking
+        from pipelines import mlflow_store
 
-        tracking.open_store(load(workspace))
+        mlflow_store.open_store(load(workspace))
     with contextlib.suppress(Exception):
         temporary_server.wait(server) if server else _start_prefects_own()
 

@@ -46,11 +46,11 @@ def _no_settings_from_outside(monkeypatch):
 @pytest.fixture(scope="session")
 def migrated_mlflow(tmp_path_factory):
     """A workspace whose MLflow store is migrated: copying its mlflow folder saves the seconds of the first use."""
-    from pipelines import tracking
+    from pipelines import mlflow_store
 
     workspace = tmp_path_factory.mktemp("migrated")
     outside = os.environ.pop("MLFLOW_TRACKING_URI", None)
-    tracking.open_store(load(workspace, environ={}))
+    mlflow_store.open_store(load(workspace, environ={}))
     if outside is not None:
         os.environ["MLFLOW_TRACKING_URI"] = outside
     return workspace / "mlflow"

@@ -28,7 +28,7 @@ from models.delay import DelayModel
 from models.forecasters import load as load_forecaster
 from models.gate import Decision
 from models.shift import ShiftModel
-from pipelines import backtest, cli, learn, publish, running, tracking
+from pipelines import backtest, cli, learn, mlflow_store, publish, registry, running
 from pipelines.scored import recomputed_record
 from pipelines.settings import load
 from pipelines.world import NO_PROOF, delay_rows, open_world, request
@@ -151,7 +151,7 @@ def test_training_says_all_of_its_document(trained):
 
 def test_one_run_keeps_everything_about_a_training(trained):
     folder, _, said = trained
-    store = tracking.open_store(settings(folder))
+    store = mlflow_store.open_store(settings(folder))
     runs = store.client.search_runs([store.experiment_id])
     assert {r.info.run_id for r in runs} == {t["mlflow_run_id"] for t in said["tasks"].values()}
     (run,) = runs
@@ -173,8 +173,8 @@ def test_a_registered_model_serves_what_our_own_loader_scores(workspace, monkeyp
     import mlflow
 
     monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
-    found = tracking.champion(settings(workspace), tracking.REGISTRY["delay"])
-    served = mlflow.pyfunc.load_model(f"models:/{tracking.REGISTRY['delay']}@champion")
+    found = registry.champion(settings(workspace), registry.REGISTRY["delay"])
+    served = mlflow.pyfunc.load_model(f"models:/{registry.REGISTRY['delay']}@champion")
     ours = load_forecaster(found.folder)
     with open_world(settings(workspace), MONDAY) as world:
         asked = request(world, "delay", ours.facts.terms)
@@ -191,7 +191,7 @@ def test_training_again_on_the_same_changes_nothing(workspace, trained):
     for task, result in said["tasks"].items():
         assert result["unchanged"] is True
         assert result["metrics"] == trained[2]["tasks"][task]["metrics"]
-        assert len(tracking.versions(settings(workspace), tracking.REGISTRY[task])) == 1
+        assert len(registry.versions(settings(workspace), registry.REGISTRY[task])) == 1
 
 
 class Contrary(DelayModel):
@@ -206,13 +206,13 @@ def test_a_worse_challenger_is_kept_but_not_promoted(workspace, quick, monkeypat
     (workspace / "bullwhip.toml").write_text(f"as_of = {MONDAY}\nseed = 8\n")
     code, said, _ = bullwhip(workspace, "train", "--task", "delay", "--dry-run")
     assert (code, said["tasks"]["delay"]["model_version"]) == (4, None)
-    assert len(tracking.versions(settings(workspace), tracking.REGISTRY["delay"])) == 1
+    assert len(registry.versions(settings(workspace), registry.REGISTRY["delay"])) == 1
     code, said, _ = bullwhip(workspace, "train", "--task", "delay")
     result = said["tasks"]["delay"]
     assert (code, result["alias"], result["promoted"], result["model_version"]) == (4, "challenger", False, "2")
     assert "clearly better" in result["refused_because"]
     assert result["refused_because"] in said["error"]
-    known = tracking.versions(settings(workspace), tracking.REGISTRY["delay"])
+    known = registry.versions(settings(workspace), registry.REGISTRY["delay"])
     assert [(v["version"], v["aliases"]) for v in known] == [("2", ["challenger"]), ("1", ["champion"])]
 
 
@@ -226,7 +226,7 @@ def test_training_learns_nothing_from_facts_known_later(fresh, tmp_path):
     for folder, said in ((fresh, seen), (blind, unseen)):
         for result in said["tasks"].values():
             del result["mlflow_run_id"], result["seconds"]
-        found = [tracking.champion(settings(folder), name).folder for name in tracking.REGISTRY.values()]
+        found = [registry.champion(settings(folder), name).folder for name in registry.REGISTRY.values()]
         models.append([p.read_bytes() for f in found for p in sorted(f.rglob("*.lgb"))])
     assert to_nine_digits(seen["tasks"]) == to_nine_digits(unseen["tasks"])
     assert seen["tasks"]["delay"]["rows"]["judged"] > 50
@@ -442,7 +442,7 @@ def test_a_leak_stops_the_run_and_is_named(workspace, monkeypatch, command):
     assert "receipts_ever reads the future" in said["error"]
     assert err.count("\n") == 1, err
     assert not (workspace / "risk.duckdb").exists()
-    assert len(tracking.versions(settings(workspace), tracking.REGISTRY["delay"])) == 1
+    assert len(registry.versions(settings(workspace), registry.REGISTRY["delay"])) == 1
 
 
 def test_without_a_model_scoring_says_what_to_do_and_nothing_else(fresh):
@@ -507,7 +507,7 @@ def test_snapshots_may_be_daily_and_purchases_bring_attributes(fresh):
     code, said, _ = bullwhip(fresh, "train")
     assert code in (0, 4), said
     assert said["tasks"]["delay"]["rows"]["rows"] > 3000
-    found = tracking.champion(settings(fresh), tracking.REGISTRY["delay"])
+    found = registry.champion(settings(fresh), registry.REGISTRY["delay"])
     assert {"attribute_ship_mode", "attribute_weight"} <= set(load_forecaster(found.folder).model.encoder_.columns_)
     assert bullwhip(fresh, "score")[0] == 0
 
@@ -558,7 +558,7 @@ def test_a_command_that_is_told_to_stop_closes_its_runs_and_leaves_in_time(works
     _, said = process.communicate(timeout=120)
     assert (process.returncode, said) == (143, "bullwhip: terminated\n")
     assert time.monotonic() - told < (10 if os.getloadavg()[0] < 3 else 90)
-    store = tracking.open_store(settings(workspace))
+    store = mlflow_store.open_store(settings(workspace))
     assert store.client.get_run(mlflow_run_id).info.status == "KILLED"
     with get_client(sync_client=True) as client:
         assert client.read_flow_run(flow_run_id).state.name == "Crashed"
@@ -601,7 +601,7 @@ def test_a_backtest_says_all_of_its_document_and_anyone_can_recompute_it(replaye
 
 def test_a_backtest_is_one_run_with_a_child_per_fold_and_its_pictures(replayed):
     folder, said, _ = replayed
-    store = tracking.open_store(settings(folder))
+    store = mlflow_store.open_store(settings(folder))
     runs = {r.info.run_id: r for r in store.client.search_runs([store.experiment_id])}
     parent = runs.pop(said["mlflow_run_id"])
     assert {r.data.tags["mlflow.parentRunId"] for r in runs.values()} == {said["mlflow_run_id"]}

@@ -11,7 +11,7 @@ from features.contracts import ContractError
 from features.freshness import Freshness, freshness, latency
 from models import health
 from models.health import ACT, OK, WATCH, LastWeek, as_table
-from pipelines import monitor, tracking
+from pipelines import monitor, registry, tracking
 from pipelines.health import refuse_stale
 from pipelines.settings import Settings, load
 
@@ -175,25 +175,25 @@ def test_the_table_begins_with_what_must_be_done():
 
 
 def test_a_failing_champion_makes_room_for_the_one_before_it_and_the_reason_is_kept(workspace, tmp_path):
-    settings, name = load(workspace, environ={}), tracking.REGISTRY["delay"]
+    settings, name = load(workspace, environ={}), registry.REGISTRY["delay"]
     story = {"flow": "train", "data_fingerprint": "f", "git_sha": "c", "params": {}, "as_of": DAY}
     for cut in ("2026-01-05", "2026-03-02"):
         (tmp_path / "model").mkdir(exist_ok=True)
         (tmp_path / "model" / "cut.txt").write_text(cut)
         with tracking.run(settings, flow_run_id=cut, **story) as run:
-            version = tracking.register(run, name=name, folder=tmp_path / "model", tags={"cut": cut})
-        tracking.decide(settings, name, version, "promoted", since=date.fromisoformat(cut), because="first")
+            version = registry.register(run, name=name, folder=tmp_path / "model", tags={"cut": cut})
+        registry.decide(settings, name, version, "promoted", since=date.fromisoformat(cut), because="first")
 
     def looked_at(**verdicts):
-        champion = tracking.champion(settings, name, DAY)
+        champion = registry.champion(settings, name, DAY)
         rows = [health.Finding(f"forecast|{e}|skill", "forecast", e, v, f"{e} is worse") for e, v in verdicts.items()]
         return champion.version, monitor.take_back(settings, as_table(rows), {"delay": champion}, DAY)
 
     assert looked_at(late=WATCH, up=ACT) == ("2", [])
     _, (done,) = looked_at(late=ACT)
     assert (done["version"], done["champion"]) == ("2", "1")
-    assert tracking.versions(settings, name)[0]["tags"]["rolled_back_because"] == "monitoring: late is worse"
+    assert registry.versions(settings, name)[0]["tags"]["rolled_back_because"] == "monitoring: late is worse"
     version, (done,) = looked_at(late=ACT)  # the last one scores on
     assert (version, done["champion"]) == ("1", "1")
     assert "train again" in done["reason"]
-    assert tracking.champion(settings, name).version == "1"
+    assert registry.champion(settings, name).version == "1"

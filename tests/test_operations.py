@@ -20,7 +20,7 @@ from models import lessons
 from models.delay import DelayModel
 from models.forecasters import load as load_forecaster
 from models.shift import ShiftModel
-from pipelines import catch_up, cli, learn, publish, tracking
+from pipelines import catch_up, cli, learn, mlflow_store, publish, registry
 from pipelines.settings import Settings, load
 from pipelines.simulate import simulate
 
@@ -166,13 +166,13 @@ def test_a_scheduled_score_fills_in_what_was_missed_and_names_what_cannot_be(lat
 
 
 def test_a_training_that_was_killed_before_it_promoted_is_finished_by_the_next(late):
-    settings, names = load(late, environ={}), tracking.REGISTRY.values()
-    client = tracking.open_store(settings).client
+    settings, names = load(late, environ={}), registry.REGISTRY.values()
+    client = mlflow_store.open_store(settings).client
     for name in names:
         for tag in ("decisions", "promoted_at", "promoted_because"):
             client.delete_model_version_tag(name, "1", tag)
         client.delete_registered_model_alias(name, "champion")
-    champions = partial(map, lambda name: tracking.champion(settings, name, BEGIN), names)
+    champions = partial(map, lambda name: registry.champion(settings, name, BEGIN), names)
     assert bullwhip(late, "train", "--as-of", str(BEGIN), "--dry-run")[0] in (0, 4)
     assert list(champions()) == [None, None]
     said = bullwhip(late, "train", "--as-of", str(BEGIN))[1]["tasks"].values()
@@ -236,7 +236,7 @@ def test_a_feature_is_added_compared_and_promoted_as_the_page_says(late, monkeyp
         code, trained = run(*commands[0][1:])
     result = trained["tasks"]["delay"]
     assert (code in (0, 4), result["alias"], result["promoted"]) == (True, "challenger", False)
-    assert tracking.champion(load("ours", environ={}), tracking.REGISTRY["delay"]).version == "1"
+    assert registry.champion(load("ours", environ={}), registry.REGISTRY["delay"]).version == "1"
     code, said = run(*commands[1][1:])
     (task,) = said["tasks"]
     assert (code, task["b"]["inputs"] - task["a"]["inputs"]) == (0, 1)
@@ -246,7 +246,7 @@ def test_a_feature_is_added_compared_and_promoted_as_the_page_says(late, monkeyp
     assert task["list"]["in_both"] + sum(c["change"] == "comes" for c in task["list"]["changes"]) == task["list"]["k"]
     code, said = run(*commands[2][1:])
     assert (code, said["champion_before"], said["champion"]) == (0, "1", "2")
-    found = tracking.champion(load("ours", environ={}), tracking.REGISTRY["delay"])
+    found = registry.champion(load("ours", environ={}), registry.REGISTRY["delay"])
     assert name in load_forecaster(found.folder).model.encoder_.columns_
     code, said = run("models", "--workspace", "ours", "--task", "delay")
     assert [(v["version"], v["champion"]) for v in said["models"]] == [("2", True), ("1", False)]

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipelines import pictures, tracking
+from pipelines import mlflow_store, pictures, registry, tracking
 from pipelines.settings import Unreachable, load
 
 NAME = "bullwhip-supplier-delay"
@@ -41,11 +41,11 @@ def folder(tmp_path):
 
 
 def promote(settings, version, because):
-    tracking.decide(settings, NAME, version, "promoted", since=date(2026, 1, 5), because=because)
+    registry.decide(settings, NAME, version, "promoted", since=date(2026, 1, 5), because=because)
 
 
 def read_run(settings, run_id):
-    return tracking.open_store(settings).client.get_run(run_id)
+    return mlflow_store.open_store(settings).client.get_run(run_id)
 
 
 def test_a_run_says_when_on_what_and_with_which_code(settings):
@@ -125,34 +125,34 @@ def test_a_store_that_was_being_made_when_its_maker_died_is_made_anew(tmp_path, 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "rename", die)
         with pytest.raises(SystemExit):
-            tracking.open_store(settings)
+            mlflow_store.open_store(settings)
     assert all(file.name.startswith("unfinished-") for file in place.glob("*.db"))
     (place / "unfinished-1.db-journal").write_bytes(b"torn")
-    assert tracking.open_store(settings).client.search_experiments()
+    assert mlflow_store.open_store(settings).client.search_experiments()
     assert [file.name for file in place.glob("*.db*")] == ["mlflow.db"]
 
 
 def test_no_champion_before_one_is_promoted(settings, folder):
-    assert tracking.champion(settings, NAME) is None
-    assert tracking.versions(settings, NAME) == []
+    assert registry.champion(settings, NAME) is None
+    assert registry.versions(settings, NAME) == []
     with tracking.run(settings, flow_run_id="one", **STORY) as run:
-        tracking.register(run, name=NAME, folder=folder)
-    assert tracking.champion(settings, NAME) is None
+        registry.register(run, name=NAME, folder=folder)
+    assert registry.champion(settings, NAME) is None
 
 
 def test_the_champion_comes_with_its_files_metrics_and_reasons(settings, folder):
     with tracking.run(settings, flow_run_id="one", **STORY) as run:
         run.log_metrics({"delay.pr_auc": 0.4})
-        version = tracking.register(run, name=NAME, folder=folder, tags={"task": "delay"})
-        assert tracking.register(run, name=NAME, folder=folder) == version  # the same files: a resumed flow
+        version = registry.register(run, name=NAME, folder=folder, tags={"task": "delay"})
+        assert registry.register(run, name=NAME, folder=folder) == version  # the same files: a resumed flow
         (folder / "model.json").write_text("{}")
-        newer = tracking.register(run, name=NAME, folder=folder)
+        newer = registry.register(run, name=NAME, folder=folder)
     promote(settings, version, "no model before")
-    champion = tracking.champion(settings, NAME)
+    champion = registry.champion(settings, NAME)
     assert (champion.version, champion.run_id, champion.metrics) == ("1", run.run_id, {"delay.pr_auc": 0.4})
     assert (champion.folder / "model.json").read_text() == '{"add": 2}'
     assert {"task": "delay", "git_sha": "abc", "promoted_because": "no model before"}.items() <= champion.tags.items()
-    known = tracking.versions(settings, NAME)
+    known = registry.versions(settings, NAME)
     assert [(v["version"], v["aliases"]) for v in known] == [(newer, ["challenger"]), ("1", ["champion"])]
 
 
@@ -173,7 +173,7 @@ def test_a_registered_model_loads_without_pickles_and_predicts(settings, folder,
     monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
     with tracking.run(settings, flow_run_id="one", **STORY) as run:
         started = time.perf_counter()
-        version = tracking.register(run, name=NAME, folder=folder)
+        version = registry.register(run, name=NAME, folder=folder)
         assert time.perf_counter() - started < 3, "requirements are inferred again"
     promote(settings, version, "test")
     model = mlflow.pyfunc.load_model(f"models:/{NAME}@champion")
@@ -184,9 +184,9 @@ def test_a_registered_model_loads_without_pickles_and_predicts(settings, folder,
 
 def test_a_moved_workspace_keeps_its_models(settings, folder, tmp_path):
     with tracking.run(settings, flow_run_id="one", **STORY) as run:
-        promote(settings, tracking.register(run, name=NAME, folder=folder), "test")
+        promote(settings, registry.register(run, name=NAME, folder=folder), "test")
     moved = load(shutil.move(settings.workspace, tmp_path / "moved_%"), environ={})
-    champion = tracking.champion(moved, NAME)
+    champion = registry.champion(moved, NAME)
     assert champion.folder.is_relative_to(moved.workspace)
     assert (champion.folder / "model.json").exists()
     with tracking.run(moved, flow_run_id="two", **STORY) as run:
@@ -198,10 +198,10 @@ def test_workspaces_of_one_process_do_not_mix(settings, folder, tmp_path, migrat
     other = tmp_path / "other"
     shutil.copytree(migrated_mlflow, other / "mlflow")
     with tracking.run(settings, flow_run_id="one", **STORY) as run:
-        promote(settings, tracking.register(run, name=NAME, folder=folder), "test")
+        promote(settings, registry.register(run, name=NAME, folder=folder), "test")
     assert "MLFLOW_TRACKING_URI" not in os.environ
-    assert tracking.champion(load(other, environ={}), NAME) is None
-    assert tracking.champion(settings, NAME) is not None
+    assert registry.champion(load(other, environ={}), NAME) is None
+    assert registry.champion(settings, NAME) is not None
 
 
 @pytest.mark.parametrize(
@@ -212,7 +212,7 @@ def test_a_store_that_does_not_answer_is_named_within_seconds(tmp_path, monkeypa
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     started = time.perf_counter()
     with pytest.raises(Unreachable) as error:
-        tracking.champion(load(tmp_path, environ={}), NAME)
+        registry.champion(load(tmp_path, environ={}), NAME)
     assert time.perf_counter() - started < 10
     assert f"the MLflow store {shown} does not answer" in str(error.value)
     assert "secret" not in str(error.value)
@@ -233,7 +233,7 @@ def test_a_store_that_wants_another_password_says_so_and_does_not_show_the_wrong
         with pytest.raises(
             Unreachable, match=r"http://me:\*\*\*@.* wants another password: set BULLWHIP_AUTH"
         ) as error:
-            tracking.champion(load(tmp_path, environ={}), NAME)
+            registry.champion(load(tmp_path, environ={}), NAME)
         server.shutdown()
     assert error.value.exit_code == 6
 

@@ -9,6 +9,7 @@ import pytest
 
 from models import hazard, shift, tuning
 from models.lessons import Training
+from pipelines import mlflow_store
 from pipelines import tune as tuner
 from pipelines.learn import training
 from pipelines.settings import Settings, UserError, load
@@ -44,7 +45,7 @@ def test_trials_are_remembered_and_the_first_are_the_defaults(toy_workspace, mon
     assert again["mlflow_run_id"] == found["mlflow_run_id"]
     assert again["skill"] >= found["skill"]
     assert again["skill_of_defaults"] == found["skill_of_defaults"]
-    store = tuner.tracking.open_store(settings)
+    store = mlflow_store.open_store(settings)
     runs = [r for r in store.client.search_runs([store.experiment_id]) if "mlflow.parentRunId" in r.data.tags]
     assert len(runs) == 8
 

@@ -17,7 +17,7 @@ import psutil
 import psycopg
 import pytest
 
-from pipelines import publish, running, tracking
+from pipelines import mlflow_store, publish, running
 from pipelines.settings import load
 
 MONDAY = "2026-06-01"
@@ -183,7 +183,7 @@ def test_a_week_that_is_triggered_by_command_and_by_rest_is_published_once(team)
 
 
 def test_commands_of_the_workspace_use_the_running_servers(team):
-    store = tracking.open_store(load(team.workspace, environ={}))
+    store = mlflow_store.open_store(load(team.workspace, environ={}))
     assert store.uri == f"http://127.0.0.1:{team.ports[1]}"
     names = {run.data.tags["flow"] for run in store.client.search_runs([store.experiment_id])}
     assert "score" in names
@@ -232,7 +232,7 @@ def test_in_postgres_a_week_whose_worker_and_up_are_killed_is_published_once(tea
     ledger = publish.publications(settings.target)
     assert list(zip(ledger["as_of"].dt.date.astype(str), ledger["revision"], strict=True)) == [(MONDAY, 1)]
     assert team.flow_runs("RUNNING", "PENDING") == []
-    store = tracking.open_store(settings)
+    store = mlflow_store.open_store(settings)
     assert {run.info.status for run in store.client.search_runs([store.experiment_id])} == {"FINISHED"}
     assert not running.is_locked(team.workspace / ".publish.lock")
     assert not {"mlflow.db", "prefect.db", "risk.duckdb"} & {path.name for path in team.workspace.rglob("*")}
