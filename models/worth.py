@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.special import expit
+from scipy.special import expit, ndtri
 
 from features.signals import signal_of
 from models.boosting import Encoder, canonical_order, day_numbers, train
@@ -18,8 +18,9 @@ TEST_WEEKS = 52
 BLOCK_WEEKS = 4  # windows of neighbouring weeks share their demand, and a signal moves slowly
 LEAST_TRAIN, LEAST_TEST, LEAST_POSITIVES = 500, 200, 20
 LEARN_ROWS, TEST_ROWS = 40_000, 20_000
-SURE = 1.28  # standard errors by which a signal must pay: nine times in ten what is kept is worth something
+SURE = 0.9  # chance that a signal which is noise is dropped, however many events it is tried on
 CLEAR = 0.01  # skill in both halves that is kept whatever the noise: few products make wide intervals
+LEAST = 0.002  # skill below which a signal is not worth its trouble, however sure
 # The forecast without signals hears everything else; what a signal adds to it is a few shallow trees over the signal's
 # own inputs, learnt from rows the first has not seen. So little can be learnt by heart, and a signal that says nothing
 # changes next to nothing, instead of as much as two forests differ by chance.
@@ -49,17 +50,18 @@ def worth_of_signals(
 
     `happened` is 0 or 1 per event and row, NaN where unknown at the cut. For every event a light forecast without any
     signal is held against the same with this signal added: `skill` is 1 − Brier with/Brier without, with a 95 %
-    interval by block bootstrap over weeks and entities. A signal is `kept` where it pays for some event by more than
-    noise, or by CLEAR, in the earlier and in the later half of those weeks, where it is known ahead, or where too
-    little has matured to tell.
+    interval by block bootstrap over weeks and entities. A signal is `kept` where it pays for some event by LEAST, and
+    by more than noise or by CLEAR, in the earlier and in the later half of those weeks, where it is known ahead, or
+    where too little has matured to tell.
     """
     signals = signals_of(X.columns)
     if not signals:
         return []
     trials = {event: _Trial.of(X, y, then, entity, cut, seed, threads) for event, y in happened.items()}
+    margin = float(ndtri(SURE ** (1 / len(trials))))
     bill = []
     for signal, columns in sorted(signals.items()):
-        bought = {event: trial.bought(X[columns]) for event, trial in trials.items() if trial is not None}
+        bought = {event: trial.bought(X[columns], margin) for event, trial in trials.items() if trial is not None}
         planned = any(column.endswith("_ahead") for column in columns)  # a plan is no rumour: it is billed and stays
         kept = planned or not bought or any(found["pays"] for found in bought.values())
         bill.append({"signal": signal, "kept": kept, "events": bought})
@@ -129,8 +131,8 @@ class _Trial:
         weeks = then["as_of"].to_numpy()[late].astype("datetime64[W]")
         return cls(y, second, late, scores[0], scores[1], weeks, entity[late], seed, threads)
 
-    def bought(self, signal: pd.DataFrame) -> dict[str, Any]:
-        """Return what these inputs add to the forecast."""
+    def bought(self, signal: pd.DataFrame, margin: float) -> dict[str, Any]:
+        """Return what these inputs add to the forecast; they pay if that is more than `margin` standard errors."""
         encoder = Encoder().fit(signal.iloc[self.learn])
         booster = train(
             encoder.transform(signal.iloc[self.learn]), self.y[self.learn], ADDED, rounds=ADDED_ROUNDS, seed=self.seed,
@@ -138,9 +140,9 @@ class _Trial:
         )  # fmt: skip
         block = encoder.transform(signal.iloc[self.test])
         added = np.asarray(booster.predict(block, raw_score=True, num_threads=self.threads))
-        return self._skill(expit(self.test_score + added), expit(self.test_score))
+        return self._skill(expit(self.test_score + added), expit(self.test_score), margin)
 
-    def _skill(self, with_it: np.ndarray, without: np.ndarray) -> dict[str, Any]:
+    def _skill(self, with_it: np.ndarray, without: np.ndarray, margin: float) -> dict[str, Any]:
         y = self.y[self.test]
         mine, base = (with_it - y) ** 2, (without - y) ** 2
         later = self.weeks > np.median(self.weeks.astype(np.int64)).astype("datetime64[W]")
@@ -157,7 +159,7 @@ class _Trial:
         return {
             "skill": gained, "interval": [low, high] if known else [None, None], "n": len(y),
             "positives": int(y.sum()), "brier_without": float(base.mean()), "brier_with": float(mine.mean()),
-            "pays": known and bool(gained > min(SURE * noise, CLEAR) and min(halves) > 0),
+            "pays": known and bool(gained > max(LEAST, min(margin * noise, CLEAR)) and min(halves) > 0),
         }  # fmt: skip
 
 

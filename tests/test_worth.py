@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from features.signals import signal_of
-from models.worth import dropped, signals_of, worth_of_signals
+from models.worth import _Trial, dropped, signals_of, worth_of_signals
 
 CUT = np.datetime64("2025-06-02")
 
@@ -81,3 +81,17 @@ def test_a_column_knows_its_signal():
     assert signal_of("signal_age_age_days") == "age"
     assert signal_of("age_days") is None
     assert signals_of(["signal_a_level", "signal_a_z_52w", "x"]) == {"a": ["signal_a_level", "signal_a_z_52w"]}
+
+
+@pytest.mark.parametrize(("gain", "pays"), [(0.001, False), (0.005, True)])
+def test_a_gain_that_is_sure_but_tiny_is_not_worth_a_signal(gain, pays):
+    n = 4000
+    y = np.random.default_rng(0).random(n) < 0.3
+    none = np.zeros(0)
+    weeks = (np.datetime64("2025-01-06") + 7 * np.repeat(np.arange(40), n // 40)).astype("datetime64[W]")
+    trial = _Trial(y * 1.0, none, np.arange(n), none, none, weeks, np.arange(n) % 20, 7, 1)
+    without = np.full(n, 0.3)
+    better = y + (without - y) * np.sqrt(1 - gain)
+    found = trial._skill(better, without, 1.28)
+    assert found["skill"] == pytest.approx(gain)
+    assert found["pays"] == pays
