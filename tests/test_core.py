@@ -132,3 +132,11 @@ def test_a_feature_at_a_level_says_whose_it_is():
 def test_names_from_outside_cannot_break_a_saying():
     odd = Feature("level", len, "", "Level.", "stands at {value}").at("signal", 'signal {0!r} "€"')
     assert odd.say.format(value=3) == 'signal {0!r} "€": stands at 3'
+
+
+@pytest.mark.parametrize("formula", [core.past_sum, core.past_mean, core.past_std])
+def test_a_column_does_not_show_what_its_neighbours_are(formula):
+    steady = np.where(np.arange(120) % 40 == 7, 1_000_001.0, 1_000_000.0)  # whole, large and nearly the same
+    other = np.linspace(0.1, 3.3, 120)
+    alone, beside = (column(formula(panel(steady, neighbour), 8)) for neighbour in (steady, other))
+    np.testing.assert_array_equal(alone, beside)
