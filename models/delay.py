@@ -111,8 +111,8 @@ class DelayModel(ClassifierMixin, BaseEstimator):
     learns from all rows and inherits both. The map corrects the shape of the forecasts, not their level: the first
     model is moved to the level of its calibration weeks beforehand, and what the map then moves the kept model's mean
     over those weeks by is taken back, since it has seen them and a level corrected twice is wrong once. With too few
-    rows to calibrate the map is the identity. The same weeks decide how far
-    the model leans on a six-input logistic regression, which drifts less (`models.blend`). n rows without one late line
+    rows to calibrate the map is the identity. The same weeks decide how far the model leans on a six-input logistic
+    regression, which drifts less (`models.blend`). n rows without one late line
     do not prove "never": P is held inside [1/(n + 2), 1 − 1/(n + 2)]; learnt from no judged row at all it is ½.
     """
 

@@ -40,10 +40,10 @@ class Tree:
 
 
 class SharedTrees:
-    """The trees of a booster whose inputs are those of a row, `own` of them, and then those of a time."""
+    """The trees, as a booster tells them, whose inputs are those of a row, `own` of them, and then those of a time."""
 
-    def __init__(self, booster: lgb.Booster, own: int):
-        self.trees = [_tree(told["tree_structure"], own) for told in booster.dump_model()["tree_info"]]
+    def __init__(self, every: Sequence[Mapping[str, Any]], own: int):
+        self.trees = [_tree(told["tree_structure"], own) for told in every]
 
     def raw(
         self, block: np.ndarray, places: np.ndarray, row: np.ndarray, time: np.ndarray, counts: Sequence[int | None]
@@ -68,8 +68,9 @@ class SharedTrees:
 
 def shared(booster: lgb.Booster, own: int) -> SharedTrees | None:
     """Return the booster's trees, None where one has too many splits for a table."""
-    most = max((told["num_leaves"] for told in booster.dump_model()["tree_info"]), default=1)
-    return SharedTrees(booster, own) if most - 1 <= MOST_SPLITS else None
+    every = booster.dump_model()["tree_info"]
+    most = max((told["num_leaves"] for told in every), default=1)
+    return SharedTrees(every, own) if most - 1 <= MOST_SPLITS else None
 
 
 def _codes(questions: Sequence[Question], columns: np.ndarray, first: int) -> np.ndarray:

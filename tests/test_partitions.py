@@ -27,12 +27,16 @@ from pipelines.world import NO_PROOF, World, delay_rows, line_builder, request, 
 AS_OF = date(2026, 6, 1)
 
 
+def toy(folder, seed):
+    """Return the tables of a simulated toy world."""
+    simulate(folder, scale="toy", seed=seed)
+    return sources.load(load(folder, environ={}), now=datetime(2026, 6, 2, tzinfo=UTC))[0]
+
+
 @pytest.fixture(scope="module")
 def con(tmp_path_factory):
     """A toy world of nine suppliers, with fractions in its quantities, attributes of both kinds and one signal."""
-    folder = tmp_path_factory.mktemp("parts")
-    simulate(folder, scale="toy", seed=5)
-    con, _ = sources.load(load(folder, environ={}), now=datetime(2026, 6, 2, tzinfo=UTC))
+    con = toy(tmp_path_factory.mktemp("parts"), seed=5)
     con.execute("""
         ALTER TABLE purchases ADD COLUMN "ship mode" VARCHAR;
         ALTER TABLE purchases ADD COLUMN weight VARCHAR;
@@ -121,9 +125,7 @@ def test_a_leak_is_found_in_partitions_too(con, asked, tmp_path, monkeypatch):
 @pytest.fixture(scope="module")
 def demanded(tmp_path_factory):
     """A toy world with a promotion, a price, fractions in quantities, plans, and a product that is sold at one site."""
-    folder = tmp_path_factory.mktemp("series")
-    simulate(folder, scale="toy", seed=6)
-    con, _ = sources.load(load(folder, environ={}), now=datetime(2026, 6, 2, tzinfo=UTC))
+    con = toy(tmp_path_factory.mktemp("series"), seed=6)
     con.execute("""
         UPDATE orders SET quantity = quantity * 1.1 WHERE hash(product_id) % 3 = 0;
         UPDATE orders SET customer_id = NULL WHERE hash(order_line_id) % 5 = 0;
