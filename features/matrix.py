@@ -213,15 +213,19 @@ def with_signals(con: duckdb.DuckDBPyConnection, matrix: Matrix, grid: Grid) -> 
     return replace(matrix, X=X.assign(**{c: fresh[c].to_numpy() for c in fresh if c in X}))
 
 
-def windows_ahead(build: Build, con: duckdb.DuckDBPyConnection, request: Request, weeks: int) -> tuple[Matrix, Matrix]:
-    """Return, as `build` makes them, the windows at the end of the grid, and those of `weeks` later.
+def with_windows_ahead(request: Request, weeks: int) -> Request:
+    """Return a request for the same windows, and for those of `weeks` later after them."""
+    later = tuple((lead + weeks, length) for lead, length in request.windows)
+    return replace(request, windows=request.windows + later)
 
-    Both as known at the end of the grid. The later ones are the same windows moved on: they keep number and lead, as if
-    today were `weeks` later and nothing had been learnt since.
+
+def windows_apart(both: Matrix, request: Request, weeks: int) -> tuple[Matrix, Matrix]:
+    """Return the windows of `request` among those of `with_windows_ahead`, and the later ones as if they were these.
+
+    The later ones are the same windows moved on: they keep number and lead, as if today were `weeks` later and nothing
+    had been learnt since.
     """
     n = len(request.windows)
-    later = tuple((lead + weeks, length) for lead, length in request.windows)
-    both = build(con, replace(request, windows=request.windows + later), np.array([request.grid.size - 1]))
     moved = (both.rows["window"] >= n).to_numpy()
     ahead = both.take(np.flatnonzero(moved))
     lead = ahead.rows["lead_weeks"] - weeks

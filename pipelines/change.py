@@ -1,6 +1,6 @@
 """Score the step from last week to this one a group of facts at a time, to tell why value at risk has changed."""
 
-from collections.abc import Mapping
+from dataclasses import replace
 from datetime import date
 
 import numpy as np
@@ -12,15 +12,16 @@ from features.matrix import (
     Matrix,
     Request,
     lines_alone,
-    windows_ahead,
+    windows_apart,
     with_signals,
+    with_windows_ahead,
 )
 from models import risk
 from models.change import RISKS, Told, Week, weekly_change
 from models.forecasters import DelayForecaster, Forecaster, ShiftForecaster
 from pipelines import publish
 from pipelines.stores import Target
-from pipelines.world import World, judgeable, line_builder, request_of, window_builder
+from pipelines.world import Scorable, World, judgeable, line_builder, request_of, window_builder
 
 READ = (*RISKS, "watchlist")
 DATA = {"delay": (PURCHASES, RECEIPTS), "shift": (ORDERS, STOCK, PLAN)}
@@ -38,72 +39,70 @@ def week_before(target: Target, as_of: date) -> Week | None:
     return Week(pd.Timestamp(days[0]), {name: table for name, table in found.items() if name in had})
 
 
-def worlds_between(world: World, forecaster: Forecaster, then: date) -> dict[str, Matrix]:
-    """Return a forecaster's rows in the worlds between the day `then` and the world's own, by step: see `rescored`.
+def rescored(world: World, forecaster: Forecaster, scored: Scorable) -> pd.DataFrame:
+    """Return the value at risk by row_id in the worlds between an earlier day and the world's, a column per step.
 
-    Those of `model` are what the day's rows are when everything known since is deleted, so they prove the day too.
+    `model`: today's model as of that day, knowing what was known then. `time`: a line's own clock, or the weeks a
+    window is about, moved on to today, with nothing learnt. `promise`: with the lines' own promises of today. `data`:
+    as of today with all that is known, except signals since then. Where no data came at all, all that time does is
+    `time`: as of today, by what was known then.
     """
+    of_lines = isinstance(forecaster, DelayForecaster)
+    value, between = (line_values, _lines) if of_lines else (window_values, _windows)
     asked = request_of(world, forecaster)
-    before = _ending(asked, then) or request_of(world, forecaster, last=then)
-    data = any(arrived(world.con, table, then, world.as_of) for table in DATA[forecaster.task])
-    build = _lines if isinstance(forecaster, DelayForecaster) else _windows
-    return build(world, before, asked, data)
-
-
-def _ending(asked: Request, day: date) -> Request | None:
-    """Return the same request ending on a day, where that is a day of its grid: its rows are the same then."""
-    step = np.flatnonzero(asked.grid.days == np.datetime64(day, "D"))
-    return asked.until(int(step[0])) if len(step) else None
-
-
-def rescored(
-    world: World, forecaster: Forecaster, now: Matrix, then: date, worlds: Mapping[str, Matrix]
-) -> pd.DataFrame:
-    """Return the value at risk by row_id in the worlds between the day `then` and the world's own, a column per step.
-
-    `model`: today's model as of `then`, knowing what was known then. `time`: a line's own clock, or the weeks a window
-    is about, moved on to today, with nothing learnt. `promise`: with the lines' own promises of today. `data`: as of
-    today with all that is known, except signals since `then`. Where no data came at all, all that time does is `time`:
-    as of today, by what was known then. `now` is what is published.
-    """
-    value = line_values if isinstance(forecaster, DelayForecaster) else window_values
-    every = dict(worlds)
-    if arrived(world.con, SIGNALS, then, world.as_of):
-        every["data"] = _without_signals(world, forecaster, request_of(world, forecaster), now, then)
-    table = pd.DataFrame({name: value(forecaster, matrix) for name, matrix in every.items()})
+    data = any(arrived(world.con, table, scored.day, world.as_of) for table in DATA[forecaster.task])
+    worlds = between(world, asked, scored if scored.earlier else _rebuilt(world, forecaster, scored), data)
+    if arrived(world.con, SIGNALS, scored.day, world.as_of):
+        worlds["data"] = _without_signals(world, forecaster, asked, scored)
+    table = pd.DataFrame({name: value(forecaster, matrix) for name, matrix in worlds.items()})
     return table if "promise" in table else table.assign(promise=table["time"])
 
 
-def _lines(world: World, before: Request, asked: Request, data: bool) -> dict[str, Matrix]:
-    past, today = _cut(before.grid.as_of), np.array([asked.grid.size - 1])
+def _rebuilt(world: World, forecaster: Forecaster, scored: Scorable) -> Scorable:
+    """Return what was scored with the rows of its earlier day, which is not on the grid that ends on the world's."""
+    before = request_of(world, forecaster, last=scored.day)
+    last, weeks = np.array([before.grid.size - 1]), round((world.as_of - scored.day).days / 7)
+    with as_known(world.con, _cut(scored.day)) as con:
+        if isinstance(forecaster, DelayForecaster):
+            with line_builder(world) as build:
+                return replace(scored, earlier=build(con, before, last))
+        with window_builder(world) as build:
+            both = build(con, with_windows_ahead(before, weeks), last)
+    earlier, ahead = windows_apart(both, before, weeks)
+    return replace(scored, earlier=earlier, ahead=ahead)
+
+
+def _lines(world: World, asked: Request, scored: Scorable, data: bool) -> dict[str, Matrix]:
+    then, past, today = scored.earlier, _cut(scored.day), np.array([asked.grid.size - 1])
+    assert then is not None
+    worlds, steps = {"model": then}, {"time": past}
+    if arrived(world.con, PROMISES, scored.day, world.as_of):
+        steps["promise"] = past | {PROMISES.name: world.as_of}
     with line_builder(world) as build:
-        with as_known(world.con, past) as con:
-            then = build(con, before, np.array([before.grid.size - 1]))
-            worlds = {"model": then, "time": lines_alone(con, asked, then) if data else build(con, asked, today)}
-        if arrived(world.con, PROMISES, before.grid.as_of, world.as_of):
-            with as_known(world.con, past | {PROMISES.name: world.as_of}) as con:
-                worlds["promise"] = lines_alone(con, asked, then) if data else build(con, asked, today)
+        for step, known in steps.items():
+            with as_known(world.con, known) as con:
+                worlds[step] = lines_alone(con, asked, then) if data else build(con, asked, today)
     return worlds
 
 
-def _windows(world: World, before: Request, asked: Request, data: bool) -> dict[str, Matrix]:
-    weeks = round((world.as_of - before.grid.as_of).days / 7)
-    with window_builder(world) as build, as_known(world.con, _cut(before.grid.as_of)) as con:
-        if data:
-            return dict(zip(("model", "time"), windows_ahead(build, con, before, weeks), strict=True))
-        both = ((before, before.grid.size - 1), (asked, asked.grid.size - 1))
-        found = [build(con, request, np.array([step])) for request, step in both]
-        return dict(zip(("model", "time"), found, strict=True))
+def _windows(world: World, asked: Request, scored: Scorable, data: bool) -> dict[str, Matrix]:
+    assert scored.earlier is not None
+    assert scored.ahead is not None
+    if data:
+        return {"model": scored.earlier, "time": scored.ahead}
+    with window_builder(world) as build, as_known(world.con, _cut(scored.day)) as con:
+        return {"model": scored.earlier, "time": build(con, asked, np.array([asked.grid.size - 1]))}
 
 
-def _without_signals(world: World, forecaster: Forecaster, asked: Request, now: Matrix, then: date) -> Matrix:
+def _without_signals(world: World, forecaster: Forecaster, asked: Request, scored: Scorable) -> Matrix:
     """Return today's rows without what signals have said since; a calendar of planned events moves baselines too."""
+    then = scored.day
     planned = asked.planned_in_baseline and arrived(world.con, SIGNALS, then, world.as_of, "kind = 'calendar'")
     with as_known(world.con, _cut(world.as_of) | {SIGNALS.name: then}) as con:
         if forecaster.task == "shift" and planned:
             with window_builder(world) as build:
                 return build(con, asked, np.array([asked.grid.size - 1]))
-        return with_signals(con, now, asked.grid)
+        return with_signals(con, scored.now, asked.grid)
 
 
 def _cut(day: date) -> dict[str, date]:

@@ -18,7 +18,7 @@ from models.tenure import PROMOTED, ROLLED_BACK, What, champion_of, decided
 from pipelines import registry
 from pipelines.registered import RegisteredModel
 from pipelines.settings import Settings, UserError
-from pipelines.world import NO_PROOF, World, live_windows, open_lines, open_world
+from pipelines.world import NO_PROOF, World, judgeable, open_world, scorable
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,11 +69,11 @@ def _about(version: Version) -> dict[str, Any]:
 
 def _today(world: World, forecaster: Forecaster) -> tuple[pd.DataFrame, float]:
     """Return row_id, p and stake of the rows open now, and the seconds that predicting took."""
+    matrix = scorable(world, forecaster, proof=NO_PROOF).now
     if isinstance(forecaster, DelayForecaster):
-        matrix = open_lines(world, forecaster, NO_PROOF)
         matrix = matrix.take(np.flatnonzero(matrix.rows["state"] == "due_future"))
     else:
-        matrix = live_windows(world, forecaster, NO_PROOF)
+        matrix = judgeable(matrix, forecaster.facts.shift_terms)
     began = time.perf_counter()
     said = forecaster.predict(matrix.X, matrix.rows)
     return _staked(matrix, said), time.perf_counter() - began

@@ -16,9 +16,10 @@ import numpy as np
 import pandas as pd
 
 from features.casting import quote, text
-from features.contracts import ORDERS, PLAN, PROMISES, PURCHASES, RECEIPTS, STOCK, TABLES, Table
+from features.contracts import PURCHASES, TABLES, Table
 from features.core import Feature
 from features.counts import COUNTED_FOR, weekly_counts
+from features.cut import OF_LINES, OF_SERIES, Cut
 from features.demand import SERIES, numbered_series
 from features.exact import Shared
 from features.exact import added as all_added
@@ -44,19 +45,6 @@ LINES_AT_ONCE = 1_000_000  # purchase lines whose inputs, of one day, take about
 SERIES_AT_ONCE = 40_000  # series whose inputs, at 36 KB each, take about 1.5 gigabytes to build
 
 Tables = tuple[pd.DataFrame, pd.DataFrame]  # rows and inputs
-
-
-@dataclass(frozen=True, slots=True)
-class Cut:
-    """The tables that are cut, all facts of one `by` into one partition, and those that every partition has whole."""
-
-    by: str
-    tables: tuple[Table, ...]
-    whole: tuple[str, ...]
-
-
-OF_LINES = Cut("supplier_id", (PURCHASES, RECEIPTS, PROMISES), ("suppliers", "products", "sites", "signals"))
-OF_SERIES = Cut("product_id", (ORDERS, STOCK, PLAN), ("products", "sites", "signals"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,8 +175,7 @@ def write_facts(
     for table in cut.tables:
         own = _columns(table)
         columns = [f"f.{quote(c)}" for c in dict.fromkeys((*own, *(attributes if table is PURCHASES else ())))]
-        source = f"{table.name} f" + ("" if cut.by in own else " JOIN purchases p USING (po_line_id)")
-        query = f"SELECT {', '.join(columns)}, {part} FROM {source}"
+        query = f"SELECT {', '.join(columns)}, {part} FROM {cut.rows(table, table.name, 'purchases')}"
         con.execute(f"COPY ({query}) TO {text(str(folder / table.name))} (FORMAT parquet, PARTITION_BY ({PART}))")
         _copy(con, f"SELECT * EXCLUDE ({PART}) FROM ({query}) LIMIT 0", folder / f"{table.name}.parquet")
     for table in _whole(cut):

@@ -9,19 +9,18 @@ import numpy as np
 import pandas as pd
 
 from features.ladder import on_time_lines
-from features.matrix import Matrix
 from models import risk
 from models.change import Week, with_reasons
-from models.forecasters import DelayForecaster, Forecaster, ShiftForecaster
+from models.forecasters import DelayForecaster, ShiftForecaster
 from models.health import as_table, merged
 from models.record import READS, RECORD_WEEKS, record_of, track_record
 from models.scoring import Champion, Forecasts, by_rules, line_risks, window_risks
 from pipelines import health, publish
-from pipelines.change import explained, rescored, worlds_between
+from pipelines.change import explained, rescored
 from pipelines.registered import RegisteredModel
 from pipelines.settings import Settings
 from pipelines.stores import Target
-from pipelines.world import World, live_windows, open_lines, open_world, to_score
+from pipelines.world import World, judgeable, open_world, scorable
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -78,8 +77,8 @@ def score_delays(world: World, champion: RegisteredChampion, then: Week | None) 
     """
     forecaster = champion.forecaster
     assert isinstance(forecaster, DelayForecaster)
-    worlds = _worlds(world, forecaster, then)
-    open_now = open_lines(world, forecaster, to_score(worlds.get("model")))
+    scored = scorable(world, forecaster, _day_of(then))
+    open_now = scored.now
     rows, X = open_now.rows, open_now.X
     said = forecaster.forecasts(X)
     table = line_risks(open_now, champion, world.names(), _table_of(then, "supplier_delay_risk"), said)
@@ -92,21 +91,16 @@ def score_delays(world: World, champion: RegisteredChampion, then: Week | None) 
     )  # fmt: skip
     p = table.loc[table["state"] == "due_future", "p_late"].to_numpy(float)
     drifted = as_table(health.drift(world, champion.found, "delay", open_now.take(due), p))
-    return Scored("supplier_delay_risk", table, rules, _between(world, forecaster, open_now, then, worlds), drifted)
+    between = pd.DataFrame() if then is None else rescored(world, forecaster, scored)
+    return Scored("supplier_delay_risk", table, rules, between, drifted)
 
 
 def _table_of(week: Week | None, name: str) -> pd.DataFrame:
     return pd.DataFrame() if week is None else week.of(name)
 
 
-def _worlds(world: World, forecaster: Forecaster, then: Week | None) -> dict[str, Matrix]:
-    return {} if then is None else worlds_between(world, forecaster, then.as_of.date())
-
-
-def _between(
-    world: World, forecaster: Forecaster, now: Matrix, then: Week | None, worlds: Mapping[str, Matrix]
-) -> pd.DataFrame:
-    return pd.DataFrame() if then is None else rescored(world, forecaster, now, then.as_of.date(), worlds)
+def _day_of(week: Week | None) -> date | None:
+    return None if week is None else week.as_of.date()
 
 
 def score_shifts(world: World, champion: RegisteredChampion, then: Week | None) -> Scored:
@@ -116,13 +110,14 @@ def score_shifts(world: World, champion: RegisteredChampion, then: Week | None) 
     """
     forecaster = champion.forecaster
     assert isinstance(forecaster, ShiftForecaster)
-    worlds = _worlds(world, forecaster, then)
-    alive = live_windows(world, forecaster, to_score(worlds.get("model")))
+    scored = scorable(world, forecaster, _day_of(then))
+    alive = judgeable(scored.now, forecaster.facts.shift_terms)
     said = forecaster.forecasts(alive.X, alive.rows)
     table = window_risks(alive, champion, world.names(), _table_of(then, "demand_shift_risk"), said)
     rules = _shift_rule_forecasts(alive.rows, said, champion)
     drifted = as_table(health.drift(world, champion.found, "shift", alive, table["p_up"].to_numpy(float)))
-    return Scored("demand_shift_risk", table, rules, _between(world, forecaster, alive, then, worlds), drifted)
+    between = pd.DataFrame() if then is None else rescored(world, forecaster, scored)
+    return Scored("demand_shift_risk", table, rules, between, drifted)
 
 
 def _shift_rule_forecasts(rows: pd.DataFrame, forecasts: Forecasts, champion: Champion) -> pd.DataFrame:

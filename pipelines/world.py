@@ -10,6 +10,7 @@ import duckdb
 import numpy as np
 
 from features.contracts import Verdict
+from features.cut import OF_LINES, OF_SERIES, few
 from features.labels import ShiftTerms, shift_thresholds
 from features.matrix import (
     DELAY_KEY,
@@ -21,11 +22,13 @@ from features.matrix import (
     first_fact,
     order_matrix,
     shift_matrix,
+    windows_apart,
+    with_windows_ahead,
 )
 from features.panels import Terms, posting_lag_days, write_line_history
-from features.prover import prove_no_leak
+from features.prover import DELETED, MIXED, SCRAMBLED, prove_no_leak
 from features.weeks import Grid
-from models.forecasters import Forecaster
+from models.forecasters import DelayForecaster, Forecaster
 from models.risk import Names
 from pipelines import sources
 from pipelines.engines import engine
@@ -156,45 +159,65 @@ def steps_to_learn_from(asked: Request, history_weeks: int) -> np.ndarray:
     return np.arange(first, grid.size)
 
 
-def steps_to_score(asked: Request) -> np.ndarray:
-    """Return the numbers of the last as-of day and of one a week before: there is a later fact to prove nothing by."""
-    last = asked.grid.size - 1
-    return np.unique([max(last - asked.grid.steps(1), 0), last])
-
-
-def of_last_day(matrix: Matrix, asked: Request) -> Matrix:
-    """Return the rows of the last as-of day."""
-    return matrix.take(np.flatnonzero(matrix.rows["step"] == asked.grid.size - 1))
-
-
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """On how many days it is proven that no input saw the future, and what has been rebuilt for it already."""
+    """On how many days, and in which worlds, it is proven that no input saw the future."""
 
     days: int
-    rebuilt: Matrix | None = None
+    worlds: tuple[str, ...] = (DELETED, SCRAMBLED)
 
 
-TO_LEARN = Proof(2)
-NO_PROOF = Proof(0)
+TO_LEARN, TO_SCORE, NO_PROOF = Proof(2), Proof(1, (MIXED,)), Proof(0)
+PROVEN = {"delay": 50_000, "shift": 1_000_000}
+"""Purchase or order lines whose suppliers or products are rebuilt for a proof: as many as take about a second."""
 
 
-def to_score(rebuilt: Matrix | None = None) -> Proof:
-    """Return the proof of a scoring: the day a week ago, of which its rows may be there without what came since."""
-    return Proof(1, rebuilt)
+@dataclass(frozen=True, slots=True, eq=False)
+class Scorable:
+    """What a forecaster scores as of the world's day, and what it would have scored on an earlier `day`.
+
+    `earlier` are the rows of that day, which know no more than was known then; None where it is not on the grid.
+    `ahead` are those of windows moved on to the world's day.
+    """
+
+    now: Matrix
+    day: date
+    earlier: Matrix | None = None
+    ahead: Matrix | None = None
 
 
-def open_lines(world: World, forecaster: Forecaster, proof: Proof) -> Matrix:
-    """Return the lines open as of the day, with the inputs of a forecaster."""
-    asked = request_of(world, forecaster)
-    return of_last_day(delay_rows(world, asked, steps_to_score(asked), proof), asked)
+def scorable(world: World, forecaster: Forecaster, then: date | None = None, proof: Proof = TO_SCORE) -> Scorable:
+    """Return the lines open, or the windows of series alive, as of the world's day and of `then`, proven.
+
+    Without `then` the earlier day is a week ago: there is no later fact to prove the last day by.
+    """
+    asked, day = request_of(world, forecaster), then or world.as_of - timedelta(days=7)
+    steps = [step for step in (step_of(asked, day), asked.grid.size - 1) if step is not None]
+    build = _scorable_lines if isinstance(forecaster, DelayForecaster) else _scorable_windows
+    now, *earlier = build(world, asked, np.array(steps), day, proof)
+    return Scorable(now, day, *earlier) if len(steps) > 1 else Scorable(now, day)
 
 
-def live_windows(world: World, forecaster: Forecaster, proof: Proof) -> Matrix:
-    """Return the windows of series alive as of the day that can be judged later, and from where on they shift."""
-    asked = request_of(world, forecaster)
-    alive = of_last_day(shift_rows(world, asked, steps_to_score(asked), proof), asked)
-    return judgeable(alive, forecaster.facts.shift_terms)
+def _scorable_lines(world: World, asked: Request, steps: np.ndarray, _: date, proof: Proof) -> list[Matrix]:
+    rows = delay_rows(world, asked, steps, proof)
+    return [_of_step(rows, step) for step in steps[::-1]]
+
+
+def _scorable_windows(world: World, asked: Request, steps: np.ndarray, day: date, proof: Proof) -> list[Matrix]:
+    weeks = round((world.as_of - day).days / 7)
+    both = shift_rows(world, asked, steps, proof, ahead_weeks=weeks)
+    rows, ahead = windows_apart(both, asked, weeks)
+    return [*(_of_step(rows, step) for step in steps[::-1]), _of_step(ahead, steps[0])]
+
+
+def step_of(asked: Request, day: date) -> int | None:
+    """Return the number of a day in a request's grid, None where it is not in it."""
+    step = np.flatnonzero(asked.grid.days == np.datetime64(day, "D"))
+    return int(step[0]) if len(step) else None
+
+
+def _of_step(matrix: Matrix, step: int) -> Matrix:
+    return matrix.take(np.flatnonzero(matrix.rows["step"] == step))
 
 
 def delay_rows(world: World, asked: Request, steps: np.ndarray, proof: Proof, at: str = "snapshot") -> Matrix:
@@ -205,11 +228,25 @@ def delay_rows(world: World, asked: Request, steps: np.ndarray, proof: Proof, at
     own_day = ("purchases",) if at == "order" else ()
     with line_builder(world, at) as build:
         whole = build(world.con, asked, steps)
-        prove_no_leak(
-            world.con, build, asked, whole, DELAY_KEY, _sample(whole, proof.days), own_day=own_day,
-            rebuilt=proof.rebuilt,
-        )  # fmt: skip
+        alone = order_matrix if at == "order" else delay_matrix
+        _prove(world, "delay", (build, alone), asked, whole, proof, own_day)
     return whole
+
+
+def _prove(
+    world: World, task: str, builds: tuple[Build, Build], asked: Request, whole: Matrix, proof: Proof,
+    own_day: tuple[str, ...] = (),
+) -> None:  # fmt: skip
+    """Prove rows that the first of `builds` made; where there are very many, those of a world of a few suppliers or
+    products, which the second one builds."""
+    cut, key = (OF_LINES, DELAY_KEY) if task == "delay" else (OF_SERIES, SHIFT_KEY)
+    days = _sample(whole, proof.days)
+    if not days:
+        return
+    with few(world.con, cut, PROVEN[task], asked.grid.as_of) as seen:
+        con, build = (seen, builds[1]) if seen else (world.con, builds[0])
+        rows = build(con, asked, np.array(days)) if seen else whole
+        prove_no_leak(con, build, asked, rows, key, days, own_day=own_day, worlds=proof.worlds)
 
 
 @contextmanager
@@ -234,7 +271,7 @@ def window_builder(world: World) -> Iterator[Build]:
 
         def build(con: duckdb.DuckDBPyConnection, asked: Request, steps: np.ndarray) -> Matrix:
             if how is None:
-                return shift_matrix(con, asked, steps)[0]
+                return _windows(con, asked, steps)
             return windows_in_order(con, partitioned_windows(con, asked, steps, how=how), asked.grid)
 
         yield build
@@ -249,12 +286,20 @@ def _cut(world: World, task: str) -> Iterator[How | None]:
         yield None if parts == 1 and connected.slots == 1 else How(connected, parts, scratch)
 
 
-def shift_rows(world: World, asked: Request, steps: np.ndarray, proof: Proof) -> Matrix:
-    """Return the series' windows at `steps`, proven like the delay rows."""
+def shift_rows(world: World, asked: Request, steps: np.ndarray, proof: Proof, *, ahead_weeks: int = 0) -> Matrix:
+    """Return the series' windows at `steps`, proven like the delay rows.
+
+    With `ahead_weeks` the windows of so many weeks later follow them (`with_windows_ahead`), which nobody proves.
+    """
     with window_builder(world) as build:
-        whole = build(world.con, asked, steps)
-        prove_no_leak(world.con, build, asked, whole, SHIFT_KEY, _sample(whole, proof.days), rebuilt=proof.rebuilt)
+        whole = build(world.con, with_windows_ahead(asked, ahead_weeks) if ahead_weeks else asked, steps)
+        asked_for = np.flatnonzero(whole.rows["window"] < len(asked.windows))
+        _prove(world, "shift", (build, _windows), asked, whole.take(asked_for), proof)
     return whole
+
+
+def _windows(con: duckdb.DuckDBPyConnection, asked: Request, steps: np.ndarray) -> Matrix:
+    return shift_matrix(con, asked, steps)[0]
 
 
 def _sample(whole: Matrix, proofs: int) -> list[int]:

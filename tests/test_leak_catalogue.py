@@ -14,7 +14,7 @@ import pytest
 from features.contracts import TABLES
 from features.matrix import DELAY_KEY, SHIFT_KEY, Request, delay_matrix, first_fact, shift_matrix
 from features.panels import Terms, posting_lag_days
-from features.prover import LeakError, prove_no_leak
+from features.prover import DELETED, MIXED, SCRAMBLED, LeakError, prove_no_leak
 from features.weeks import Grid
 
 AS_OF = date(2026, 6, 1)
@@ -163,18 +163,19 @@ def shown(plant):
     return careless
 
 
-def proven(con, build, task, back):
+def proven(con, build, task, back, **worlds):
     request, key = ask(con, task), BUILDS[task][1]
     steps = [request.grid.size - weeks for weeks in back]
     whole = build(con, request, np.array(sorted(steps)))
-    return prove_no_leak(con, build, request, whole, key, steps)
+    return prove_no_leak(con, build, request, whole, key, steps, **worlds)
 
 
+@pytest.mark.parametrize("worlds", [{}, {"worlds": [MIXED]}], ids=["to learn", "to score"])
 @pytest.mark.parametrize("name", PLANTS)
-def test_the_prover_catches_a_table_that_shows_too_much(slow_toy, name):
+def test_the_prover_catches_a_table_that_shows_too_much(slow_toy, name, worlds):
     plant = PLANTS[name]
     with pytest.raises(LeakError, match=r"reads the future|depends on the future"):
-        proven(slow_toy, shown(plant), plant.task, (22, 30, 41))
+        proven(slow_toy, shown(plant), plant.task, (22, 30, 41), **worlds)
 
 
 HONEST = {
@@ -204,7 +205,7 @@ def test_nothing_honest_is_taken_for_a_leak(slow_toy, name):
     for task in BUILDS if HONEST[name] is None else [HONEST[name].task]:
         build = BUILDS[task][0] if HONEST[name] is None else shown(HONEST[name])
         back = (22, 55) if HONEST[name] is None else (33,)
-        assert proven(slow_toy, build, task, back)["rows"] > 20
+        assert proven(slow_toy, build, task, back, worlds=[DELETED, SCRAMBLED, MIXED])["rows"] > 20
 
 
 def test_the_catalogue_has_every_kind():

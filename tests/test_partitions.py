@@ -22,7 +22,7 @@ from pipelines.engines import Engine, engine
 from pipelines.partitions import How, in_order, partitioned, partitioned_windows, partitions_for, windows_in_order
 from pipelines.settings import Unreachable, UserError, load
 from pipelines.simulate import simulate
-from pipelines.world import NO_PROOF, World, delay_rows, line_builder, request, shift_rows, steps_to_score, to_score
+from pipelines.world import NO_PROOF, TO_SCORE, World, delay_rows, line_builder, request, shift_rows
 
 AS_OF = date(2026, 6, 1)
 
@@ -52,6 +52,10 @@ def con(tmp_path_factory):
 @pytest.fixture
 def asked(con):
     return Request(Grid(first_fact(con, "purchases"), AS_OF), Terms(), "DE", ("ship mode", "weight"))
+
+
+def last_two(asked):
+    return np.array([asked.grid.size - 2, asked.grid.size - 1])
 
 
 def same(a, b):
@@ -114,7 +118,7 @@ def test_a_leak_is_found_in_partitions_too(con, asked, tmp_path, monkeypatch):
     every = tuple(leaking if level is region else level for level in LEVELS)
     monkeypatch.setattr("features.standing.LEVELS", every)
     monkeypatch.setattr("features.standing.SHARED", tuple(x for x in every if "supplier_id" not in x.keys))
-    whole = build(con, asked, steps_to_score(asked))
+    whole = build(con, asked, last_two(asked))
     with pytest.raises(LeakError, match="feature region_late_share_4w reads the future"):
         prove_no_leak(con, build, asked, whole, DELAY_KEY, [asked.grid.size - 2])
 
@@ -218,7 +222,7 @@ def test_the_settings_choose_engine_and_partitions(con, tmp_path, cluster):
             asked = request(world, "delay")
             with line_builder(world) as build:
                 assert (build is delay_matrix) == (not how)
-            found.append(delay_rows(world, asked, steps_to_score(asked), NO_PROOF))
+            found.append(delay_rows(world, asked, last_two(asked), NO_PROOF))
     same(*found)
 
 
@@ -227,7 +231,7 @@ def test_demand_is_cut_as_the_settings_say_and_its_proof_too(demanded, tmp_path)
     for parts in (1, 3):
         with World([demanded.cursor()], (), load(tmp_path, environ={}, partitions=parts), AS_OF, "") as world:
             weekly = request(world, "shift")
-            found.append(shift_rows(world, weekly, steps_to_score(weekly), to_score()))
+            found.append(shift_rows(world, weekly, last_two(weekly), TO_SCORE))
     same(*found)
 
 

@@ -14,9 +14,9 @@ from features.labels import ShiftTerms
 from features.matrix import delay_matrix, shift_matrix
 from models.change import PARTS, RISKS, Told, Week, weekly_change
 from models.forecasters import DelayForecaster, Facts, ShiftForecaster
-from pipelines.change import line_values, rescored, week_before, window_values, worlds_between
+from pipelines.change import line_values, rescored, week_before, window_values
 from pipelines.settings import load
-from pipelines.world import World, judgeable, request_of
+from pipelines.world import World, judgeable, request_of, scorable
 
 THEN, NOW = date(2026, 5, 18), date(2026, 5, 25)
 
@@ -103,7 +103,7 @@ def parts(world, forecaster, happens="", before=None):
     if happens:
         world.con.execute(happens)
     now = published(world, forecaster)
-    steps = rescored(world, forecaster, rows_of(world, forecaster), THEN, worlds_between(world, forecaster, THEN))
+    steps = rescored(world, forecaster, scorable(world, forecaster, THEN))
     ended = pd.DataFrame(columns=["complete_on", "cancelled_at"])
     found = weekly_change(
         Week(pd.Timestamp(THEN), {risk: then}), Week(pd.Timestamp(NOW), {risk: now}), Told({risk: steps}, ended)

@@ -1,0 +1,55 @@
+"""Cut facts by supplier or by product: all that is known of one stays together."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date
+
+import duckdb
+
+from features.as_known import showing
+from features.contracts import ORDERS, PLAN, PROMISES, PURCHASES, RECEIPTS, STOCK, Table
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """The tables that are cut, all facts of one `by` into one part, and those that every part has whole."""
+
+    by: str
+    tables: tuple[Table, ...]
+    whole: tuple[str, ...]
+
+    def rows(self, table: Table, source: str, purchases: str) -> str:
+        """SQL for what to read of a table, the column to cut by among it or beside it."""
+        own = self.by in {c.name for c in table.columns}
+        return f"{source} f" + ("" if own else f" JOIN {purchases} p USING (po_line_id)")
+
+
+OF_LINES = Cut("supplier_id", (PURCHASES, RECEIPTS, PROMISES), ("suppliers", "products", "sites", "signals"))
+OF_SERIES = Cut("product_id", (ORDERS, STOCK, PLAN), ("products", "sites", "signals"))
+
+
+@contextmanager
+def few(con: duckdb.DuckDBPyConnection, cut: Cut, most: int, day: date) -> Iterator[duckdb.DuckDBPyConnection | None]:
+    """Yield a connection that shows a world of some suppliers or products alone; None where all of them are few.
+
+    As many of them as have at most about `most` lines together, others for every `day`.
+    """
+    lines = cut.tables[0].name
+    if con.execute(f"SELECT count(*) <= {most} FROM {lines}").fetchall()[0][0]:
+        yield None
+        return
+    home = con.execute("SELECT current_schema()").fetchall()[0][0]
+    chosen = (
+        f"SELECT {cut.by} FROM (SELECT {cut.by}, count(*) AS n, "
+        f"sum(count(*)) OVER (ORDER BY hash({cut.by}, DATE '{day}'), {cut.by}) AS upto FROM {home}.{lines} "
+        f"GROUP BY {cut.by}) QUALIFY upto <= {most} OR row_number() OVER (ORDER BY n, {cut.by}) = 1"
+    )
+
+    def view(table: Table, source: str) -> str:
+        if table not in cut.tables:
+            return f"SELECT * FROM {source}"
+        return f"SELECT f.* FROM {cut.rows(table, source, f'{home}.purchases')} WHERE {cut.by} IN ({chosen})"
+
+    with showing(con, view) as seen:
+        yield seen
