@@ -107,24 +107,25 @@ def signal_features(
     what both were over recent weeks.
     """
     formulas = (*SIGNAL_FEATURES, *(LATELY_FEATURES if recent else ()))
-    columns, features = [], []
     scopes = KEYS | {"region": tuple(region)}
     keys = {kind: [c for c in of if c in rows] for kind, of in scopes.items()}
-    steps = rows["step"].to_numpy()
-    for (name,) in con.execute("SELECT DISTINCT signal FROM signals ORDER BY signal").fetchall():
-        observed = _series(con, name, LEVEL_SQL, KNOWN_SQL, grid, keys)
-        if observed.scopes:
-            where, panel = match(observed, rows, keys), Tile(_panel(con, observed, grid))
-            columns += [_take(f.formula(panel).values, steps, where) for f in formulas]
+    observed, planned = _every_series(con, grid, keys)
+    panels = _panels(con, observed, grid)
+    windows = [(begin_weeks, length_weeks), *([(-4, 4)] if recent else [])]
+    ahead = _ahead(
+        con, {name: (series, match(series, rows, keys)) for name, series in planned.items()}, rows, grid, windows
+    )
+    columns, features = [], []
+    for name in sorted({*observed, *planned}):
+        if name in observed:
+            where, panel = match(observed[name], rows, keys), Tile(panels[name])
+            columns += [_take(f.formula(panel).values, rows["step"].to_numpy(), where) for f in formulas]
             features += [f.at(f"signal_{name}", f"signal {name}") for f in formulas]
-        planned = _series(con, name, AHEAD_SQL, "known_at", grid, keys)
-        if planned.scopes:
-            named = match(planned, rows, keys)
-            columns.append(_ahead(con, planned, rows, grid, named, begin_weeks, length_weeks))
-            features.append(AHEAD.at(f"signal_{name}", f"signal {name}"))
-            if recent:
-                columns.append(columns[-1] - _ahead(con, planned, rows, grid, named, -4, 4))
-                features.append(AHEAD_CHANGE.at(f"signal_{name}", f"signal {name}"))
+        if name in planned:
+            coming, *before = ahead[name]
+            columns += [coming, *(coming - lately for lately in before)]
+            told = (AHEAD, AHEAD_CHANGE) if recent else (AHEAD,)
+            features += [f.at(f"signal_{name}", f"signal {name}") for f in told]
     block = np.column_stack(columns) if columns else np.empty((len(rows), 0))
     return block.astype(np.float32), tuple(features)
 
@@ -162,32 +163,48 @@ def _choices(shape: Sequence[str], keys: Mapping[str, Sequence[str]]) -> Iterato
             yield (column, *rest)
 
 
-def _series(
-    con: duckdb.DuckDBPyConnection, name: str, which: str, known: str, grid: Grid, keys: Mapping[str, Sequence[str]]
-) -> Series:
-    """Return the series of a signal whose scope can name a row: a supplier's backlog says nothing of demand."""
+def _every_series(
+    con: duckdb.DuckDBPyConnection, grid: Grid, keys: Mapping[str, Sequence[str]]
+) -> tuple[dict[str, Series], dict[str, Series]]:
+    """Return, by signal, the series that feed its level and those that are known ahead.
+
+    Those whose scope can name a row: a supplier's backlog says nothing of demand.
+    """
     found = con.execute(
-        f"SELECT scope, min({grid.sql_index(known)}) AS since FROM signals WHERE signal = ? AND {which} "
-        "GROUP BY scope ORDER BY scope",
-        [name],
+        f"""SELECT signal, scope, min({grid.sql_index(KNOWN_SQL)}) FILTER ({LEVEL_SQL}) AS observed,
+                   min({grid.sql_index("known_at")}) FILTER ({AHEAD_SQL}) AS planned
+            FROM signals GROUP BY signal, scope ORDER BY signal, scope"""
     ).df()
     kinds = [[part.partition(":")[0] for part in scope.split("&")] for scope in found["scope"]]
     found = found[np.array([all(kind == "*" or keys.get(kind) for kind in each) for each in kinds], bool)]
-    return Series(name, found["scope"].tolist(), found["since"].to_numpy())
+    observed, planned = (
+        {
+            str(name): Series(str(name), mine["scope"].tolist(), mine[since].to_numpy(int))
+            for name, mine in found.dropna(subset=[since]).groupby("signal")
+        }
+        for since in ("observed", "planned")
+    )
+    return observed, planned
 
 
-def _panel(con: duckdb.DuckDBPyConnection, series: Series, grid: Grid) -> xr.Dataset:
-    """Level and age of each of a signal's series; a value of an older period never replaces a newer one's."""
+def _panels(con: duckdb.DuckDBPyConnection, every: Mapping[str, Series], grid: Grid) -> dict[str, xr.Dataset]:
+    """Level and age of each signal's series; a value of an older period never replaces a newer one's."""
+    if not every:
+        return {}
     states = con.execute(
-        f"""SELECT scope, step, last(value ORDER BY since, observed_on, known_at) AS value,
+        f"""SELECT signal, scope, step, last(value ORDER BY since, observed_on, known_at) AS value,
                    last(observed_on ORDER BY since, observed_on, known_at) AS observed_on
             FROM (SELECT *, {KNOWN_SQL} AS since, {grid.sql_index(KNOWN_SQL)} AS step,
                          max(observed_on)
-                           OVER (PARTITION BY scope ORDER BY {KNOWN_SQL}, observed_on, known_at) AS newest
-                  FROM signals WHERE signal = ? AND {LEVEL_SQL})
-            WHERE observed_on = newest AND step < {grid.size} GROUP BY scope, step""",
-        [series.signal],
+                           OVER (PARTITION BY signal, scope ORDER BY {KNOWN_SQL}, observed_on, known_at) AS newest
+                  FROM signals WHERE {LEVEL_SQL})
+            WHERE observed_on = newest AND step < {grid.size} GROUP BY signal, scope, step"""
     ).df()
+    parts = {str(name): mine for name, mine in states.groupby("signal")}
+    return {name: _panel(parts.get(name, states[:0]), series, grid) for name, series in every.items()}
+
+
+def _panel(states: pd.DataFrame, series: Series, grid: Grid) -> xr.Dataset:
     of = pd.Index(series.scopes).get_indexer(states["scope"])
     states, of = states[of >= 0], of[of >= 0]
     place = (states["step"].to_numpy(), of)
@@ -206,34 +223,40 @@ def _take(values: np.ndarray, steps: np.ndarray, where: np.ndarray) -> np.ndarra
 
 
 def _ahead(
-    con: duckdb.DuckDBPyConnection,
-    series: Series,
-    rows: pd.DataFrame,
-    grid: Grid,
-    where: np.ndarray,
-    begin_weeks: np.ndarray | int,
-    length_weeks: np.ndarray | int,
-) -> np.ndarray:
-    """Mean known-ahead value per week of [begin, begin + length) after each row's as-of.
+    con: duckdb.DuckDBPyConnection, every: Mapping[str, tuple[Series, np.ndarray]], rows: pd.DataFrame, grid: Grid,
+    windows: Sequence[tuple[np.ndarray | int, np.ndarray | int]],
+) -> dict[str, list[np.ndarray]]:  # fmt: skip
+    """Mean known-ahead value per week of each window [begin, begin + length) after every row's as-of, by signal.
 
-    Asks, for every distinct (series, as-of, window) among the rows, for the latest vintage known then of each
-    observed period inside the window.
+    `every` has a signal's series and the place among them of each row's. Asks, for every distinct (series, as-of,
+    window) there is, for the latest vintage known then of each observed period inside the window.
     """
-    asked = pd.DataFrame(
-        {"place": where, "step": rows["step"].to_numpy(), "begin": begin_weeks, "length": length_weeks}
-    )
-    wanted = asked[asked["place"] >= 0].drop_duplicates()
-    scopes = np.array(series.scopes, dtype=object)[wanted["place"]]
-    con.register("wanted", wanted.assign(scope=scopes, day=grid.days[wanted["step"]].astype("datetime64[s]")))
+    asked, wanted = {}, []
+    for name, (series, where) in every.items():
+        for k, (begin, length) in enumerate(windows):
+            mine = pd.DataFrame({"place": where, "step": rows["step"].to_numpy(), "begin": begin, "length": length})
+            asked[name, k] = mine
+            once = mine[mine["place"] >= 0].drop_duplicates()
+            scope = np.array(series.scopes, dtype=object)[once["place"]]
+            wanted.append(
+                once.assign(signal=name, k=k, scope=scope, day=grid.days[once["step"]].astype("datetime64[s]"))
+            )
+    if not wanted:
+        return {}
+    con.register("wanted", pd.concat(wanted, ignore_index=True))
     found = con.execute(
-        f"""SELECT place, step, begin, length, sum(value) / any_value(length) AS ahead FROM (
-             SELECT w.place, w.step, w.begin, w.length, s.observed_on, last(s.value ORDER BY s.known_at) AS value
-             FROM wanted w JOIN signals s ON s.scope = w.scope AND s.known_at < w.day
-              AND s.observed_on >= w.day + to_days(CAST(7 * w.begin AS INTEGER))
-              AND s.observed_on < w.day + to_days(CAST(7 * (w.begin + w.length) AS INTEGER))
-             WHERE s.signal = ? AND {AHEAD_SQL} GROUP BY ALL) GROUP BY ALL""",
-        [series.signal],
+        f"""SELECT signal, k, place, step, begin, length, sum(value ORDER BY observed_on) / any_value(length) AS ahead
+            FROM (SELECT w.*, s.observed_on, last(s.value ORDER BY s.known_at) AS value
+                  FROM wanted w JOIN signals s ON s.signal = w.signal AND s.scope = w.scope AND s.known_at < w.day
+                   AND s.observed_on >= w.day + to_days(CAST(7 * w.begin AS INTEGER))
+                   AND s.observed_on < w.day + to_days(CAST(7 * (w.begin + w.length) AS INTEGER))
+                  WHERE {AHEAD_SQL} GROUP BY ALL) GROUP BY ALL"""
     ).df()
     con.unregister("wanted")
-    merged = asked.merge(found, how="left", on=["place", "step", "begin", "length"])["ahead"].to_numpy()
-    return np.where(where >= 0, np.nan_to_num(merged), np.nan)
+    told = dict(iter(found.groupby(["signal", "k"])))
+    out: dict[str, list[np.ndarray]] = {name: [] for name in every}
+    for (name, k), mine in asked.items():
+        known = told.get((name, k), found[:0]).drop(columns=["signal", "k"])
+        ahead = mine.merge(known, how="left", on=["place", "step", "begin", "length"])["ahead"].to_numpy()
+        out[name].append(np.where(mine["place"] >= 0, np.nan_to_num(ahead), np.nan))
+    return out
