@@ -201,12 +201,23 @@ class Book:
 
     def key(self, columns: Sequence[str]) -> np.ndarray:
         """Return one number per line that tells its values of these columns apart."""
-        if len(columns) == 1:
-            return self.codes[columns[0]]
-        out = np.zeros(len(next(iter(self.codes.values()))), np.int64)
-        for column in columns:
-            out = out * (int(self.codes[column].max(initial=0)) + 1) + self.codes[column]
-        return out
+        return joint_key(self.codes, columns)
+
+
+def joint_key(codes: Mapping[str, np.ndarray], columns: Sequence[str]) -> np.ndarray:
+    """Return one number per line that tells its values of these columns apart, out of the codes of each."""
+    if len(columns) == 1:
+        return codes[columns[0]]
+    out = np.zeros(len(next(iter(codes.values()))), np.int64)
+    for column in columns:
+        out = out * (int(codes[column].max(initial=0)) + 1) + codes[column]
+    return out
+
+
+def codes_of(con: duckdb.DuckDBPyConnection, columns: Sequence[str]) -> dict[str, np.ndarray]:
+    """Number the different values of each of these columns of `line_history` from 0, line by line."""
+    lines = con.sql(f"SELECT {', '.join(columns)} FROM line_history ORDER BY line").to_arrow_table()
+    return {name: _codes(lines[name]) for name in columns}
 
 
 LINE_KEYS = ("supplier_id", "product_id", "site_id", "category", "region")

@@ -7,11 +7,13 @@ import numpy as np
 import pandas as pd
 
 from features.core import Feature, ratio
-from features.standing import number
+from features.panels import codes_of, joint_key
+from features.standing import entities_asked
+from features.threads import pieces, side_by_side, taken
 from features.weeks import Grid, holiday_dates, working_days
 
 LAST = 20  # lines looked back on: enough for a share, few enough to be recent
-CHUNK = 100_000  # rows looked up at once
+CHUNK = 1 << 13  # rows looked up at once: their last lines stay in the processor's cache
 PRIOR_LINES = 4.0  # lines that the chain's late share weighs against the last ones
 HALF_LIFE = 4.0  # lines after which one counts half in a weighted mean
 WEIGHTS = 0.5 ** (np.arange(LAST) / HALF_LIFE)
@@ -41,23 +43,33 @@ def recent_features(
     con: duckdb.DuckDBPyConnection, rows: pd.DataFrame, grid: Grid, *, country: str, prior: np.ndarray
 ) -> np.ndarray:
     """Return float32 [row, feature] of RECENT_FEATURES; `prior` is each row's late share to shrink towards."""
-    lines = _lines(con, grid, country)
-    rows = rows.assign(prior=prior, ordered=_moment(rows))
+    lines, codes = _lines(con, grid, country), codes_of(con, KEYS)
+    asked = rows[list(ASKED)].assign(prior=prior, ordered=_moment(rows))
     out = np.full((len(rows), len(RECENT_FEATURES)), np.nan, np.float32)
     column = 0
     for level in RECENT_LEVELS:
-        asked, mine, _ = number(lines, rows, level.keys)
-        placed = lines.assign(entity=asked)[asked >= 0]
-        done = placed[placed["done_step"] < grid.size]
-        done = _Book(done.sort_values(["entity", "done_at", "completed", "ordered", "line"]), "done_step", grid)
-        known = _Book(placed.sort_values(["entity", "known_at", "line"]), "step", grid)
-        for first in range(0, len(rows), CHUNK):
-            part = slice(first, first + CHUNK)
-            view = _view(done, known, rows.iloc[part], mine[part])
-            for k, feature in enumerate(level.formulas):
-                out[part, column + k] = feature.formula(view)
+        entity, _ = entities_asked(joint_key(codes, level.keys), asked["line"].to_numpy())
+        _look_back(lines, entity, level.formulas, asked, grid, out[:, column : column + len(level.formulas)])
         column += len(level.formulas)
     return out
+
+
+def _look_back(
+    lines: pd.DataFrame, entity: np.ndarray, formulas: tuple[Feature, ...], rows: pd.DataFrame, grid: Grid,
+    out: np.ndarray,
+) -> None:  # fmt: skip
+    """Write into `out` [row, feature] what the last lines of each row's entity tell; `entity` is that of every line."""
+    mine = taken(entity, rows["line"].to_numpy())
+    came = (entity >= 0) & (lines["done_step"].to_numpy() < grid.size)
+    done = _Book(lines, entity, came, ("done_at", "completed", "ordered"), "done_step", grid)
+    known = _Book(lines, entity, entity >= 0, ("known_at",), "step", grid)
+
+    def work(part: slice) -> None:
+        view = _view(done, known, rows.iloc[part], mine[part])
+        for k, feature in enumerate(formulas):
+            out[part, k] = feature.formula(view)
+
+    side_by_side(work, pieces(len(rows), CHUNK))
 
 
 def _moment(lines: pd.DataFrame) -> np.ndarray:
@@ -73,7 +85,7 @@ def _day(lines: pd.DataFrame, column: str) -> np.ndarray:
 def _lines(con: duckdb.DuckDBPyConnection, grid: Grid, country: str) -> pd.DataFrame:
     """Return the lines known, with the steps in which each and its completion became known."""
     lines = con.execute(
-        f"SELECT line, supplier_id, product_id, known_at, complete_known_at AS done_at, {grid.sql_index('known_at')} "
+        f"SELECT line, known_at, complete_known_at AS done_at, {grid.sql_index('known_at')} "
         f"AS step, coalesce({grid.sql_index('complete_known_at')}, {grid.size}) AS done_step, ordered_on, "
         "ordered_hour, complete_on, promised_on FROM line_history ORDER BY line"
     ).df()
@@ -91,11 +103,18 @@ def _lines(con: duckdb.DuckDBPyConnection, grid: Grid, country: str) -> pd.DataF
 class _Book:
     """Lines sorted by entity, then by when they became known, to be asked for the last ones known at a step."""
 
-    def __init__(self, lines: pd.DataFrame, step: str, grid: Grid):
-        self.columns = {c: lines[c].to_numpy(float) for c in ("ordered", "completed", "work", "miss", "done_step")}
-        self.columns |= {"ordered_day": _day(lines, "ordered_day"), "line": lines["line"].to_numpy(float)}
-        self.entity, self.size = lines["entity"].to_numpy(np.int64), grid.size + 1
-        self.key = self.entity * self.size + np.minimum(lines[step].to_numpy(np.int64), grid.size)
+    def __init__(
+        self, lines: pd.DataFrame, entity: np.ndarray, among: np.ndarray, by: tuple[str, ...], step: str, grid: Grid
+    ):
+        """Take the lines `among` all, which are in their own order, sorted by entity and the columns `by`."""
+        mine = np.flatnonzero(among)
+        keys = [lines[c].to_numpy()[mine] for c in reversed(by)]
+        order = mine[np.lexsort((*keys, entity[mine]))]
+        self.columns = {c: lines[c].to_numpy(float)[order] for c in ("ordered", "completed", "work", "miss")}
+        self.columns |= {c: lines[c].to_numpy(float)[order] for c in ("done_step", "line")}
+        self.columns["ordered_day"] = _day(lines, "ordered_day")[order]
+        self.entity, self.size = entity[order].astype(np.int64), grid.size + 1
+        self.key = self.entity * self.size + np.minimum(lines[step].to_numpy(np.int64)[order], grid.size)
 
     def last(self, rows: pd.DataFrame, entity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the places [row, nth last] of the last lines, and whether there is one."""
@@ -251,4 +270,6 @@ RECENT_LEVELS = (
     RecentLevel("supplier", "supplier", ("supplier_id",), RECENT),
     RecentLevel("supplier_product", "this item at this supplier", ("supplier_id", "product_id"), (WORK, OVER)),
 )
+KEYS = ("supplier_id", "product_id")
+ASKED = ("line", "step", "as_of", "ordered_on", "ordered_hour", "promised_work", "age_work")  # what is read of a row
 RECENT_FEATURES = tuple(f for level in RECENT_LEVELS for f in level.features)

@@ -125,12 +125,3 @@ def entities_asked(key: np.ndarray, line: np.ndarray) -> tuple[np.ndarray, int]:
     used[taken(key, line)] = True
     number_of = np.where(used, np.cumsum(used, dtype=np.int32) - 1, -1).astype(np.int32)
     return taken(number_of, key), int(used.sum())
-
-
-def number(counted: pd.DataFrame, rows: pd.DataFrame, keys: Sequence[str]) -> tuple[np.ndarray, np.ndarray, int]:
-    """Number the entities of `rows` 0 … n − 1, and those of `counted` alike, −1 where no row asks for them."""
-    if not keys:
-        return np.zeros(len(counted), np.int64), np.zeros(len(rows), np.int64), 1
-    entities = pd.MultiIndex.from_frame(rows[list(keys)].drop_duplicates())
-    asked, mine = (entities.get_indexer(pd.MultiIndex.from_frame(table[list(keys)])) for table in (counted, rows))
-    return asked, mine, len(entities)
