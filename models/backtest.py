@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 
 from models import lessons
+from models.arrivals import QUANTILES
 from models.forecasters import EVENTS, MODEL, DelayForecaster, Forecaster, ShiftForecaster, evidence, rhythm
 from models.gate import decide
-from models.hazard import QUANTILES
 from models.lessons import DAY, Lesson, Training, happened
 from models.record import RECORD_WEEKS
 
@@ -95,15 +95,14 @@ def predictions(forecaster: Forecaster, lesson: Lesson, places: np.ndarray, *, c
     if isinstance(forecaster, DelayForecaster):
         more = [_line_facts(X, rows, end)]
         if curves:
-            more.append(_arrivals(forecaster, X, out["p"].to_numpy()))
+            more.append(_arrivals(forecaster.arrivals(X, out["p"].to_numpy(), said=forecasts)))
     else:
         more = [_units(forecaster, X, rows, end)]
     return pd.concat([out, *more], axis=1)
 
 
-def _arrivals(forecaster: DelayForecaster, X: pd.DataFrame, p: np.ndarray) -> pd.DataFrame:
+def _arrivals(quantiles: np.ndarray) -> pd.DataFrame:
     """Arrival quantiles in days after the as-of."""
-    quantiles = forecaster.arrivals(X, p)
     return pd.DataFrame({f"arrival_in_p{round(100 * q)}": quantiles[:, k] for k, q in enumerate(QUANTILES)})
 
 

@@ -14,10 +14,11 @@ from scipy.special import expit
 from sklearn.base import BaseEstimator, ClassifierMixin
 
 from models import boosting, calibration
+from models.arrivals import tied_to
 from models.baselines import RULE_INPUTS, LogisticSix, delay_rule_rows, rule_from_dict
 from models.blend import at_level, blend, choose_weight, level_loss, level_shift
 from models.boosting import Encoder, canonical_order, day_numbers, train
-from models.hazard import PERIOD_INPUTS, ROUNDS, Hazard, Times, tied_to
+from models.hazard import PERIOD_INPUTS, ROUNDS, Hazard, Heard, Times
 from models.splits import calibration_split
 
 # How far the trees learn: chains with few lines are learnt by heart after a tenth of them, regular ones use them all.
@@ -44,7 +45,7 @@ UNHEARD = ("chain_", "category_", "region_", "order_month", "promise_month", "as
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Rows:
-    """Encoded rows with their outcomes, aligned."""
+    """Encoded rows with their outcomes, aligned, and what the hazard's trees have `heard` of them, if that is kept."""
 
     block: np.ndarray
     times: Times
@@ -54,6 +55,7 @@ class _Rows:
     watched: np.ndarray
     as_of: np.ndarray
     matured_on: np.ndarray
+    heard: list[Heard] | None = None
 
     def take(self, index: np.ndarray) -> "_Rows":
         facts = None if self.facts is None else self.facts.iloc[index]
@@ -68,6 +70,9 @@ class _Rows:
         watched = np.minimum(mine.watched, begun - (lag if np.isfinite(lag) else 0.0))
         known = mine.completed_in < watched
         return replace(mine, watched=watched, completed_in=np.where(known, mine.completed_in, np.nan))
+
+
+Asked = _Rows
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -86,7 +91,7 @@ class _Parts:
         """Return the P(late) of each part for each rising count of its first trees, None for all of them."""
         said = {}
         if self.hazard is not None:
-            said["hazard"] = self.hazard.late_by(rows.block, rows.times, counts["hazard"])
+            said["hazard"] = self.hazard.late_by(rows.block, rows.times, counts["hazard"], rows.heard)
         if self.trees is not None:
             said["direct"] = [
                 np.asarray(self.trees.predict(rows.block, num_iteration=n, num_threads=self.threads))
@@ -237,19 +242,29 @@ class DelayModel(ClassifierMixin, BaseEstimator):
         guess = self._published(self.parts_).predict(rows)
         return guess if self.steady_ is None else blend(guess, self.steady_.predict(rows.facts), self.weight_)
 
-    def _asked(self, X: pd.DataFrame) -> _Rows:
+    def asked(self, X: pd.DataFrame) -> Asked:
+        """Return rows of inputs as the model reads them, for `late` and then `arrivals`."""
         facts = None if self.steady_ is None else delay_rule_rows(X)
         none = np.empty(0)
-        return _Rows(self.encoder_.transform(X), Times.of(X), facts, none, none, none, none, none)
+        return _Rows(self.encoder_.transform(X), Times.of(X), facts, none, none, none, none, none, [])
 
-    def predict_proba(self, X: pd.DataFrame) -> np.ndarray:
-        """Return P(on time), P(late) [row, 2]; the base rate where a line has no promise to miss."""
-        raw = self._raw(self._asked(X))
+    def late(self, rows: Asked) -> np.ndarray:
+        """Return P(late) of rows `asked`."""
+        raw = self._raw(rows)
         late = self.calibrator_.transform(np.nan_to_num(raw, nan=self.base_rate_))
         if self.offset_:
             late = expit(calibration.logit(late) + self.offset_)
         late = np.where(np.isnan(raw), self.base_rate_, late)
-        late = np.clip(late, self.edge_, 1 - self.edge_)
+        return np.clip(late, self.edge_, 1 - self.edge_)
+
+    def arrivals(self, rows: Asked, p_late: np.ndarray) -> np.ndarray:
+        """Return the days to arrival [row, level of QUANTILES] of rows `asked`, whose curves are tied to `p_late`."""
+        assert self.parts_.hazard is not None
+        return self.parts_.hazard.arrivals(rows.block, rows.times, p_late, rows.heard or [])
+
+    def predict_proba(self, X: pd.DataFrame) -> np.ndarray:
+        """Return P(on time), P(late) [row, 2]; the base rate where a line has no promise to miss."""
+        late = self.late(self.asked(X))
         return np.column_stack([1 - late, late])
 
     def predict(self, X: pd.DataFrame) -> np.ndarray:

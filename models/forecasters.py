@@ -12,7 +12,6 @@ import pandas as pd
 from features.demand import is_intermittent
 from features.labels import ShiftTerms
 from features.panels import Terms
-from features.threads import side_by_side
 from models import leaning
 from models.baselines import (
     DELAY,
@@ -25,8 +24,7 @@ from models.baselines import (
     predict_rules,
     rule_from_dict,
 )
-from models.delay import DelayModel
-from models.hazard import QUANTILES, Times, arrival_days
+from models.delay import Asked, DelayModel
 from models.shift import ShiftModel
 
 MODEL = "model"
@@ -61,6 +59,14 @@ class Facts:
         return np.array([self.publishes.get(f"{event}/{segment}", default) for segment in segments], dtype=object)
 
 
+class LineForecasts(dict[str, pd.DataFrame]):
+    """Forecasts of lines per event, with the rows as the model was `asked` about them: trees are heard once."""
+
+    def __init__(self, said: Mapping[str, pd.DataFrame], asked: Asked):
+        super().__init__(said)
+        self.asked = asked
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class DelayForecaster:
     """P(late) from the model or the rule that publishes, and the arrival curve that agrees with it."""
@@ -72,8 +78,9 @@ class DelayForecaster:
 
     def forecasts(self, X: pd.DataFrame, rows: pd.DataFrame | None = None) -> dict[str, pd.DataFrame]:  # noqa: ARG002
         """Return P(late) by the model and by every rule; all of them read X alone."""
-        given = {MODEL: self.model.predict_proba(X)[:, 1], **predict_rules(self.rules, delay_rule_rows(X))}
-        return {"late": pd.DataFrame(given, index=X.index)}
+        asked = self.model.asked(X)
+        given = {MODEL: self.model.late(asked), **predict_rules(self.rules, delay_rule_rows(X))}
+        return LineForecasts({"late": pd.DataFrame(given, index=X.index)}, asked)
 
     def predict(
         self, X: pd.DataFrame, rows: pd.DataFrame | None = None, *, said: Mapping[str, pd.DataFrame] | None = None
@@ -85,15 +92,12 @@ class DelayForecaster:
         """Return P(C > s + d) [row, day], equal to `p_late` at the promise where that is known."""
         return self.model.survival(X, p_late)
 
-    def arrivals(self, X: pd.DataFrame, p_late: np.ndarray) -> np.ndarray:
-        """Return the days to arrival [row, level of QUANTILES] that the curves say; few of them are there at a time."""
-        out = np.empty((len(X), len(QUANTILES)))
-
-        def work(part: np.ndarray) -> None:
-            out[part] = arrival_days(self.survival(X.iloc[part], p_late[part]))
-
-        side_by_side(work, Times.of(X).alike())
-        return out
+    def arrivals(
+        self, X: pd.DataFrame, p_late: np.ndarray, *, said: Mapping[str, pd.DataFrame] | None = None
+    ) -> np.ndarray:
+        """Return the days to arrival [row, level of QUANTILES] that the curves say; `said` are the `forecasts` of X."""
+        asked = said.asked if isinstance(said, LineForecasts) else self.model.asked(X)
+        return self.model.arrivals(asked, np.asarray(p_late, float))
 
     def save(self, folder: Path) -> None:
         """Write text and JSON below `folder`."""

@@ -12,14 +12,12 @@ from scipy.special import expit
 
 from features.threads import side_by_side
 from features.weeks import holiday_dates
+from models.arrivals import LEAST_LOG, LONGEST, QUANTILES, days_by_bucket
 from models.boosting import train
 from models.shared_trees import shared
 
-LONGEST = 366  # days ahead that the curve is drawn; a line not expected by then has this as its day
 TAIL = np.array([1, 2, 4, 8, 14, 21, 35, 60, 90, 130, 180, 260, 366])  # buckets where the quantiles leave wide gaps
 BUCKETS = 24  # quantiles of the waits that were seen: narrow buckets where lines arrive
-LEAST_LOG = -600.0  # S stays a number that can be divided by
-QUANTILES = (0.1, 0.5, 0.8, 0.9)
 AT_ONCE = 5_000  # rows whose buckets are laid out at the same time
 
 PARAMS: dict[str, Any] = {
@@ -54,7 +52,7 @@ class Times:
 
     def alike(self) -> Iterator[np.ndarray]:
         """Yield the numbers of some rows at a time, all of them once, those of equal times together."""
-        order = np.lexsort((self.age, self.due, self.as_of))
+        order = np.lexsort((self.age, self.as_of, self.due))
         return (order[part] for part in _parts(len(order)))
 
     def distinct(self) -> tuple["Times", np.ndarray]:
@@ -166,17 +164,29 @@ class Hazard:
         return np.column_stack(places).astype(np.float32)
 
     def _log_kept(self, block: np.ndarray, ahead: "_Ahead", counts: Sequence[int | None] = (None,)) -> list[np.ndarray]:
-        """Return log(1 − h) of each row's buckets by the first trees, so many as `counts` says, rising; None means all.
+        """Return log(1 − h) [row, bucket] by the first trees, so many as `counts` says, rising; None means all.
 
-        What lies `ahead` of a row depends on its times alone, which many rows share.
+        What lies `ahead` of a row depends on its times alone, which many rows share. It is 0 where a bucket is empty.
         """
-        places = self._places(ahead.times, ahead.kind, ahead.begin, ahead.end)
+        places, empty = self._places_of(ahead), (ahead.end <= ahead.begin)[ahead.kind]
         if self._trees is not None:
-            raw = self._trees.raw(block, places, ahead.row, ahead.bucket, counts)
+            raw = self._trees.raw(block, places, ahead.kind, counts)
         else:
-            inputs = np.column_stack([block[ahead.row], places[ahead.bucket]])
-            raw = [self._predicted(inputs, count) for count in counts]
-        return [np.log1p(-np.clip(expit(mine), 1e-6, 1 - 1e-6)) for mine in raw]
+            row, bucket = np.nonzero(~empty)
+            inputs, raw = np.column_stack([block[row], places[ahead.kind[row], bucket]]), []
+            for count in counts:
+                raw.append(np.zeros(empty.shape))
+                raw[-1][row, bucket] = self._predicted(inputs, count)
+        out = [np.log1p(-np.clip(expit(mine), 1e-6, 1 - 1e-6)) for mine in raw]
+        for mine in out:
+            mine[empty] = 0.0
+        return out
+
+    def _places_of(self, ahead: "_Ahead") -> np.ndarray:
+        """Return PERIOD_INPUTS [kind, bucket, input]; those of an empty bucket mean nothing."""
+        kind = np.repeat(np.arange(len(ahead.begin)), ahead.begin.shape[1])
+        places = self._places(ahead.times, kind, ahead.begin.ravel(), ahead.end.ravel())
+        return places.reshape(*ahead.begin.shape, len(PERIOD_INPUTS))
 
     def _predicted(self, inputs: np.ndarray, count: int | None) -> np.ndarray:
         if not len(inputs):
@@ -190,14 +200,22 @@ class Hazard:
         """Return S at the promise, 1 where it has passed, NaN without one."""
         return self.late_by(block, times, (None,))[0]
 
-    def late_by(self, block: np.ndarray, times: Times, counts: Sequence[int | None]) -> list[np.ndarray]:
-        """Return what `late` would be with the first trees alone, for each rising count of them."""
+    def late_by(
+        self, block: np.ndarray, times: Times, counts: Sequence[int | None], heard: "list[Heard] | None" = None
+    ) -> list[np.ndarray]:
+        """Return what `late` would be with the first trees alone, for each rising count of them.
+
+        What all trees say of the buckets until the promise is added to `heard`, where it is given.
+        """
         out = [np.where(np.isnan(times.due), np.nan, 0.0) for _ in counts]
 
         def work(part: np.ndarray) -> None:
             ahead = _Ahead.of(times.take(part), self.grid_, until_due=True)
-            for mine, kept in zip(out, self._log_kept(block[part], ahead, counts), strict=True):
-                mine[part] += np.bincount(ahead.row, kept, minlength=len(part))
+            told = self._log_kept(block[part], ahead, counts)
+            for mine, kept in zip(out, told, strict=True):
+                mine[part] += np.cumsum(kept, axis=1)[:, -1] if kept.size else 0.0  # one after the other
+            if heard is not None:
+                heard.append(Heard(part, ahead, told[-1]))
 
         side_by_side(work, times.alike())
         return [np.exp(np.maximum(mine, LEAST_LOG)) for mine in out]
@@ -208,12 +226,29 @@ class Hazard:
 
         def work(part: np.ndarray) -> None:
             ahead = _Ahead.of(times.take(part), self.grid_)
-            length = (ahead.end - ahead.begin).astype(np.int64)[ahead.bucket]
-            daily = self._log_kept(block[part], ahead)[0] / length
-            days = np.repeat(daily, length).reshape(-1, LONGEST)  # rows' buckets tile all days
-            out[part] = np.exp(np.maximum(np.cumsum(days, axis=1), LEAST_LOG))
+            out[part] = ahead.drawn(self._log_kept(block[part], ahead)[0])
 
         side_by_side(work, times.alike())
+        return out
+
+    def arrivals(self, block: np.ndarray, times: Times, p_late: np.ndarray, heard: "list[Heard]") -> np.ndarray:
+        """Return the days [row, level of QUANTILES] by which rows have arrived, their curves tied to `p_late`.
+
+        `heard` is what `late_by` left of the same rows; where it is empty, they are heard first.
+        """
+        if not heard:
+            self.late_by(block, times, (None,), heard)
+        out = np.empty((len(block), len(QUANTILES)))
+
+        def work(mine: Heard) -> None:
+            at, p = times.take(mine.part), p_late[mine.part]
+            rest = _Ahead.of(at, self.grid_, after_due=True)
+            kept = np.hstack([mine.kept, self._log_kept(block[mine.part], rest)[0]])
+            ahead = mine.ahead.then(rest)
+            begin, end = ahead.begin[ahead.kind], ahead.end[ahead.kind]
+            out[mine.part] = days_by_bucket(kept, begin, end, at.due, p, lambda few: ahead.take(few).drawn(kept[few]))
+
+        side_by_side(work, heard)
         return out
 
     def busiest(self, block: np.ndarray, times: Times) -> np.ndarray:
@@ -249,28 +284,50 @@ class Hazard:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Ahead:
-    """The buckets of days ahead of some rows: `kind`, `begin` and `end` of those of each of the different `times`, and
-    `row` and `bucket` of every pair of a row and a bucket of its times, by row."""
+    """The buckets of days ahead of some rows: `begin` and `end` [kind, bucket] of each of the different `times`, equal
+    where there is no more, and the `kind` of every row."""
 
     times: Times
-    kind: np.ndarray
     begin: np.ndarray
     end: np.ndarray
-    row: np.ndarray
-    bucket: np.ndarray
+    kind: np.ndarray
 
     @classmethod
-    def of(cls, times: Times, grid: np.ndarray, *, until_due: bool = False) -> "_Ahead":
+    def of(cls, times: Times, grid: np.ndarray, *, until_due: bool = False, after_due: bool = False) -> "_Ahead":
         kinds, mine = times.distinct()
         kind, begin, end = buckets(kinds.due, grid)
-        if until_due:
-            due = end <= kinds.due[kind] + 1
-            kind, begin, end = kind[due], begin[due], end[due]
+        if until_due or after_due:
+            asked = (end <= kinds.due[kind] + 1) == until_due
+            kind, begin, end = kind[asked], begin[asked], end[asked]
         count = np.bincount(kind, minlength=len(kinds.due))
-        row = np.repeat(np.arange(len(mine)), count[mine])
-        before = np.cumsum(count[mine]) - count[mine]
-        bucket = (np.cumsum(count) - count)[mine][row] + np.arange(len(row)) - before[row]
-        return cls(kinds, kind, begin, end, row, bucket)
+        nth = np.arange(len(kind)) - (np.cumsum(count) - count)[kind]
+        dense = np.zeros((2, len(count), int(count.max(initial=0))))
+        dense[:, kind, nth] = begin, end
+        return cls(kinds, *dense, mine)
+
+    def then(self, rest: "_Ahead") -> "_Ahead":
+        """Return the buckets of both, ahead of the same rows."""
+        begin, end = np.hstack([self.begin, rest.begin]), np.hstack([self.end, rest.end])
+        return _Ahead(self.times, begin, end, self.kind)
+
+    def take(self, index: np.ndarray) -> "_Ahead":
+        return _Ahead(self.times, self.begin, self.end, self.kind[index])
+
+    def drawn(self, kept: np.ndarray) -> np.ndarray:
+        """Return S [row, day] out of log(1 − h) [row, bucket]; the buckets of a row tile all days."""
+        length = (self.end - self.begin).astype(np.int64)[self.kind]
+        daily = kept / np.maximum(length, 1)
+        days = np.repeat(daily.ravel(), length.ravel()).reshape(-1, LONGEST)
+        return np.exp(np.maximum(np.cumsum(days, axis=1), LEAST_LOG))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Heard:
+    """What all trees say of the buckets until the promise, log(1 − h) [row, bucket], of the rows numbered `part`."""
+
+    part: np.ndarray
+    ahead: _Ahead
+    kept: np.ndarray
 
 
 def _parts(n: int) -> list[slice]:
@@ -308,25 +365,3 @@ def thinned(hit: np.ndarray, most: int, seed: int) -> tuple[np.ndarray, np.ndarr
     share = min(max((most - hits) / max(len(hit) - hits, 1), 0.1), 1.0)
     kept = np.flatnonzero(hit | (np.random.default_rng(seed).random(len(hit)) < share))
     return kept, np.where(hit[kept], 1.0, 1 / share)
-
-
-def tied_to(survival: np.ndarray, due_in: np.ndarray, p_late: np.ndarray) -> np.ndarray:
-    """Return the curves bent so that S(due) = p_late where that is known; the shape before and after is kept.
-
-    Before the due day S becomes S^a with a = log p_late / log S(due), after it S is scaled by p_late / S(due).
-    """
-    known = ~np.isnan(p_late) & (due_in >= 0) & (due_in < survival.shape[1])
-    bent = survival.copy()
-    S, day, p = survival[known], due_in[known].astype(int)[:, None], np.clip(p_late[known], 1e-9, 1 - 1e-9)[:, None]
-    at_due = np.clip(np.take_along_axis(S, day, axis=1), np.exp(LEAST_LOG), 1 - 1e-12)
-    days = np.arange(survival.shape[1])
-    before, after = np.maximum(S ** (np.log(p) / np.log(at_due)), p), np.minimum(S * (p / at_due), p)
-    curve = np.where(days < day, before, after)
-    np.put_along_axis(curve, day, p, axis=1)
-    bent[known] = np.minimum.accumulate(curve, axis=1)
-    return bent
-
-
-def arrival_days(survival: np.ndarray, levels: tuple[float, ...] = QUANTILES) -> np.ndarray:
-    """Return, per row and level, the first day by whose end the line has arrived with that probability."""
-    return np.column_stack([(survival > 1 - q).sum(axis=1) for q in levels]).astype(float)

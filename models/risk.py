@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from features.ladder import RUNGS
-from models.hazard import LONGEST
+from models.arrivals import LONGEST
 from models.watchlist import DAY as DAY
 from models.watchlist import last
 from models.watchlist import watchlist as watchlist

@@ -39,7 +39,7 @@ def line_risks(
     assert isinstance(forecaster, DelayForecaster)
     spoken = forecaster.predict(X, said=said)
     p = spoken["p_late"]
-    days = forecaster.arrivals(X, p.where(rows["state"] == "due_future").to_numpy())
+    days = forecaster.arrivals(X, p.where(rows["state"] == "due_future").to_numpy(), said=said)
     stake = (p * rows["open_units"] * rows["unit_cost"].fillna(0)).to_numpy()
     told = _told(lines, forecaster, stake, None).where(spoken["published_by"] == MODEL, "")
     return risk.delay_risk(

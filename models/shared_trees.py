@@ -7,7 +7,10 @@ from typing import Any
 import lightgbm as lgb
 import numpy as np
 
+from features.threads import pieces
+
 LARGEST = float(np.finfo(np.float32).max)
+PAIRS = 1 << 14  # of a row and a time that are heard at once: they stay in the processor's cache
 MOST_SPLITS = 14  # of a tree: its table has a value for every way in which they can be answered
 
 
@@ -46,24 +49,40 @@ class SharedTrees:
         self.trees = [_tree(told["tree_structure"], own) for told in every]
 
     def raw(
-        self, block: np.ndarray, places: np.ndarray, row: np.ndarray, time: np.ndarray, counts: Sequence[int | None]
+        self, block: np.ndarray, places: np.ndarray, kind: np.ndarray, counts: Sequence[int | None]
     ) -> list[np.ndarray]:
-        """Return `Booster.predict(raw_score=True)` of pairs by the first trees, for each rising count of them.
+        """Return `Booster.predict(raw_score=True)` [row, time] by the first trees, for each rising count of them.
 
-        `block` [row, input] and `places` [time, input] are float32; pair i is of row[i] and time[i]. The bits are those
-        of LightGBM: trees are added up in their order.
+        `block` [row, input] and `places` [kind, time, input] are float32; a row is asked at all times of its `kind`.
+        The bits are those of LightGBM: trees are added up in their order.
         """
-        rows, times = np.ascontiguousarray(block.T), np.ascontiguousarray(places.T)
-        total, out = np.zeros(len(row)), []
-        code, of_time, value = np.empty(len(row), np.intp), np.empty(len(row), np.intp), np.empty(len(row))
+        shape = len(kind), places.shape[1]
+        rows, times = np.ascontiguousarray(block.T), np.ascontiguousarray(places.reshape(-1, places.shape[2]).T)
+        some = list(pieces(len(kind), max(PAIRS // max(shape[1], 1), 1)))
+        total, out = np.zeros(shape), []
+        most = min(len(kind), PAIRS // max(shape[1], 1) + 1), shape[1]
+        room = np.empty(most, np.intp), np.empty(most)
         for n, tree in enumerate(self.trees, start=1):
-            _codes(tree.of_row, rows, 0).take(row, out=code, mode="clip")
-            if tree.of_time:
-                _codes(tree.of_time, times, len(tree.of_row)).take(time, out=of_time, mode="clip")
-                code |= of_time
-            total += tree.values.take(code, out=value, mode="clip")
+            own = _codes(tree.of_row, rows, 0)
+            of_time = _codes(tree.of_time, times, len(tree.of_row)).reshape(places.shape[:2])
+            for part in some:
+                _add(tree, own[part], of_time, kind[part], room, total[part])
             out += [total.copy() for count in counts if count == n]
         return out + [total] * (len(counts) - len(out))
+
+
+def _add(
+    tree: Tree, own: np.ndarray, of_time: np.ndarray, kind: np.ndarray, room: tuple[np.ndarray, np.ndarray],
+    total: np.ndarray,
+) -> None:  # fmt: skip
+    """Add what the tree says of rows, by their own codes and those of their kinds' times, to `total` [row, time]."""
+    if not tree.of_time:
+        total += tree.values.take(own)[:, None]
+        return
+    code, value = (a[: len(own)] for a in room)
+    of_time.take(kind, axis=0, out=code, mode="clip")
+    code |= own[:, None]
+    total += tree.values.take(code, out=value, mode="clip")
 
 
 def shared(booster: lgb.Booster, own: int) -> SharedTrees | None:

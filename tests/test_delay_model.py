@@ -11,10 +11,11 @@ from scipy.special import expit, logit
 from sklearn.base import clone
 
 from models import calibration, delay
+from models.arrivals import LONGEST
 from models.baselines import delay_rule_rows
 from models.blend import at_level, blend, choose_weight
 from models.delay import KINDS, UNHEARD, DelayModel, medians, range_from
-from models.hazard import LONGEST, Times
+from models.hazard import Times
 from models.splits import calibration_split
 
 nan = np.nan

@@ -7,19 +7,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from models.arrivals import LONGEST, QUANTILES, arrival_days, tied_to
 from models.hazard import (
-    LONGEST,
-    QUANTILES,
     TAIL,
     Calendar,
     Hazard,
     Times,
-    arrival_days,
     buckets,
     choose_grid,
     person_periods,
     thinned,
-    tied_to,
 )
 
 nan = np.nan
@@ -276,3 +273,28 @@ def test_quantiles_never_cross_and_are_the_first_day_that_reaches_them(seed):
     for k, q in enumerate(QUANTILES):
         expected = [next((d for d in range(LONGEST) if s[d] <= 1 - q), LONGEST) for s in survival]
         assert days[:, k].tolist() == expected
+
+
+@LAWS
+@given(seed=st.integers(0, 9999), p=st.sampled_from([None, 0.1, 0.2, 0.5, 0.9, 0.0, 1.0, 1e-7, nan]))
+def test_days_read_off_buckets_are_those_of_the_curves(learnt, seed, p):
+    """Also where P(late) is the very level of a quantile, certain or unknown, and the promise is near, far or gone."""
+    block, times, *_ = snapshots(40, seed)
+    rng = np.random.default_rng(seed)
+    due = np.where(rng.random(40) < 0.2, rng.choice([0, 1, 365, 366, 700, -1], 40), times.due)
+    times, p = Times(times.as_of, times.age, due), rng.random(40) if p is None else np.full(40, p)
+    expected = arrival_days(tied_to(learnt.survival(block, times), times.due, p))
+    heard = []
+    learnt.late_by(block, times, (None,), heard)
+    for known in (heard, []):
+        np.testing.assert_array_equal(learnt.arrivals(block, times, p, known), expected)
+
+
+def test_curves_that_fall_to_nothing_or_hardly_at_all_have_their_days_too(learnt, monkeypatch):
+    block, times, *_ = snapshots(60, 3)
+    for raw in (-13.9, -5.0, 13.8):
+        monkeypatch.setattr(learnt, "_trees", None)
+        monkeypatch.setattr(learnt, "_predicted", lambda inputs, _, raw=raw: np.full(len(inputs), raw))
+        p = np.linspace(0, 1, 60)
+        expected = arrival_days(tied_to(learnt.survival(block, times), times.due, p))
+        np.testing.assert_array_equal(learnt.arrivals(block, times, p, []), expected)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from features.ladder import RUNGS
 from models import risk
-from models.hazard import LONGEST
+from models.arrivals import LONGEST
 from models.watchlist import days_late, level
 from pipelines.publish import publish
 

@@ -10,7 +10,7 @@ OWN = 4
 
 
 def grown(missing, leaves=12, rounds=30):
-    """Return a booster, block [row, 4] with a category as its first input, places [time, 3], and pairs of both."""
+    """Return a booster, block [row, 4] with a category as its first input, places [time, 3], and all pairs of both."""
     rng = np.random.default_rng(3)
     block, places = rng.normal(0, 1, (300, OWN)).astype(np.float32), rng.normal(0, 1, (20, 3)).astype(np.float32)
     block[:, 0] = rng.integers(0, 6, 300)
@@ -31,16 +31,20 @@ def test_the_bits_are_those_of_lightgbm(missing):
     assert any(tree.of_time for tree in trees.trees)
     if not missing:  # what training saw no gaps in may have them later
         block[::7, 1], places[::3, 1], block[::5, 0] = np.nan, np.nan, -1
-    found = trees.raw(block, places, row, time, (3, 30, None))
-    X = np.column_stack([block[row], places[time]])
-    for count, mine in zip((3, 30, -1), found, strict=True):
-        np.testing.assert_array_equal(mine, booster.predict(X, raw_score=True, num_iteration=count))
+    kind = np.arange(len(block)) % 4  # rows of four kinds, asked at five times each
+    found = trees.raw(block, places.reshape(4, 5, -1), kind, (3, 30, None))
+    mine = kind[row] == time // 5
+    X = np.column_stack([block[row], places[time]])[mine]
+    for count, told in zip((3, 30, -1), found, strict=True):
+        np.testing.assert_array_equal(told.ravel(), booster.predict(X, raw_score=True, num_iteration=count))
 
 
-def test_without_pairs_nothing_is_said():
+@pytest.mark.parametrize(("rows", "times"), [(0, 5), (7, 0), (0, 0)])
+def test_without_pairs_nothing_is_said(rows, times):
     booster, block, places, *_ = grown(False)
-    none = np.zeros(0, int)
-    assert [len(mine) for mine in shared(booster, OWN).raw(block[:0], places[:0], none, none, (1, None))] == [0, 0]
+    kind, few = np.zeros(rows, int), places[None, :times]
+    said = shared(booster, OWN).raw(block[:rows], few, kind, (1, None))
+    assert [mine.shape for mine in said] == [(rows, times)] * 2
 
 
 def test_trees_too_large_for_a_table_are_left_to_lightgbm():
