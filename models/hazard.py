@@ -303,7 +303,7 @@ class _Ahead:
         nth = np.arange(len(kind)) - (np.cumsum(count) - count)[kind]
         dense = np.zeros((2, len(count), int(count.max(initial=0))))
         dense[:, kind, nth] = begin, end
-        return cls(kinds, *dense, mine)
+        return cls(kinds, dense[0], dense[1], mine)
 
     def then(self, rest: "_Ahead") -> "_Ahead":
         """Return the buckets of both, ahead of the same rows."""

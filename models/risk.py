@@ -25,7 +25,8 @@ class Names:
 
     def of(self, kind: str, ids: pd.Series) -> pd.Series:
         known: Mapping[str, str] = getattr(self, kind)
-        return pd.Series([known.get(i, i) for i in ids], index=ids.index, dtype=str)
+        place, every = pd.factorize(ids, use_na_sentinel=False)  # few ids name many rows
+        return pd.Series(pd.array([known.get(i, i) for i in every], dtype=str).take(place), index=ids.index)
 
 
 def cents(amount: pd.Series | np.ndarray) -> pd.Series:
@@ -156,7 +157,11 @@ def rule_forecasts(
 
 
 def _ranked(table: pd.DataFrame, by: list[str]) -> pd.DataFrame:
-    ordered = table.sort_values([*by, "row_id"], ascending=[False] * len(by) + [True], na_position="last")
+    """Return the rows by falling numbers, missing ones last, those that tie by row_id, with their rank."""
+    row_id = table["row_id"].reset_index(drop=True)
+    order = np.arange(len(row_id)) if row_id.is_monotonic_increasing else row_id.sort_values(kind="stable").index
+    falling = [-table[c].to_numpy(float)[order] for c in reversed(by)]
+    ordered = table.take(np.asarray(order)[np.lexsort(falling)])
     return ordered.reset_index(drop=True).assign(rank=np.arange(1, len(table) + 1))
 
 
