@@ -346,6 +346,6 @@ def _given_once(
     return cells if len(sorted_pieces) == len(cut) else None
 
 
-def over_steps(values: np.ndarray, grid: Grid) -> xr.DataArray:
-    """Return [as_of, entity] values as a variable of a panel on this grid."""
-    return xr.DataArray(values, dims=("as_of", "entity"), attrs={"step_days": grid.step_days})
+def over_steps(values: np.ndarray, grid: Grid) -> xr.Variable:
+    """Return [as_of, entity] values as a variable of a panel on this grid; unlike a DataArray it asks for no Dask."""
+    return xr.Variable(("as_of", "entity"), values, {"step_days": grid.step_days}, fastpath=True)
