@@ -79,13 +79,28 @@ def _told(value: Any, unit: str, form: str | None) -> str:
 
 def tell(feature: Feature, value: Any, usual: float) -> str:
     """Return the value in a planner's words, next to what is usual; the "usually …" is left out where none is known."""
+    return _sentence(feature, usual)(value)
+
+
+def _sentence(feature: Feature, usual: float) -> Callable[[Any], str]:
+    """Return what tells a value of the feature: the words around it, what is usual among them, are made once."""
     say = feature.say or f"{feature.name} {{value}}"
     if not isinstance(usual, str) and np.isnan(usual):
         say = say.split(", usually")[0]
-    given = {"value": value, "usual": usual}
-    return "".join(
-        words + (_told(given[field], feature.unit, form) if field else "") for words, field, form in _pieces(say)
-    )
+    parts, words = [""], []  # the words before, between and after the values
+    for text, field, form in _pieces(say):
+        parts[-1] += text
+        if field == "usual":
+            parts[-1] += _told(usual, feature.unit, form)
+        elif field:
+            parts.append("")
+            words.append(form)
+
+    def told(value: Any) -> str:
+        each = (_told(value, feature.unit, form) + after for form, after in zip(words, parts[1:], strict=True))
+        return parts[0] + "".join(each)
+
+    return told
 
 
 def drivers(
@@ -97,18 +112,31 @@ def drivers(
     through its strongest member that has a value; a family that says nothing is passed over.
     """
     families = [f.family or f.name for f in features]
-    columns = [X[f.name].to_numpy() for f in features]
-    missing = np.column_stack([pd.isna(column) for column in columns])
-    normal = [usual.get(f.name, np.nan) for f in features]
+    missing = X[[f.name for f in features]].isna().to_numpy()
     told_by, weight = _tellers(contributions, missing, families)
     order = np.argsort(-np.abs(weight), axis=1, kind="stable")[:, :top]
-    out = np.full((len(X), top), "", dtype=object)
-    for row, nth in zip(*np.nonzero(np.take_along_axis(weight, order, axis=1)), strict=True):
-        family = order[row, nth]
-        k = told_by[row, family]
-        arrow = RAISES if weight[row, family] > 0 else LOWERS
-        out[row, nth] = f"{arrow} {tell(features[k], columns[k][row], normal[k])}"
-    return pd.DataFrame(out, columns=[f"driver_{n + 1}" for n in range(top)], index=X.index)
+    out = np.full(order.shape, "", dtype=object)
+    added = np.take_along_axis(weight, order, axis=1)
+    teller = np.where(added, np.take_along_axis(told_by, order, axis=1), -1)
+    by_teller = np.argsort(teller, axis=None, kind="stable")
+    edges = np.searchsorted(teller.ravel()[by_teller], np.arange(len(features) + 1))
+    for feature, begin, end in zip(features, edges, edges[1:], strict=False):
+        if begin < end:
+            mine = by_teller[begin:end]
+            say = _sentence(feature, usual.get(feature.name, np.nan))
+            values = X[feature.name].to_numpy()[mine // order.shape[1]]
+            out.ravel()[mine] = _arrows(added.ravel()[mine]) + _each(say, values)
+    return pd.DataFrame(out, columns=[f"driver_{n + 1}" for n in range(out.shape[1])], index=X.index)
+
+
+def _arrows(added: np.ndarray) -> np.ndarray:
+    return np.where(added > 0, RAISES + " ", LOWERS + " ").astype(object)
+
+
+def _each(say: Callable[[Any], str], values: np.ndarray) -> np.ndarray:
+    """Return what is said of every value; the same value is told once."""
+    different, place = np.unique(values, return_inverse=True)
+    return np.array([say(value) for value in different], object)[place]
 
 
 def _tellers(contributions: np.ndarray, missing: np.ndarray, families: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
