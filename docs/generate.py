@@ -163,8 +163,9 @@ FEATURES = f"""# Features
 
 Everything the models see. A row is one open purchase-order line as of a day, or one product, site and window of weeks
 as of a day. **A row as of a day uses only facts whose `known_at` lies before that day**; weeks are counted back from
-it, and a fact counts in the week in which it became known. Every training and every scoring run proves this on a sample
-of its own rows: it rebuilds them with all later facts deleted or scrambled, and stops at the first feature that differs.
+it, and a fact counts in the week in which it became known. Every training and every scoring run proves this on a
+sample of its own rows: it rebuilds them with all later facts deleted or scrambled, and stops at the first feature that
+differs.
 
 Missing means missing: a supplier with nothing received has no lead time, not one of 0. Shares of late promises are
 shrunk: they begin at the rate of the level above, which weighs as much as {PRIOR_LINES:g} promises of one's own. In the

@@ -1,5 +1,6 @@
 """One thing happens in a week of the simulator's toy world, and its part of the change moves and no other."""
 
+from dataclasses import replace
 from datetime import date
 
 import duckdb
@@ -231,6 +232,23 @@ def test_a_week_without_orders_yet_is_no_drop_of_demand(facts_then):
         WHERE known_at >= TIMESTAMP '2026-05-11'"""
     found, _ = parts(facts_then, SHIFT, usual)
     assert abs(found["part_time"].sum()) < 0.1 * found["value_last_week"].sum()
+
+
+@pytest.mark.parametrize(
+    ("forecaster", "happens"), [(DELAY, RECEIPT), (SHIFT, ORDER.format(n="one more", product="product_id"))],
+    ids=["lines", "windows"],
+)  # fmt: skip
+def test_a_day_of_the_grid_is_read_from_it_and_another_one_is_built(facts_then, forecaster, happens):
+    facts_then.con.execute(happens.format(line=a_line(facts_then), units=1))
+    read = scorable(facts_then, forecaster, THEN)
+    assert read.earlier is not None
+    built = replace(read, earlier=None, ahead=None)
+    found = [rescored(facts_then, forecaster, scored) for scored in (read, built)]
+    assert len(found[0].columns) >= 3
+    pd.testing.assert_frame_equal(*found, rtol=1e-6)
+    midweek = scorable(facts_then, forecaster, date(2026, 5, 20))
+    assert midweek.earlier is None
+    assert len(rescored(facts_then, forecaster, midweek)) > 10
 
 
 def test_nothing_published_is_no_week_before(tmp_path):
