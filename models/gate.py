@@ -41,7 +41,9 @@ def decide(pairs: pd.DataFrame, task: str) -> Decision:
         mine = pairs[pairs["event"] == event]
         if len(mine) < LEAST_ROWS or mine["y"].sum() < 1:
             publishes[event] = best[event] = FALLBACK[event]
-            lost.append("too little has matured to judge it; come back with more weeks of history")
+            few = "too little has matured to judge it; come back with more weeks of history"
+            none = f"none of {len(mine):,} judged came true: there is nothing to tell apart"
+            lost.append(few if len(mine) < LEAST_ROWS else none)
             continue
         losses = squared_errors(mine).drop(columns=list(JUDGED_ONLY), errors="ignore")  # no release could publish them
         score = losses.mean()

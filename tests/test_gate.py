@@ -59,6 +59,11 @@ def test_too_little_is_too_little():
     decision = decide(record(150, model=0.0, days_to_promise=0.4), "delay")
     assert decision.publishes == {"late": "days_to_promise"}
     assert "too little has matured" in decision.refused_because
+
+
+def test_where_nothing_came_true_it_says_so():
+    decision = decide(record(400, model=0.0, days_to_promise=0.4).assign(y=0.0), "delay")
+    assert decision.refused_because == "none of 400 judged came true: there is nothing to tell apart"
     assert decide(pd.DataFrame({"event": [], "y": []}), "shift").publishes == {
         "down": "climatology", "up": "climatology"
     }  # fmt: skip
