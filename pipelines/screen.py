@@ -61,8 +61,10 @@ def per_task(result: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
 def decision(outcome: Mapping[str, Any]) -> str:
     """Say in a sentence whether the new model scores from now on."""
     version = f"Version {outcome['model_version']}" if outcome.get("model_version") else "This model"
-    if outcome.get("refused_because"):
-        return f"{version} is not used: {outcome['refused_because']}"
+    if because := outcome.get("refused_because"):
+        if outcome.get("alias") == "champion":
+            return f"{version} scores, nothing else does, but a naive rule speaks instead of its model: {because}"
+        return f"{version} is not used: {because}"
     if outcome.get("promoted"):
         return f"{version} is the new champion: it scores from now on."
     return f"{version} was trained but not promoted" + (": this was a dry run." if outcome.get("dry_run") else ".")
