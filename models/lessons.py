@@ -132,6 +132,7 @@ def fit(lesson: Lesson, cut: np.datetime64, training: Training, facts: dict[str,
     shift = ShiftModel(**training.of("shift")).fit(
         X.iloc[matured], learnt["y"], deviation=learnt["deviation"], as_of=learnt["as_of"],
         matured_on=learnt["matured_on"], cut=cut, facts=shift_rule_rows(rows.iloc[matured]),
+        noise=rows["noise_units"].iloc[matured],
     )  # fmt: skip
     rules = fit_shift_rules(rows.iloc[known], y, then["as_of"].iloc[known], cut)
     return ShiftForecaster(shift, rules, said, usual_deviations(rows["window"].iloc[matured], learnt["deviation"]))

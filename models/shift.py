@@ -26,6 +26,7 @@ LEVELS = (0.1, 0.5, 0.9)
 SHAPE_MAPS = (calibration.MultiCalibrator("none"), calibration.MultiCalibrator("temperature"))
 LATER_ROWS = 20_000  # of a term: enough to calibrate by, and quick to predict
 TERMS = 2  # terms of `calibration_weeks` on which calibration looks back: one alone is one season
+WEIGHTS = (0.05, 20.0)  # of a window, the least and the most, in mean weights
 MAX_Z = 15.0  # deviations beyond it are typing errors or once-in-a-life orders; quantiles need not chase them
 
 PARAMS: dict[str, Any] = {
@@ -67,13 +68,14 @@ class ShiftModel(BaseEstimator):
 
     def fit(
         self, X: pd.DataFrame, y: ArrayLike, *, deviation: ArrayLike, as_of: ArrayLike, matured_on: ArrayLike, cut: Any,
-        facts: pd.DataFrame | None = None,
+        facts: pd.DataFrame | None = None, noise: ArrayLike | None = None,
     ) -> Self:  # fmt: skip
         """Learn from windows matured by `cut`: y 0 down, 1 steady, 2 up, NaN unknown; `deviation` (Y − Σb)/σ.
 
-        `facts` is what the naive rules read of the same windows; without it nothing leans on a rule.
+        `facts` is what the naive rules read of the same windows; without it nothing leans on a rule. `noise` is σ in
+        units, by whose root windows count for the quantiles: bands are of units, and a large series has more of them.
         """
-        past = self._past(X, y, deviation, as_of, matured_on, facts)
+        past = self._past(X, y, deviation, as_of, matured_on, facts, noise)
         self.usual_ = pd.Series(medians(past.block), self.encoder_.columns_, dtype=float)
         self.usual_range_ = pd.DataFrame(usual_range(past.block), self.encoder_.columns_, ["low", "high"])
         self.base_rates_ = _rates(past.y)
@@ -89,13 +91,14 @@ class ShiftModel(BaseEstimator):
 
     def _past(
         self, X: pd.DataFrame, y: ArrayLike, deviation: ArrayLike, as_of: ArrayLike, matured_on: ArrayLike,
-        facts: pd.DataFrame | None,
+        facts: pd.DataFrame | None, noise: ArrayLike | None,
     ) -> "Past":  # fmt: skip
         label, z = np.asarray(y, float), np.clip(np.asarray(deviation, float), -MAX_Z, MAX_Z)
+        weight = np.ones(len(z)) if noise is None else _weights(np.asarray(noise, float))
         self.encoder_ = Encoder().fit(X)
         block, asked, matured = self.encoder_.transform(X), np.asarray(as_of), np.asarray(matured_on)
-        order = canonical_order(block, label, z, day_numbers(asked), day_numbers(matured))
-        return Past(block, label, z, asked, matured, kinds(X), facts).at(order)
+        order = canonical_order(block, label, z, weight, day_numbers(asked), day_numbers(matured))
+        return Past(block, label, z, weight, asked, matured, kinds(X), facts).at(order)
 
     def _hindsight(self, past: "Past", cut: Any) -> list["Hindsight"]:
         """Return what models fitted only on what had matured before would have said of the TERMS last terms."""
@@ -135,13 +138,16 @@ class ShiftModel(BaseEstimator):
     def _train_quantiles(self, past: "Past") -> list[lgb.Booster]:
         keep = np.flatnonzero(~np.isnan(past.z))[: self.max_rows // 2]
         each = [{**QUANTILE_PARAMS, "alpha": level} for level in LEVELS]
-        return self._train(past.block[keep], past.z[keep], each, self.quantile_rounds)
+        return self._train(past.block[keep], past.z[keep], each, self.quantile_rounds, past.weight[keep])
 
-    def _train(self, block: np.ndarray, y: np.ndarray, each: list[dict[str, Any]], rounds: int) -> list[lgb.Booster]:
+    def _train(
+        self, block: np.ndarray, y: np.ndarray, each: list[dict[str, Any]], rounds: int,
+        weight: np.ndarray | None = None,
+    ) -> list[lgb.Booster]:  # fmt: skip
         small = max(min(each[0]["min_data_in_leaf"], len(y) // 40), 2)
         return train_each(
             block, y, [{**params, "min_data_in_leaf": small} for params in each], rounds=rounds, seed=self.seed,
-            threads=self.threads, categorical=self.encoder_.categorical,
+            threads=self.threads, categorical=self.encoder_.categorical, weight=weight,
         )  # fmt: skip
 
     def _raw_quantiles(self, boosters: list[lgb.Booster], block: np.ndarray) -> np.ndarray:
@@ -202,6 +208,12 @@ def _fit_known(past: "Past") -> dict[str, Rule]:
     return fit_shift_rules(past.facts[known], past.y[known], without=JUDGED_ONLY)
 
 
+def _weights(noise: np.ndarray) -> np.ndarray:
+    """Return the root of each window's σ over their mean, 1 on average but for the outermost."""
+    root = np.sqrt(np.nan_to_num(noise))
+    return np.clip(root / max(root.mean(), 1e-9), *WEIGHTS).astype(np.float32) if len(root) else root
+
+
 def _rates(y: np.ndarray) -> list[float]:
     counts = np.bincount(y[~np.isnan(y)].astype(int), minlength=3) + 1 / 3
     return list(map(float, counts / counts.sum()))
@@ -214,6 +226,7 @@ class Past:
     block: np.ndarray
     y: np.ndarray
     z: np.ndarray
+    weight: np.ndarray
     as_of: np.ndarray
     matured: np.ndarray
     kind: np.ndarray
@@ -222,8 +235,8 @@ class Past:
     def at(self, index: np.ndarray) -> "Past":
         facts = None if self.facts is None else self.facts.iloc[index].reset_index(drop=True)
         return Past(
-            self.block[index], self.y[index], self.z[index], self.as_of[index], self.matured[index], self.kind[index],
-            facts,
+            self.block[index], self.y[index], self.z[index], self.weight[index], self.as_of[index],
+            self.matured[index], self.kind[index], facts,
         )  # fmt: skip
 
 

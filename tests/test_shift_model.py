@@ -55,6 +55,21 @@ def test_units_never_cross_and_are_never_negative(learnt, noise):
     assert (np.diff(units, axis=1) >= 0).all()
 
 
+def test_quantiles_lean_to_series_with_more_units_and_noise_alike_changes_nothing():
+    X, y, z, as_of, matured = windows(2500)
+    large = np.arange(2500) % 2 == 0  # by no input
+    z = z + 2.0 * large
+    base = {"quantile_rounds": 15, "rounds": 2, "threads": 1}
+
+    def median(noise):
+        model = ShiftModel(**base).fit(X, y, deviation=z, as_of=as_of, matured_on=matured, cut=CUT, noise=noise)
+        return model._raw_quantiles(model.quantile_boosters_, model.encoder_.transform(X))[:, 1]
+
+    without, alike, unlike = median(None), median(np.full(2500, 7.0)), median(np.where(large, 90.0, 10.0))
+    np.testing.assert_array_equal(without, alike)
+    assert 0.2 < (unlike - without).mean() < 1.0
+
+
 def test_units_cover_what_they_say(learnt):
     X, _, z, *_ = windows(3000, seed=1)
     units = learnt.predict_units(X, np.full(3000, 100.0), np.full(3000, 10.0))
