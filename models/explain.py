@@ -126,7 +126,7 @@ def drivers(
             say = _sentence(feature, usual.get(feature.name, np.nan))
             values = X[feature.name].to_numpy()[mine // order.shape[1]]
             out.ravel()[mine] = _arrows(added.ravel()[mine]) + _each(say, values)
-    return pd.DataFrame(out, columns=[f"driver_{n + 1}" for n in range(out.shape[1])], index=X.index)
+    return pd.DataFrame(out, columns=[f"driver_{n + 1}" for n in range(order.shape[1])], index=X.index)
 
 
 def _arrows(added: np.ndarray) -> np.ndarray:
