@@ -115,7 +115,7 @@ def drivers(
     missing = X[[f.name for f in features]].isna().to_numpy()
     told_by, weight = _tellers(contributions, missing, families)
     order = np.argsort(-np.abs(weight), axis=1, kind="stable")[:, :top]
-    out = np.full(order.shape, "", dtype=object)
+    out = np.full((len(X), top), "", dtype=object)
     added = np.take_along_axis(weight, order, axis=1)
     teller = np.where(added, np.take_along_axis(told_by, order, axis=1), -1)
     by_teller = np.argsort(teller, axis=None, kind="stable")
@@ -124,9 +124,9 @@ def drivers(
         if begin < end:
             mine = by_teller[begin:end]
             say = _sentence(feature, usual.get(feature.name, np.nan))
-            values = X[feature.name].to_numpy()[mine // order.shape[1]]
-            out.ravel()[mine] = _arrows(added.ravel()[mine]) + _each(say, values)
-    return pd.DataFrame(out, columns=[f"driver_{n + 1}" for n in range(order.shape[1])], index=X.index)
+            row, nth = np.divmod(mine, order.shape[1])
+            out[row, nth] = _arrows(added[row, nth]) + _each(say, X[feature.name].to_numpy()[row])
+    return pd.DataFrame(out, columns=[f"driver_{n + 1}" for n in range(top)], index=X.index)
 
 
 def _arrows(added: np.ndarray) -> np.ndarray:
