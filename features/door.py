@@ -230,6 +230,7 @@ def _judge(con: duckdb.DuckDBPyConnection, s: Seen, ready: Mapping[str, Table], 
     if s.rows and bad / s.rows > max_quarantined and not s.broken:
         s.error("", bad, _too_many(con, s, bad, reasons, max_quarantined))
     _unknown_ids(con, s, ready)
+    _small_units(con, s)
     facts = _measure(con, s) if s.rows > bad else {}
     return Verdict(name, s.rows, s.rows - bad, bad, tuple(s.breaches), reasons, **facts)
 
@@ -285,6 +286,16 @@ def _unknown_ids(con: duckdb.DuckDBPyConnection, s: Seen, ready: Mapping[str, Ta
         if ids:
             few = ", ".join(repr(i[0]) for i in ids[:5]) + (", …" if len(ids) > 5 else "")
             s.warn(c.name, len(ids), f"{len(ids):,} not listed in {c.refers_to}: {few}; the rows are kept")
+
+
+def _small_units(con: duckdb.DuckDBPyConnection, s: Seen) -> None:
+    """Warn of orders in units so large that most are a fraction of one: demand is read as counts."""
+    if s.table is not ORDERS or not s.rows:
+        return
+    half = con.execute(f"SELECT median(quantity) FROM {s.staged} WHERE quantity > 0").fetchall()[0][0]
+    if half is not None and half < 0.5:
+        message = f"half of the orders are for less than {half:.2g} units, and demand is read as counts; give smaller "
+        s.warn("quantity", s.rows, message + "units, such as kilograms for tonnes")
 
 
 def _measure(con: duckdb.DuckDBPyConnection, s: Seen) -> dict[str, Any]:

@@ -293,6 +293,14 @@ def test_weekly_totals_are_known_when_their_week_ends(con):
     assert held(con, orders=weekly.replace("rope        south", "soap        north"))["orders"].breaches == ()
 
 
+def test_orders_in_tonnes_are_told_to_come_in_kilograms(con):
+    assert held(con, orders=ORDERS)["orders"].breaches == ()
+    tonnes = ORDERS.replace("  5\n", "  0.005\n").replace("2.5", "0.0025")
+    (breach,) = held(con, orders=tonnes)["orders"].breaches
+    assert (breach.severity, breach.column) == ("warning", "quantity")
+    assert "give smaller units" in breach.message
+
+
 def test_unknown_ids_are_named_and_their_rows_kept(con):
     verdicts = held(
         con, purchases=PURCHASES, receipts=RECEIPTS, suppliers="supplier_id  name\nacme  Acme Ltd", share=0.0
