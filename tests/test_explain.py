@@ -89,6 +89,7 @@ def test_families_are_told_once_strongest_first_with_their_direction(shap, expec
 def test_no_more_drivers_than_asked_for():
     assert told([0.5, 0.2, 0.0, -0.3], top=1) == ["▲ a 5 days"]
     assert drivers(np.empty((0, 4)), X.iloc[:0], FOUR, pd.Series(dtype=float)).shape == (0, 3)
+    assert drivers(np.array([[0.5]]), X.iloc[:1], FOUR[:1], pd.Series(dtype=float)).shape == (1, 3)  # or fewer families
 
 
 def test_the_parts_of_a_score_add_up_to_it():
