@@ -80,7 +80,8 @@ def main() -> int:
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
             found.append(pool.submit(measure, share).result())
         print(f"{share:g}: {found[-1]}", file=sys.stderr, flush=True)
-    given.write.write_text(as_markdown(shares, found))
+    _, begins, kept = (given.write.read_text() if given.write.exists() else "").partition("\n## ")  # written by hand
+    given.write.write_text(as_markdown(shares, found) + begins + kept)
     print(given.write.read_text())
     return 0
 
