@@ -212,7 +212,7 @@ LINE_FEATURES = (
     Feature(
         "days_to_promise", lambda r: days(r, "due_on", "as_of"), "days",
         "Days until the promise in force, with tolerance; negative once it has passed.",
-        "due in {value}, usually {usual}", "time left",
+        "due {value:in}, usually {usual:in}", "time left",
     ),
     Feature(
         "working_days_left", lambda r: r["working_days_left"], "days",
@@ -235,7 +235,7 @@ LINE_FEATURES = (
     ),
     Feature(
         "promised_lead_days", lambda r: days(r, "first_promised_on", "ordered_on"), "days",
-        "Days from order to first promise.", "promised within {value}, usually {usual}", "promise",
+        "Days from order to first promise.", "promised {value} after the order, usually {usual}", "promise",
     ),
     Feature(
         "promised_lead_vs_supplier",
@@ -252,20 +252,20 @@ LINE_FEATURES = (
     Feature(
         "slack_vs_supplier", lambda r: _remaining(r, "supplier_lead_days_13w"), "days",
         "Days from order to the promise in force, with tolerance, less the supplier's mean lead time of 13 weeks.",
-        "the promise leaves {value:slack} for the supplier's real lead time", "promise",
+        "the promise leaves {value:more} than the supplier takes on average", "promise",
     ),
     Feature(
         "slack_vs_item", lambda r: _remaining(r, "supplier_product_lead_days_52w"), "days",
         "Days from order to the promise in force, with tolerance, less the item's mean lead time at this supplier.",
-        "the promise leaves {value:slack} for the item's real lead time", "promise",
+        "the promise leaves {value:more} than the supplier takes on average for this item", "promise",
     ),
     Feature(
         "pushes", lambda r: r["pushes"], "pushes", "Times the promise of this line was pushed back.",
-        "promise already pushed back {value:times}", "pushed",
+        "promise pushed back {value:times} so far", "pushed",
     ),
     Feature(
         "slip_days", lambda r: days(r, "promised_on", "first_promised_on"), "days",
-        "Days from first promise to the promise in force.", "promise slipped by {value} so far", "pushed",
+        "Days from first promise to the promise in force.", "promise {value:moved} since it was first given", "pushed",
     ),
     Feature(
         "promise_age_days", lambda r: days(r, "as_of", "promise_known_on"), "days",
@@ -291,7 +291,7 @@ LINE_FEATURES = (
     Feature(
         "need_slack_days", lambda r: days(r, "need_on", "due_on"), "days",
         "Days from the promise in force, with tolerance, to the day the goods are needed.",
-        "the promise leaves {value:slack} before the goods are needed, usually {usual:slack}", "need",
+        "due {value:before} the day the goods are needed, usually {usual:before}", "need",
     ),
     Feature(
         "promised_vs_requested_days", lambda r: days(r, "first_promised_on", "requested_on"), "days",
@@ -299,7 +299,8 @@ LINE_FEATURES = (
     ),
     Feature(
         "as_of_day", lambda r: r["as_of"].to_numpy().astype("datetime64[D]").astype(float), "day number",
-        "The as-of itself, in days since 1970: it tells which weekdays and holidays lie ahead.", "", "calendar",
+        "The as-of itself, in days since 1970: it tells which weekdays and holidays lie ahead.",
+        "the weekdays and holidays after {value:date}", "calendar",
     ),
     Feature(
         "order_hour", lambda r: np.floor(r["ordered_hour"].to_numpy(float)), "hour",

@@ -221,24 +221,25 @@ RECENT = (
     Feature(
         "recent_days_late", lambda v: _weighted(v.miss), "days",
         f"Mean days from promise to completion of the last {LAST} lines completed, the latest counting most.",
-        "its last lines came {value} after the promise, usually {usual}", "lead time",
+        "its last lines came {value:after} the promise, usually {usual:after}", "lead time",
     ),
     Feature(
         "pace", lambda v: (v.shipped + 1) / (v.waited + 4), "lines per working day",
         f"Lines completed per working day waited, of the last {LAST} lines ordered, completed or not; the latest count "
         "most.",
-        "it completes {value} of its open lines a day, usually {usual}", "lead time",
+        "completes {value:rate} of its open lines per working day, usually {usual:rate}", "lead time",
     ),
     OVER,
     Feature(
         "over_promise_open_share", lambda v: _over_promise(v, still_open=True), "share",
         f"The same among those of the last {LAST} lines that took at least the time for which this line is open.",
-        "{value} of its last lines that took this long missed such a promise, usually {usual}", "promise",
+        "of its last lines that took this long already, {value} took longer than is promised here, usually {usual}",
+        "promise",
     ),
     Feature(
         "overtaken_by", _overtaken, "lines",
         f"Lines ordered later than this one among the last {LAST} completed.",
-        "{value} lines ordered later have already come", "overtaken",
+        "overtaken by {value} ordered later", "overtaken",
     ),
     Feature(
         "days_since_completion", lambda v: v.ago[:, 0], "days", "Days since a line was last completed.",
@@ -247,7 +248,7 @@ RECENT = (
     Feature(
         "silence", _gap_ratio, "ratio",
         f"Days since a line was last completed against the mean gap of the last {LAST}, plus a day.",
-        "its silence is {value} the usual gap between deliveries", "recency",
+        "the time since its last delivery is {value} its usual gap", "recency",
     ),
 )  # fmt: skip
 

@@ -30,7 +30,7 @@ def _to_level(weeks: int) -> Feature:
         lambda p: share(past_mean(p.net, weeks), p.level),
         "ratio",
         f"Mean weekly units of the last {f'{weeks} weeks' if weeks > 1 else 'week'} against the robust recent level.",
-        f"sold {{value}} its level over {weeks} weeks" if weeks > 1 else "sold {value} its level last week",
+        f"sold {{value}} its usual level over the last {f'{weeks} weeks' if weeks > 1 else 'week'}",
         "momentum",
     )
 
@@ -41,7 +41,7 @@ def _momentum(measure: str, of: str, short: int, long: int) -> Feature:
         lambda p: share(past_mean(p[measure], short), past_mean(p[measure], long)),
         "ratio",
         f"Mean of {of} over {short} weeks against that over {long} weeks.",
-        f"{of}: {{value}} the mean of {long} weeks over the last {short}",
+        f"{of} of the last {f'{short} weeks' if short > 1 else 'week'} are {{value}} those of the last {long}",
         f"{measure} momentum",
     )
 
@@ -52,7 +52,7 @@ def _volatility(weeks: int) -> Feature:
         lambda p: share(past_std(p.net, weeks, 4), past_mean(p.net, weeks)),
         "ratio",
         f"Standard deviation of weekly units against their mean, {weeks} weeks.",
-        f"weekly swings are {{value}} the mean over {weeks} weeks, usually {{usual}}",
+        f"weekly demand swings by {{value}} its mean over {weeks} weeks, usually {{usual}}",
         "volatility",
     )
 
@@ -107,7 +107,7 @@ def _age_weeks(p: Tile) -> Cells:
 SERIES_FEATURES = (
     Feature(
         "level", lambda p: p.level, "units per week", "Robust recent weekly demand.",
-        "sells {value} a week, usually {usual}", "level",
+        "sells {value} units a week, usually {usual}", "level",
     ),
     *(_to_level(w) for w in (1, 2, 4, 8, 26, 52)),
     _momentum("net", "weekly units", 4, 13),
@@ -122,7 +122,7 @@ SERIES_FEATURES = (
     _momentum("site_units", "the site's weekly units", 4, 13),
     Feature(
         "slope_4w", _slope, "share", "Mean of the last 4 weeks less that of the 4 before, against the level.",
-        "moved by {value} of its level in 4 weeks", "momentum",
+        "{value:grew} of its usual level in 4 weeks", "momentum",
     ),
     _volatility(13),
     _volatility(52),
@@ -132,7 +132,7 @@ SERIES_FEATURES = (
     ),
     Feature(
         "zero_share_13w", _zero_share, "share", "Share of the last 13 weeks, since the first demand, without demand.",
-        "no demand in {value} of 13 weeks, usually {usual}", "intermittency",
+        "no demand in {value} of the last 13 weeks, usually {usual}", "intermittency",
     ),
     Feature(
         "days_since_order", lambda p: weeks_since(p.lines) * 7, "days",
@@ -140,7 +140,7 @@ SERIES_FEATURES = (
     ),
     Feature(
         "age_weeks", _age_weeks, "weeks", "Weeks since the first demand, at most 104.",
-        "sold for {value} so far", "age",
+        "sold for {value:to two years}", "age",
     ),
     Feature(
         "last_year_move", _last_year, "ratio", "The coming 4 weeks a year ago against the 13 weeks before them.",
@@ -153,25 +153,25 @@ SERIES_FEATURES = (
     Feature(
         "largest_share_13w", lambda p: share(past(bn.move_max, p.largest, 13), past_sum(p.units, 13)), "share",
         "Largest order line of 13 weeks as a share of their units.",
-        "one order line is {value} of 13 weeks' demand, usually {usual}", "order size",
+        "the largest order line is {value} of 13 weeks' demand, usually {usual}", "order size",
     ),
     _per(
         "customer_concentration", "customer_squares", "units_squared", "share",
         "Weekly concentration of customers (Herfindahl), weighted by the weeks' squared units.",
-        "customers are concentrated at {value}, usually {usual}", "customers",
+        "customers are concentrated at {value} (one customer alone is 100 %), usually {usual}", "customers",
     ),
     _per(
         "cancelled_share", "cancelled_units", "units", "share", "Units cancelled per unit ordered.",
-        "{value} of the units were cancelled, usually {usual}", "cancellations",
+        "{value} of the units of 13 weeks were cancelled, usually {usual}", "cancellations",
     ),
     _per(
         "cancelled_share", "cancelled_units", "units", "share", "Units cancelled per unit ordered.",
-        "{value} of the units were cancelled, usually {usual}", "cancellations", weeks=4,
+        "{value} of the units of 4 weeks were cancelled, usually {usual}", "cancellations", weeks=4,
     ),
     Feature(
         "concentration_change", _concentration_change, "share",
         "Weekly concentration of customers of 4 weeks less that of 52 weeks.",
-        "concentration of customers moved by {value} in 4 weeks", "customers",
+        "the concentration of customers of 4 weeks is {value:gap} the year's", "customers",
     ),
     Feature(
         "wait_change", _wait_change, "days",
@@ -196,7 +196,7 @@ SERIES_FEATURES = (
 WINDOW_FEATURES = (
     Feature(
         "lead_weeks", lambda r: r["lead_weeks"], "weeks", "Weeks from the as-of to the window.",
-        "the window starts in {value}", "window",
+        "the window starts {value:ahead}", "window",
     ),
     Feature(
         "length_weeks", lambda r: r["length_weeks"], "weeks", "Weeks in the window.",
@@ -208,35 +208,36 @@ WINDOW_FEATURES = (
         "demand swings by {value} what is expected, usually {usual}", "volatility",
     ),
     Feature(
-        "noise_value", lambda r: r["noise_units"] * r["unit_price"], "currency", "Noise σ of the window in money.",
-        "demand swings by {value} in money, usually {usual}", "volatility",
+        "noise_value", lambda r: r["noise_units"] * r["unit_price"], "money", "Noise σ of the window in money.",
+        "the value of its demand swings by {value}, usually {usual}", "volatility",
     ),
     Feature(
         "naive_z", lambda r: ratio(r["naive_units"] - r["baseline_units"], r["noise_units"]), "standard deviations",
         "Seasonal naive forecast (the window a year ago, else the last weeks) less the baseline, in σ.",
-        "the same weeks a year ago, or the last ones, are {value:z} the baseline", "naive forecast",
+        "the same weeks a year ago (or the last weeks) are {value:z} what is expected", "naive forecast",
     ),
     Feature(
         "naive_spread", lambda r: ratio(r["naive_spread"], r["noise_units"]), "ratio",
         "Root mean square error of past seasonal naive forecasts in σ.",
-        "naive forecasts miss by {value} usual swings, usually {usual}", "naive forecast",
+        "repeating last year's (or the last) weeks misses by {value} the usual swing, usually {usual}",
+        "naive forecast",
     ),
     Feature(
         "season", lambda r: ratio(r["baseline_units"], r["level"] * r["length_weeks"]), "ratio",
-        "Baseline of the window against the level.", "plan or season put it at {value} the level", "season",
+        "Baseline of the window against the level.", "plan or season puts it at {value} its usual level", "season",
     ),
     Feature(
         "dispersion", lambda r: r["dispersion"], "ratio", "Variance over mean of the category's errors (φ).",
-        "the category scatters {value} what chance alone does, usually {usual}", "volatility",
+        "the category's demand scatters {value} as much as chance alone would, usually {usual}", "volatility",
     ),
     Feature(
         "last_z", lambda r: r["last_z"], "standard deviations", "Latest matured deviation in σ.",
-        "the last window ended {value:z} its baseline", "past errors",
+        "the last window ended {value:z} what was expected", "past errors",
     ),
     Feature(
         "mean_z_8", lambda r: r["mean_z_8"], "standard deviations",
         "Mean deviation in σ of the windows that matured in the last 8 weeks.",
-        "the last windows ended {value:z} their baseline on average", "past errors",
+        "the last windows ended {value:z} what was expected on average", "past errors",
     ),
     Feature(
         "tracking_signal", lambda r: r["tracking_signal"], "mean absolute errors",
@@ -256,17 +257,17 @@ WINDOW_FEATURES = (
     Feature(
         "planned_effect", lambda r: np.exp(r["planned_effect"]), "ratio",
         "What promotions and prices known ahead make of the window's baseline, against their usual.",
-        "what is planned makes it {value} the usual", "planned events",
+        "known promotions and prices make it {value} the usual", "planned events",
     ),
     Feature(
         "recent_effect", lambda r: np.exp(r["recent_effect"]), "ratio",
         "What promotions and prices known ahead have made of the last 4 weeks, against their usual.",
-        "what was planned made the last 4 weeks {value} the usual", "planned events",
+        "known promotions and prices made the last 4 weeks {value} the usual", "planned events",
     ),
     Feature(
         "planned_change", lambda r: np.exp(r["planned_effect"] - r["recent_effect"]), "ratio",
         "What known events make of the window against what they have made of the last 4 weeks.",
-        "what is planned makes it {value} the last 4 weeks", "planned events",
+        "known promotions and prices make it {value} the last 4 weeks", "planned events",
     ),
     Feature(
         "holidays", lambda r: r["holidays"], "days", "Public holidays in the window.",

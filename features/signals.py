@@ -30,7 +30,7 @@ def _change(weeks: int) -> Feature:
         lambda panel: panel.level - ago(panel.level, weeks),
         "signal's unit",
         f"Latest known value less the value that was the latest {weeks} weeks earlier.",
-        f"moved by {{value}} in {weeks} weeks",
+        f"{{value:rose}} in {weeks} weeks",
         "signal",
     )
 
@@ -54,7 +54,7 @@ LATELY_FEATURES = (  # how much of a signal, say of a promotion, the recent leve
 AHEAD_CHANGE = Feature(
     "ahead_change", lambda panel: panel.ahead - panel.before, "signal's unit",
     "Mean of the values known ahead for the weeks looked at less that for the last 4 weeks.",
-    "moves by {value} against the last 4 weeks", "signal",
+    "{value:higher} over the weeks ahead than over the last 4", "signal",
 )  # fmt: skip
 AHEAD = Feature(
     "ahead", lambda panel: panel.ahead, "signal's unit",

@@ -49,7 +49,7 @@ def late_trend() -> Feature:
         formula,
         "share",
         "Late share of the last 4 weeks less that of the last 52.",
-        "late share of 4 weeks less that of the year is {value}",
+        "its late share of 4 weeks is {value:gap} the year's",
         "late share",
     )
 
@@ -60,7 +60,7 @@ def matured_lines() -> Feature:
         lambda panel: past_sum(panel.matured_lines, 52),
         "lines",
         "Promises that fell due in the last 52 weeks: the evidence behind the shares.",
-        "{value} promises fell due within a year",
+        "{value} fell due within a year",
         "evidence",
     )
 
@@ -100,7 +100,7 @@ def days_late(weeks: int) -> Feature:
     return mean_per(
         "days_late", "days_late", "timed_lines", weeks, "days",
         f"Mean days from first promise to completion, of lines completed in the last {weeks} weeks; early is negative.",
-        f"delivers {{value:after}} the promise over {weeks} weeks, usually {{usual:after}}", "lead time",
+        f"delivered {{value:after}} the promise on average over {weeks} weeks, usually {{usual:after}}", "lead time",
     )  # fmt: skip
 
 
@@ -108,7 +108,7 @@ def lead_days(weeks: int) -> Feature:
     return mean_per(
         "lead_days", "lead_days", "completed_lines", weeks, "days",
         f"Mean days from order to completion, of lines completed in the last {weeks} weeks.",
-        f"took {{value}} from order to delivery over {weeks} weeks, usually {{usual}}", "lead time",
+        f"took {{value}} from order to delivery on average over {weeks} weeks, usually {{usual}}", "lead time",
     )  # fmt: skip
 
 
@@ -116,7 +116,7 @@ def promised_days(weeks: int) -> Feature:
     return mean_per(
         "promised_days", "promised_days", "promised_lines", weeks, "days",
         f"Mean days from order to first promise, of lines ordered in the last {weeks} weeks.",
-        "promises {value} ahead, usually {usual}", "lead time",
+        "promises delivery {value} after the order, usually {usual}", "lead time",
     )  # fmt: skip
 
 
@@ -129,7 +129,7 @@ def lead_drift() -> Feature:
         formula,
         "days",
         "Mean lead time of the last 8 weeks less that of the last 52.",
-        "lead times of 8 weeks are {value:shorter} than its year's",
+        "its lead times of the last 8 weeks are {value:shorter} than those of the year",
         "lead time",
     )
 
@@ -145,7 +145,7 @@ def lead_spread() -> Feature:
         formula,
         "days",
         "Standard deviation of the lead times of lines completed in the last 52 weeks.",
-        "lead times spread by {value}, usually {usual}",
+        "its lead times vary by {value}, usually {usual}",
         "lead time",
     )
 
@@ -156,7 +156,7 @@ def open_lines() -> Feature:
         lambda panel: running(panel.ordered_lines - panel.closed_lines),
         "lines",
         "Lines known and not known complete or cancelled.",
-        "{value} lines open, usually {usual}",
+        "{value} open, usually {usual}",
         "backlog",
     )
 
@@ -234,7 +234,7 @@ def order_surge(measure: str, word: str) -> Feature:
         formula,
         "ratio",
         f"Ordered {word} of the last 4 weeks against the 48 weeks before: the bullwhip at the supplier's door.",
-        f"orders placed on it are {{value}} the usual in {word}",
+        f"{{value}} the usual {word} ordered from it over 4 weeks",
         "surge",
     )
 
@@ -243,7 +243,7 @@ def pushed_share(weeks: int) -> Feature:
     return mean_per(
         "pushed_share", "pushes", "ordered_lines", weeks, "pushes",
         f"Promise dates pushed back in the last {weeks} weeks, per line ordered in them.",
-        f"{{value}} pushes per line ordered over {weeks} weeks, usually {{usual}}", "pushes",
+        f"pushed back {{value:promises}} per line ordered in {weeks} weeks, usually {{usual}}", "pushes",
     )  # fmt: skip
 
 
@@ -251,7 +251,7 @@ def push_days(weeks: int) -> Feature:
     return mean_per(
         "push_days", "push_days", "pushes", weeks, "days",
         f"Mean days by which a push moved the promise, over the last {weeks} weeks.",
-        "a push moves the promise by {value}, usually {usual}", "pushes",
+        "pushes a promise back by {value} at a time, usually {usual}", "pushes",
     )  # fmt: skip
 
 
@@ -261,7 +261,7 @@ def pushes_per_open_line() -> Feature:
         lambda panel: share(running(panel.open_pushes), open_lines().formula(panel)),
         "pushes",
         "Pushes so far of the lines that are open, per open line.",
-        "{value} pushes per open line, usually {usual}",
+        "has pushed back {value:promises} per open line, usually {usual}",
         "pushes",
     )
 
@@ -272,7 +272,7 @@ def breadth() -> Feature:
         lambda panel: running(panel.products),
         "products",
         "Different products ordered in the last 26 weeks.",
-        "{value} different products ordered in 26 weeks, usually {usual}",
+        "{value} ordered from it in 26 weeks, usually {usual}",
         "breadth",
     )
 
@@ -301,7 +301,7 @@ def late_volatility() -> Feature:
         formula,
         "share",
         "Standard deviation, over the last 52 weeks, of the late share of four weeks.",
-        "its late share swings by {value}, usually {usual}",
+        "its late share swings by {value:points}, usually {usual:points}",
         "late share",
     )
 

@@ -24,8 +24,22 @@ def share(value: float) -> str:
 
 
 def plain(value: float) -> str:
-    """Return a number without a unit: one digit only where it is small and not whole."""
-    return number(value, 0 if abs(value) >= 100 or value == round(value) else 1)
+    """Return a number without a unit: one digit where it is small, of a tiny one the first that counts."""
+    size = abs(value)
+    digits = 0 if size >= 100 else 1 if size >= 0.095 else 2 if size >= 0.0095 else 3
+    return number(value, 0 if round(value, digits) == round(value) else digits)
+
+
+def times(value: float) -> str:
+    """Return a ratio, finer near 1, where one digit would say nothing."""
+    return f"{number(value, 0 if abs(value) >= 10 else 2 if 0.005 <= abs(value - 1) < 0.095 else 1)} ×"
+
+
+def amount(value: float) -> str:
+    """Return money in three figures, below a hundred with its cents."""
+    if abs(value) < 100:
+        return number(value, 2)
+    return number(round(value, 2 - int(np.log10(abs(value)))))
 
 
 def counted(value: float, word: str) -> str:
@@ -41,11 +55,13 @@ def signed(value: float, more: str, less: str, unit: str = "day") -> str:
 UNITS: Mapping[str, Callable[[float], str]] = {
     "share": share,
     "on-time share": lambda v: share(1 - v),
-    "ratio": lambda v: f"{number(v, 1)} ×",
+    "ratio": times,
     "days": lambda v: counted(v, "day"),
     "weeks": lambda v: counted(v, "week"),
-    "lines": lambda v: number(v),
-    "money": lambda v: number(v),
+    "lines": lambda v: counted(v, "line"),
+    "products": lambda v: counted(v, "product"),
+    "money": amount,
+    "money per unit": amount,
     "standard deviations": lambda v: number(v, 1),
 }
 FORMS: Mapping[str, Callable[[float], str]] = {
@@ -53,7 +69,22 @@ FORMS: Mapping[str, Callable[[float], str]] = {
     "shorter": lambda v: signed(v, "longer", "shorter"),
     "earlier": lambda v: signed(v, "earlier", "later"),
     "after": lambda v: signed(v, "after", "before") if round(v) else "on",
-    "slack": lambda v: signed(v, "of slack", "too little"),
+    "before": lambda v: signed(v, "before", "after") if round(v) else "on",
+    "in": lambda v: (f"in {counted(v, 'day')}" if v > 0 else f"{counted(-v, 'day')} ago") if round(v) else "today",
+    "ahead": lambda v: f"in {counted(v, 'week')}" if round(v) else "this week",
+    "date": lambda v: f"{np.datetime64(round(v), 'D')}",
+    "more": lambda v: signed(v, "more", "less"),
+    "moved": lambda v: (
+        f"{'pushed back' if v > 0 else 'pulled in'} by {counted(abs(v), 'day')}" if round(v) else "not moved"
+    ),
+    "rose": lambda v: "did not move" if plain(v) == "0" else f"{'rose' if v > 0 else 'fell'} by {plain(abs(v))}",
+    "grew": lambda v: f"{'rose' if v >= 0 else 'fell'} by {share(abs(v))}",
+    "higher": lambda v: f"{plain(abs(v))} {'higher' if v > 0 else 'lower'}",
+    "rate": lambda v: f"{plain(100 * v)} %",
+    "promises": lambda v: f"{plain(v)} {'promise' if plain(v) == '1' else 'promises'}",
+    "points": lambda v: counted(100 * v, "percentage point"),
+    "gap": lambda v: signed(100 * v, "above", "below", "percentage point"),
+    "to two years": lambda v: "two years or more" if v >= 104 else counted(v, "week"),
     "times": lambda v: "once" if round(v) == 1 else f"{v:.0f} times",
     "weekday": lambda v: calendar.day_name[int(v) % 7],
     "hour": lambda v: f"{int(v) % 24}:00",
