@@ -161,10 +161,14 @@ def steps_to_learn_from(asked: Request, history_weeks: int) -> np.ndarray:
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """On how many days, and in which worlds, it is proven that no input saw the future."""
+    """On how many days, and in which worlds, it is proven that no input saw the future.
+
+    Days of `only` are asked for to be proven and for nothing else.
+    """
 
     days: int
     worlds: tuple[str, ...] = (DELETED, SCRAMBLED)
+    only: tuple[int, ...] = ()
 
 
 TO_LEARN, TO_SCORE, NO_PROOF = Proof(2), Proof(1, (MIXED,)), Proof(0)
@@ -176,8 +180,8 @@ PROVEN = {"delay": 50_000, "shift": 1_000_000}
 class Scorable:
     """What a forecaster scores as of the world's day, and what it would have scored on an earlier `day`.
 
-    `earlier` are the rows of that day, which know no more than was known then; None where it is not on the grid.
-    `ahead` are those of windows moved on to the world's day.
+    `earlier` are the rows of that day, which know no more than was known then; None where nobody asked for it, or it is
+    not on the grid. `ahead` are those of windows moved on to the world's day.
     """
 
     now: Matrix
@@ -189,25 +193,22 @@ class Scorable:
 def scorable(world: World, forecaster: Forecaster, then: date | None = None, proof: Proof = TO_SCORE) -> Scorable:
     """Return the lines open, or the windows of series alive, as of the world's day and of `then`, proven.
 
-    Without `then` the earlier day is a week ago: there is no later fact to prove the last day by.
+    What is proven is an earlier day: there is no later fact to prove the last one by. Without `then` it is a week ago.
     """
     asked, day = request_of(world, forecaster), then or world.as_of - timedelta(days=7)
-    steps = [step for step in (step_of(asked, day), asked.grid.size - 1) if step is not None]
-    build = _scorable_lines if isinstance(forecaster, DelayForecaster) else _scorable_windows
-    now, *earlier = build(world, asked, np.array(steps), day, proof)
-    return Scorable(now, day, *earlier) if len(steps) > 1 else Scorable(now, day)
-
-
-def _scorable_lines(world: World, asked: Request, steps: np.ndarray, _: date, proof: Proof) -> list[Matrix]:
-    rows = delay_rows(world, asked, steps, proof)
-    return [_of_step(rows, step) for step in steps[::-1]]
-
-
-def _scorable_windows(world: World, asked: Request, steps: np.ndarray, day: date, proof: Proof) -> list[Matrix]:
-    weeks = round((world.as_of - day).days / 7)
-    both = shift_rows(world, asked, steps, proof, ahead_weeks=weeks)
-    rows, ahead = windows_apart(both, asked, weeks)
-    return [*(_of_step(rows, step) for step in steps[::-1]), _of_step(ahead, steps[0])]
+    before, last = step_of(asked, day), asked.grid.size - 1
+    steps = np.array([last] if before is None else [before, last])
+    weeks = round((world.as_of - day).days / 7) if then and before is not None else 0
+    if before is not None and not then:
+        proof = replace(proof, only=(before,))
+    if isinstance(forecaster, DelayForecaster):
+        rows, ahead = delay_rows(world, asked, steps, proof), None
+    else:
+        both = shift_rows(world, asked, steps, proof, ahead_weeks=weeks)
+        rows, ahead = windows_apart(both, asked, weeks)
+    if before is None or not then:
+        return Scorable(_of_step(rows, last), day)
+    return Scorable(_of_step(rows, last), day, _of_step(rows, before), ahead and _of_step(ahead, before))
 
 
 def step_of(asked: Request, day: date) -> int | None:
@@ -217,7 +218,8 @@ def step_of(asked: Request, day: date) -> int | None:
 
 
 def _of_step(matrix: Matrix, step: int) -> Matrix:
-    return matrix.take(np.flatnonzero(matrix.rows["step"] == step))
+    mine = matrix.rows["step"].to_numpy() == step
+    return matrix if mine.all() else matrix.take(np.flatnonzero(mine))
 
 
 def delay_rows(world: World, asked: Request, steps: np.ndarray, proof: Proof, at: str = "snapshot") -> Matrix:
@@ -226,27 +228,33 @@ def delay_rows(world: World, asked: Request, steps: np.ndarray, proof: Proof, at
     `at="order"` gives every line once instead, on the day it was ordered. Many lines are built a part at a time.
     """
     own_day = ("purchases",) if at == "order" else ()
+    alone = order_matrix if at == "order" else delay_matrix
     with line_builder(world, at) as build:
-        whole = build(world.con, asked, steps)
-        alone = order_matrix if at == "order" else delay_matrix
-        _prove(world, "delay", (build, alone), asked, whole, proof, own_day)
-    return whole
+        return _proven(world, "delay", (build, alone), asked, steps, proof, own_day=own_day)
 
 
-def _prove(
-    world: World, task: str, builds: tuple[Build, Build], asked: Request, whole: Matrix, proof: Proof,
-    own_day: tuple[str, ...] = (),
-) -> None:  # fmt: skip
-    """Prove rows that the first of `builds` made; where there are very many, those of a world of a few suppliers or
-    products, which the second one builds."""
+def _proven(
+    world: World, task: str, builds: tuple[Build, Build], asked: Request, steps: np.ndarray, proof: Proof, *,
+    own_day: tuple[str, ...] = (), ahead_weeks: int = 0,
+) -> Matrix:  # fmt: skip
+    """Return the rows that the first of `builds` makes, proven.
+
+    Where there are very many, what is proven is a world of a few suppliers or products, which the second one builds.
+    """
     cut, key = (OF_LINES, DELAY_KEY) if task == "delay" else (OF_SERIES, SHIFT_KEY)
-    days = _sample(whole, proof.days)
-    if not days:
-        return
     with few(world.con, cut, PROVEN[task], asked.grid.as_of) as seen:
-        con, build = (seen, builds[1]) if seen else (world.con, builds[0])
-        rows = build(con, asked, np.array(days)) if seen else whole
-        prove_no_leak(con, build, asked, rows, key, days, own_day=own_day, worlds=proof.worlds)
+        wanted = np.setdiff1d(steps, proof.only) if seen else steps
+        whole = builds[0](world.con, with_windows_ahead(asked, ahead_weeks) if ahead_weeks else asked, wanted)
+        days = [*proof.only] if seen and proof.only else _sample(whole, proof.days)
+        if not days or not proof.days:
+            return whole
+        if seen:
+            rows = builds[1](seen, asked, np.array(days))
+            prove_no_leak(seen, builds[1], asked, rows, key, days, own_day=own_day, worlds=proof.worlds)
+            return whole
+        rows = whole if task == "delay" else whole.take(np.flatnonzero(whole.rows["window"] < len(asked.windows)))
+        prove_no_leak(world.con, builds[0], asked, rows, key, days, own_day=own_day, worlds=proof.worlds)
+    return whole
 
 
 @contextmanager
@@ -292,10 +300,7 @@ def shift_rows(world: World, asked: Request, steps: np.ndarray, proof: Proof, *,
     With `ahead_weeks` the windows of so many weeks later follow them (`with_windows_ahead`), which nobody proves.
     """
     with window_builder(world) as build:
-        whole = build(world.con, with_windows_ahead(asked, ahead_weeks) if ahead_weeks else asked, steps)
-        asked_for = np.flatnonzero(whole.rows["window"] < len(asked.windows))
-        _prove(world, "shift", (build, _windows), asked, whole.take(asked_for), proof)
-    return whole
+        return _proven(world, "shift", (build, _windows), asked, steps, proof, ahead_weeks=ahead_weeks)
 
 
 def _windows(con: duckdb.DuckDBPyConnection, asked: Request, steps: np.ndarray) -> Matrix:

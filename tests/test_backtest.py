@@ -32,11 +32,14 @@ class Spy:
         self.p = float(np.nanmean(y == (1 if isinstance(outcomes, pd.DataFrame) else 2)))
         return self
 
-    def predict_proba(self, X):
-        return np.tile([1 - self.p, self.p], (len(X), 1))
+    def asked(self, X):
+        return X
 
-    def survival(self, X, p_late=None):  # noqa: ARG002
-        return np.tile(np.linspace(1, 0, 366), (len(X), 1))
+    def late(self, X):
+        return np.full(len(X), self.p)
+
+    def arrivals(self, X, p_late):  # noqa: ARG002
+        return np.tile([36.0, 183.0, 292.0, 329.0], (len(X), 1))
 
 
 class ShiftSpy(Spy):

@@ -28,11 +28,13 @@ class AnyDelay:
     def __init__(self, bias=0.0):
         self.bias = bias
 
-    def predict_proba(self, X):
+    def asked(self, X):
+        return X
+
+    def late(self, X):
         heard = X.reindex(columns=["days_to_promise", "pushes", "supplier_late_share_52w", "supplier_silence",
                                    "supplier_ordered_lines_4w", "signal_freight_index_level"])  # fmt: skip
-        late = expit(self.bias + np.nan_to_num(heard.to_numpy(float)) @ [-0.03, 0.5, 1.0, 0.01, 0.02, 0.01])
-        return np.column_stack([1 - late, late])
+        return expit(self.bias + np.nan_to_num(heard.to_numpy(float)) @ [-0.03, 0.5, 1.0, 0.01, 0.02, 0.01])
 
 
 class AnyShift:
