@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from features.core import measures_of
-from features.matrix import DELAY_KEY, Request, delay_matrix, first_fact, order_matrix, shift_matrix
+from features.matrix import DELAY_KEY, Request, delay_matrix, first_fact, order_matrix, shift_matrix, write_lines
 from features.panels import Terms
 from features.prover import LeakError, prove_no_leak
 from features.sampling import Sample
@@ -207,6 +207,7 @@ def test_a_cluster_that_loses_a_worker_gives_the_same_bytes(con, asked, demanded
 
         how = How(Engine(dying, 2, 1), 3, tmp_path / "scratch")
         if task == "delay":
+            write_lines(con, asked)
             made = in_order(con, partitioned(con, asked, steps, at="snapshot", how=how))
         else:
             made = windows_in_order(con, partitioned_windows(con, asked, steps, how=how), asked.grid)
