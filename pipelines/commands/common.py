@@ -11,7 +11,7 @@ from cyclopts.validators import Number
 if TYPE_CHECKING:
     from pipelines.settings import Settings
 
-Flag = Parameter(negative="")
+Flag = Parameter(negative="", show_default=False)
 Count = Annotated[int, Parameter(validator=Number(gte=0))]
 Task = Literal["delay", "shift"]
 

@@ -26,7 +26,7 @@ def train(
     task
         Only this task; may be repeated.
     as_of
-        Learn only from what was known before this day.
+        Learn only from what was known before this day; left out: Monday of this week.
     dry_run
         Train and compare, but register and promote nothing.
     challenger

@@ -19,7 +19,7 @@ def score(*, as_of: date | None = None, dry_run: Annotated[bool, Flag] = False, 
     Parameters
     ----------
     as_of
-        Score this day and no other.
+        Score this day and no other; left out: Monday of this week, after the weeks that were missed.
     dry_run
         Say what would change: rows added, removed and changed per table, and the totals before and after.
     """
