@@ -27,6 +27,7 @@ from features.matrix import (
 )
 from features.panels import Terms, posting_lag_days, write_line_history
 from features.prover import DELETED, MIXED, SCRAMBLED, prove_no_leak
+from features.sampling import EVERY
 from features.weeks import Grid
 from models.forecasters import DelayForecaster, Forecaster
 from models.risk import Names
@@ -249,8 +250,9 @@ def _proven(
         if not days or not proof.days:
             return whole
         if seen:
-            rows = builds[1](seen, asked, np.array(days))
-            prove_no_leak(seen, builds[1], asked, rows, key, days, own_day=own_day, worlds=proof.worlds)
+            all_of_few = replace(asked, sample=EVERY)
+            rows = builds[1](seen, all_of_few, np.array(days))
+            prove_no_leak(seen, builds[1], all_of_few, rows, key, days, own_day=own_day, worlds=proof.worlds)
             return whole
         rows = whole if task == "delay" else whole.take(np.flatnonzero(whole.rows["window"] < len(asked.windows)))
         prove_no_leak(world.con, builds[0], asked, rows, key, days, own_day=own_day, worlds=proof.worlds)
