@@ -100,10 +100,10 @@ def train_each(
     return [lgb.train(params, data, num_boost_round=rounds) for params in every]
 
 
-def canonical_order(block: np.ndarray, *columns: np.ndarray) -> np.ndarray:
+def canonical_order(block: np.ndarray, *columns: np.ndarray, then: np.ndarray | None = None) -> np.ndarray:
     """Return an order of rows that depends on their content alone: by a 64-bit hash of `block` and further columns.
 
-    Rows that tie are the same. The order is as good as random, so its first n rows are a sample of n.
+    Rows that tie go by `then`, or are the same. The order is as good as random, so its first n rows are a sample of n.
     """
     extra = [np.asarray(column).astype(np.float32) for column in columns]
     factors = np.random.default_rng(0).integers(1, 2**63, block.shape[1] + len(extra), dtype=np.uint64) | np.uint64(1)
@@ -111,7 +111,7 @@ def canonical_order(block: np.ndarray, *columns: np.ndarray) -> np.ndarray:
     for column, factor in zip([*block.T, *extra], factors, strict=True):
         words = (np.ascontiguousarray(column) + np.float32(0)).view(np.uint32).astype(np.uint64)  # −0.0 becomes 0.0
         hashed += (words ^ (words >> np.uint64(7))) * factor
-    return np.argsort(hashed, kind="stable")
+    return np.argsort(hashed, kind="stable") if then is None else np.lexsort((then, hashed))
 
 
 def day_numbers(days: ArrayLike) -> np.ndarray:

@@ -97,7 +97,7 @@ class ShiftModel(BaseEstimator):
         weight = np.ones(len(z)) if noise is None else _weights(np.asarray(noise, float))
         self.encoder_ = Encoder().fit(X)
         block, asked, matured = self.encoder_.transform(X), np.asarray(as_of), np.asarray(matured_on)
-        order = canonical_order(block, label, z, weight, day_numbers(asked), day_numbers(matured))
+        order = canonical_order(block, label, z, day_numbers(asked), day_numbers(matured), then=weight)
         return Past(block, label, z, weight, asked, matured, kinds(X), facts).at(order)
 
     def _hindsight(self, past: "Past", cut: Any) -> list["Hindsight"]:

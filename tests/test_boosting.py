@@ -135,3 +135,13 @@ def test_a_column_whose_every_text_is_rare_is_no_hindrance():
     booster, encoder = fitted(X, y)
     assert encoder.vocabularies_["po_note"] == []
     assert np.isfinite(booster.predict(encoder.transform(X))).all()
+
+
+def test_rows_that_tie_go_by_what_comes_then():
+    block, z = np.zeros((6, 2), np.float32), np.array([1.0, 2.0, 1.0, 2.0, 1.0, 2.0])
+    weight = np.array([3.0, 1.0, 2.0, 5.0, 1.0, 4.0])
+    order = canonical_order(block, z, then=weight)
+    shuffled = np.array([5, 2, 0, 3, 1, 4])
+    again = shuffled[canonical_order(block[shuffled], z[shuffled], then=weight[shuffled])]
+    np.testing.assert_array_equal(order, again)
+    np.testing.assert_array_equal(z[order], z[canonical_order(block, z)])
