@@ -14,17 +14,17 @@ from pipelines.stores import Target, store_of
 WEEK = timedelta(weeks=1)
 
 
-@flow(name="catch-up", validate_parameters=False)
-@stoppable
-def catch_up(settings: Settings, *, as_of: date, since: date | None = None, dry_run: bool = False) -> dict[str, Any]:
-    """Score every week missed since the last publication, or since a day, oldest first, and then `as_of` itself.
+def in_order(
+    settings: Settings, weeks: tuple[list[date], list[date]], *, as_of: date, dry_run: bool = False
+) -> dict[str, Any]:
+    """Score the weeks that `missed_weeks` found, oldest first, and then `as_of` itself.
 
     A week that is published already is left alone, except the last, which is held against today's facts. A missed week
     that cannot be scored, for want of a model of then or because its input was refused, is named and left out; if the
     last one cannot, that is the error. Returns what `bullwhip score --json` says of the last week, with `caught_up`
     and `refused`.
     """
-    missed, out_of_reach = missed_weeks(settings, as_of, since)
+    missed, out_of_reach = weeks
     caught_up, refused = [], []
     for day in missed:
         if day in published(settings.target):  # by somebody else in the meantime
@@ -41,13 +41,17 @@ def catch_up(settings: Settings, *, as_of: date, since: date | None = None, dry_
     return {**last, "caught_up": caught_up, "refused": refused, "out_of_reach": out_of_reach}
 
 
+catch_up = flow(name="catch-up", validate_parameters=False)(stoppable(in_order))
+
+
 def score_week(settings: Settings, *, as_of: date, since: date | None = None, dry_run: bool = False) -> dict[str, Any]:
-    """Catch up where a week was missed, else score `as_of` alone: one flow less to keep. Returns the same."""
-    missed, out_of_reach = missed_weeks(settings, as_of, since)
-    if missed:
-        return dict(catch_up(settings, as_of=as_of, since=since, dry_run=dry_run))
-    alone = score(settings, as_of=as_of, dry_run=dry_run)
-    return {**alone, "caught_up": [], "refused": [], "out_of_reach": out_of_reach}
+    """Score the weeks missed since the last publication, or since a day, and then `as_of`; see `in_order`.
+
+    Only where a week was missed is this a flow of its own: one flow less to keep.
+    """
+    weeks = missed_weeks(settings, as_of, since)
+    run = catch_up if weeks[0] else in_order
+    return dict(run(settings, weeks, as_of=as_of, dry_run=dry_run))
 
 
 def missed_weeks(settings: Settings, as_of: date, since: date | None = None) -> tuple[list[date], list[date]]:

@@ -28,12 +28,14 @@ def score_weekly(workspace: Path, as_of: Day | None = None) -> State[Any]:
     """Publish the risk tables of a week; left out, it is the Monday the run was scheduled for and what was missed."""
 
     def work(settings: Settings, day: date) -> dict[str, Any]:
-        from pipelines.catch_up import catch_up
+        from pipelines.catch_up import catch_up, missed_weeks
         from pipelines.clock import refuse_a_slow_clock
         from pipelines.score import score
 
         refuse_a_slow_clock(settings, datetime.now(UTC))
-        return score.fn(settings, as_of=day) if as_of else catch_up.fn(settings, as_of=day)
+        if as_of:
+            return score.fn(settings, as_of=day)
+        return catch_up.fn(settings, missed_weeks(settings, day), as_of=day)
 
     return _carried_out(workspace, as_of, work)
 
