@@ -197,8 +197,8 @@ def test_training_again_on_the_same_changes_nothing(workspace, trained):
 class Contrary(DelayModel):
     """Says the opposite of what it learnt."""
 
-    def predict_proba(self, X):
-        return super().predict_proba(X)[:, ::-1]
+    def late(self, rows):
+        return 1 - super().late(rows)
 
 
 def test_a_worse_challenger_is_kept_but_not_promoted(workspace, quick, monkeypatch):
