@@ -36,6 +36,14 @@ def pytest_configure(config):
     config.addinivalue_line("filterwarnings", "ignore:.*Any type hint is inferred as AnyType:UserWarning")
 
 
+LONGEST = ("test_truth", "test_flows", "test_up", "test_tune", "test_partitions")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take longest: files run side by side, and one that begins last keeps all waiting."""
+    items.sort(key=lambda item: item.path.stem not in LONGEST)
+
+
 @pytest.fixture(autouse=True)
 def _no_settings_from_outside(monkeypatch):
     for name in list(os.environ):
