@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import date
 from importlib.metadata import version as installed_version
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
@@ -157,13 +158,24 @@ def _log_params(store: Store, run_id: str, params: Mapping[str, object]) -> None
         store.client.log_batch(run_id, params=rows[start : start + 100])
 
 
+def _let_go(frames: TracebackType | None, *, whole: bool) -> None:
+    """Let go of what interrupted frames hold: a call to MLflow that was broken off would keep sqlite's lock.
+
+    What a frame was about to use when it was broken off is let go of only with the frame itself: the `whole` traceback,
+    which nobody reads of a command that was told to stop.
+    """
+    traceback.clear_frames(frames)
+    while whole and frames is not None:
+        frames.tb_next, frames = None, frames.tb_next
+
+
 @contextlib.contextmanager
 def _ended(store: Store, run_id: str) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
         killed = not isinstance(error, Exception)  # Ctrl-C, SIGTERM, Prefect's own TerminationSignal
-        traceback.clear_frames(error.__traceback__)  # a call to MLflow that was interrupted would keep its lock
+        _let_go(error.__traceback__, whole=killed)
         with contextlib.suppress(Exception):  # the first error is the one to hear about
             store.client.set_terminated(run_id, "KILLED" if killed else "FAILED")
         with reaching(store.uri):

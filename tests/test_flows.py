@@ -556,8 +556,7 @@ def test_a_command_that_is_told_to_stop_closes_its_runs_and_leaves_in_time(works
     process.terminate()
     told = time.monotonic()
     _, said = process.communicate(timeout=120)
-    assert process.returncode == 143
-    assert said.endswith("bullwhip: terminated\n"), said  # MLflow may have logged a call that was broken off before
+    assert (process.returncode, said) == (143, "bullwhip: terminated\n")
     assert time.monotonic() - told < (10 if os.getloadavg()[0] < 3 else 90)
     store = mlflow_store.open_store(settings(workspace))
     assert store.client.get_run(mlflow_run_id).info.status == "KILLED"

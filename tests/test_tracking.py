@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+from sqlalchemy.orm.strategies import SubqueryLoader
 
 from pipelines import mlflow_store, pictures, registry, tracking
 from pipelines.settings import Unreachable, load
@@ -46,6 +47,21 @@ def promote(settings, version, because):
 
 def read_run(settings, run_id):
     return mlflow_store.open_store(settings).client.get_run(run_id)
+
+
+def test_a_run_is_closed_though_the_stop_broke_off_a_call_that_was_reading(settings, folder, monkeypatch):
+    """The cursor of such a call lives on in what its frame was about to use, and keeps sqlite from being written."""
+    with tracking.run(settings, flow_run_id="one", **STORY) as run:
+        registry.register(run, name=NAME, folder=folder, tags={})
+    again = tracking.run(settings, flow_run_id="two", **STORY)
+    with pytest.raises(KeyboardInterrupt), again as run, monkeypatch.context() as patched:  # noqa: PT012
+        patched.setattr(SubqueryLoader, "_setup_query_from_rowproc", _stopped)
+        registry.versions(settings, NAME)
+    assert read_run(settings, run.run_id).info.status == "KILLED"
+
+
+def _stopped(*_, **__):
+    raise KeyboardInterrupt
 
 
 def test_a_run_says_when_on_what_and_with_which_code(settings):
