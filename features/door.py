@@ -292,6 +292,9 @@ def _small_units(con: duckdb.DuckDBPyConnection, s: Seen) -> None:
     """Warn of orders in units so large that most are a fraction of one: demand is read as counts."""
     if s.table is not ORDERS or not s.rows:
         return
+    count = f"SELECT 2 * count(*) FILTER (quantity < 0.5) >= count(*) FROM {s.staged} WHERE quantity > 0"
+    if not con.execute(count).fetchall()[0][0]:  # a median has to hold them all
+        return
     half = con.execute(f"SELECT median(quantity) FROM {s.staged} WHERE quantity > 0").fetchall()[0][0]
     if half is not None and half < 0.5:
         message = f"half of the orders are for less than {half:.2g} units, and demand is read as counts; give smaller "
