@@ -6,8 +6,6 @@ import pwd
 import shutil
 import subprocess
 import tempfile
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from uuid import uuid4
 
@@ -25,6 +23,7 @@ os.environ["PREFECT_HOME"] = tempfile.mkdtemp(prefix="bullwhip-test-prefect-")
 os.environ["PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW"] = "ignore"  # the server outlives the tests of flows
 os.environ["PREFECT_SERVER_EPHEMERAL_ENABLED"] = "false"  # a unit test that reaches for an API fails at once
 
+pytest.register_assert_rewrite("tests.sheets", "tests.workspaces")
 hypothesis.settings.register_profile("patient", deadline=None)  # a busy machine is no failure
 hypothesis.settings.load_profile("patient")
 
@@ -36,12 +35,15 @@ def pytest_configure(config):
     config.addinivalue_line("filterwarnings", "ignore:.*Any type hint is inferred as AnyType:UserWarning")
 
 
-LONGEST = ("test_truth", "test_flows", "test_up", "test_tune", "test_partitions")
+LONGEST = (  # only one of the first three needs `trained`, for which others would wait
+    "test_replay", "test_training", "test_truth", "test_scoring", "test_operations", "test_stops", "test_up",
+    "test_tune", "test_partitions",
+)  # fmt: skip
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the files that take longest: files run side by side, and one that begins last keeps all waiting."""
-    items.sort(key=lambda item: item.path.stem not in LONGEST)
+    items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
 
 
 @pytest.fixture(autouse=True)
@@ -69,6 +71,15 @@ def workspace(tmp_path, migrated_mlflow):
     """An empty workspace with a migrated MLflow store of its own."""
     shutil.copytree(migrated_mlflow, tmp_path / "workspace" / "mlflow")
     return tmp_path / "workspace"
+
+
+@pytest.fixture
+def con():
+    """An empty database."""
+    import duckdb
+
+    with duckdb.connect() as con:
+        yield con
 
 
 @pytest.fixture
@@ -210,96 +221,9 @@ def risk_week():
 
     The same line or product has the same id, supplier and size every week; probabilities differ by `draw`.
     """
-    return _risk_week
+    from tests.drawn import risk_week
 
-
-def _risk_week(as_of, *, lines=60, series=30, draw=0, last=None, suppliers=None, names=None, cost=True):
-    import numpy as np
-    import pandas as pd
-
-    from models import risk
-
-    day, last, rng = pd.Timestamp(as_of).as_unit("s"), last or {}, np.random.default_rng(7)
-    called = risk.Names(suppliers or {}, names or {}, {"north": "North plant", "south": "South plant"})
-    facts = _lines(day, lines, rng) if lines else None
-    moved = np.random.default_rng(draw)
-    tables = {}
-    if lines:
-        tables["supplier_delay_risk"] = _delays(facts, rng, moved, called, last, cost)
-        done = facts[["supplier_id", "site_id", "region", "category"]].assign(
-            **{rung: (rng.random(lines) < 0.8) * 1.0 for rung in risk.RUNGS}
-        )
-        tables["supplier_risk"] = risk.supplier_risk(tables["supplier_delay_risk"], done, done, model_version="3")
-    if series:
-        tables["demand_shift_risk"] = _shifts(day, series, rng, moved, called, last)
-    tables["watchlist"] = risk.watchlist(
-        tables.get("supplier_delay_risk"), tables.get("demand_shift_risk"),
-        dict.fromkeys(("procurement", "logistics", "manufacturing", "sales"), 5), last.get("watchlist", pd.DataFrame()),
-        day, "EUR",
-    )  # fmt: skip
-    return tables
-
-
-def _lines(day, n, rng):
-    import numpy as np
-    import pandas as pd
-
-    due = pd.Series(day + pd.to_timedelta(rng.integers(-6, 60, n), unit="D"), dtype="datetime64[s]")
-    ids = pd.Series([f"PO-{k:05d}" for k in range(n)], dtype=str)
-    return pd.DataFrame({
-        "po_line_id": ids,
-        "supplier_id": pd.Series([f"S-{k:03d}" for k in rng.integers(0, max(n // 40, 8), n)], dtype=str),
-        "product_id": pd.Series([f"P-{k:04d}" for k in rng.integers(0, max(n // 10, 6), n)], dtype=str),
-        "site_id": pd.Series(rng.choice(["north", "south"], n), dtype=str), "category": "bolts", "region": "east",
-        "as_of": day, "state": np.where(due >= day, "due_future", "already_late"),
-        "ordered_on": day - 30 * pd.Timedelta("1D"),
-        "first_promised_on": due, "promised_on": due, "due_on": due, "need_on": pd.NaT, "pushes": 0.0,
-        "open_units": rng.integers(1, 500, n) * 1.0, "unit_cost": rng.lognormal(4, 1, n).round(2),
-    })  # fmt: skip
-
-
-def _delays(facts, rng, moved, called, last, cost):
-    import numpy as np
-    import pandas as pd
-
-    from models import risk
-
-    n = len(facts)
-    p = pd.Series(np.clip(rng.beta(1.3, 2.6, n) + moved.normal(0, 0.04, n), 0.001, 0.999))
-    arrival = np.sort(rng.integers(0, 80, (n, 4)), axis=1).astype(float)
-    said = ["▲ lead_time up 3 days in 6 weeks", "▲ 4 of the last 10 came late", "▼ ordered early"]
-    reasons = rng.choice(said, (n, 3))
-    told = pd.DataFrame(reasons, columns=["driver_1", "driver_2", "driver_3"])
-    facts = facts if cost else facts.assign(unit_cost=np.nan)
-    return risk.delay_risk(
-        facts, p, arrival, told, pd.Series(rng.integers(0, 90, n) * 1.0), base_rate=0.3, published_by="model",
-        model_version="3", names=called, last_week=last.get("supplier_delay_risk", pd.DataFrame()),
-    )  # fmt: skip
-
-
-def _shifts(day, n, rng, moved, called, last):
-    import numpy as np
-    import pandas as pd
-
-    from models import risk
-
-    k = np.arange(3 * n)
-    usual = rng.uniform(10, 900, 3 * n)
-    rows = pd.DataFrame({
-        "product_id": pd.Series([f"P-{j // 3:04d}" for j in k], dtype=str),
-        "site_id": pd.Series("south", index=k, dtype=str),
-        "category": "bolts", "window": k % 3, "lead_weeks": np.array([0, 4, 8])[k % 3],
-        "length_weeks": np.array([4, 4, 5])[k % 3], "as_of": day, "baseline_units": usual, "noise_units": 5.0,
-        "unit_price": rng.lognormal(3, 1, 3 * n), "past_n": 12, "down_at_units": usual * 0.6,
-        "up_at_units": usual * 1.4,
-    })  # fmt: skip
-    p = np.clip(rng.beta(0.8, 4, (3 * n, 2)) * 0.6 + moved.normal(0, 0.02, (3 * n, 2)), 0, 0.5)
-    units = usual[:, None] * np.sort(rng.uniform(0.4, 1.8, (3 * n, 3)), axis=1)
-    told = pd.DataFrame("▲ orders up 36 % on 8 weeks", index=rows.index, columns=["driver_1", "driver_2", "driver_3"])
-    return risk.shift_risk(
-        rows, pd.DataFrame(p, columns=["p_up", "p_down"]), units, told, base_rates={"up": 0.1, "down": 0.1},
-        published_by="model", model_version="3", names=called, last_week=last.get("demand_shift_risk", pd.DataFrame()),
-    )  # fmt: skip
+    return risk_week
 
 
 @pytest.fixture(scope="session")
@@ -337,54 +261,17 @@ def large_week(board_week):
     return board_week(weeks=12, lines=10_100, series=3_400)
 
 
-class Webhook:
-    """A receiver that answers as told, once per request and the last for ever; None keeps silent until the end."""
-
-    def __init__(self, *answers):
-        self.answers, self.came, self.end = list(answers), [], threading.Event()
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self):
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                outer.came.append((self.path, self.headers["Content-Type"], json.loads(body)))
-                answer = outer.answers.pop(0) if len(outer.answers) > 1 else outer.answers[0]
-                if answer is None:
-                    outer.end.wait(30)
-                    return
-                self.send_response(answer)
-                self.send_header("Location", "/elsewhere")
-                self.end_headers()
-                self.wfile.write(b"invalid_blocks" if answer == 400 else b"https://hooks.example/hush")
-
-            def log_message(self, *_):
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self.server.server_port}/services/hush"
-
-    def __enter__(self):
-        threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
-        return self
-
-    def __exit__(self, *_):
-        self.end.set()
-        self.server.shutdown()
-        self.server.server_close()
-
-
 @pytest.fixture
 def webhook():
     """Return a maker of receivers: `with webhook(500, 200) as hook` has hook.url, and in hook.came what was posted."""
+    from tests.receiver import Webhook
+
     return Webhook
 
 
 @pytest.fixture(scope="session")
 def world(tmp_path_factory, migrated_mlflow):
     """The smallest simulated world, not trained yet."""
-    import shutil
-
     from pipelines.simulate import simulate
 
     folder = tmp_path_factory.mktemp("world")
@@ -394,20 +281,42 @@ def world(tmp_path_factory, migrated_mlflow):
     return folder
 
 
+@pytest.fixture
+def fresh(world, tmp_path):
+    """A world of one's own, not trained yet."""
+    return Path(shutil.copytree(world, tmp_path / "fresh"))
+
+
 @pytest.fixture(scope="session")
 def trained(world, tmp_path_factory, prefect_server):  # noqa: ARG001
-    """A workspace trained once, two weeks before the world's end, and what that said: a minute, so there is one."""
-    import contextlib
-    import io
-    import json
-    import shutil
+    """A workspace trained once, two weeks before the world's end, and what that said.
 
-    from pipelines import cli
+    It takes a minute, so there is one for all processes that run tests, of which each has a copy.
+    """
+    import fcntl
 
-    folder = shutil.copytree(world, tmp_path_factory.mktemp("trained") / "workspace")
-    out = io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(io.StringIO()):
-        code = cli.run(["train", "--as-of", "2026-05-18", "--json", "--workspace", str(folder)])
-    said = json.loads(out.getvalue())
-    assert code in (0, 4), said
-    return folder, code, said
+    from tests.workspaces import EARLIER, bullwhip
+
+    mine = tmp_path_factory.mktemp("trained") / "workspace"
+    base = tmp_path_factory.getbasetemp()
+    first = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "first"
+    first.mkdir(exist_ok=True)
+    with open(first / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (first / "said.json").exists():
+            shutil.rmtree(first / "workspace", ignore_errors=True)  # of a process that ended in the middle
+            shutil.copytree(world, first / "workspace")
+            code, said, _ = bullwhip(first / "workspace", "train", "--as-of", str(EARLIER))
+            assert code in (0, 4), said
+            (first / "said.json").write_text(json.dumps([code, said]))
+        shutil.copytree(first / "workspace", mine, symlinks=True)
+        return mine, *json.loads((first / "said.json").read_text())
+
+
+@pytest.fixture
+def quick():
+    """Few trees; how many."""
+    from tests.workspaces import few_trees
+
+    with few_trees() as rounds:
+        yield rounds

@@ -1,14 +1,12 @@
 """A disk that is full or may not be written is told in one line, before anything else fails because of it."""
 
 import contextlib
-import io
-import json
 import shutil
 import subprocess
 
 import pytest
 
-from pipelines import cli
+from tests.workspaces import bullwhip
 
 FULL, READ_ONLY = "No space left on device", "Read-only file system"
 
@@ -33,13 +31,6 @@ def fill(disk, why):
     with contextlib.suppress(OSError), (disk / "filler").open("wb", buffering=0) as filler:
         while filler.write(bytes(1 << 20)):
             pass
-
-
-def bullwhip(workspace, *words):
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = cli.run([*words, "--json", "--workspace", str(workspace)])
-    return code, json.loads(out.getvalue()), err.getvalue()
 
 
 @pytest.mark.parametrize("why", [FULL, READ_ONLY])

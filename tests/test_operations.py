@@ -1,8 +1,5 @@
 """Late is the same as on time; challengers are compared, promoted, taken back: the commands on a small world."""
 
-import contextlib
-import io
-import json
 import shlex
 import shutil
 import sys
@@ -16,38 +13,14 @@ import pandas as pd
 import pytest
 
 from features import matrix, orders
-from models import lessons
-from models.delay import DelayModel
 from models.forecasters import load as load_forecaster
-from models.shift import ShiftModel
-from pipelines import catch_up, cli, learn, mlflow_store, publish, registry
+from pipelines import catch_up, mlflow_store, publish, registry
 from pipelines.settings import Settings, load
 from pipelines.simulate import simulate
+from tests.workspaces import bullwhip, change, few_trees, run
 
 END = date(2026, 6, 1)
 BEGIN, WEEK = END - timedelta(weeks=2), timedelta(weeks=1)
-
-
-def bullwhip(workspace, *words):
-    return run(*words, "--workspace", str(workspace))
-
-
-def run(*words):
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = cli.run([*words, "--json"])
-    assert "Traceback" not in err.getvalue(), err.getvalue()
-    return code, json.loads(out.getvalue())
-
-
-@contextlib.contextmanager
-def quickly():
-    """Few trees: for tests that look at what happens around the models."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lessons, "DelayModel", partial(DelayModel, rounds=4))
-        patch.setattr(lessons, "ShiftModel", partial(ShiftModel, rounds=4, quantile_rounds=4))
-        patch.setattr(learn, "judge", partial(learn.judge, n=20))
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +30,7 @@ def trained(tmp_path_factory, migrated_mlflow, prefect_server):  # noqa: ARG001
     simulate(folder, scale="toy", end=END)
     shutil.copytree(migrated_mlflow, folder / "mlflow")
     (folder / "bullwhip.toml").write_text(f"as_of = {END}\nhistory_weeks = 60\n")
-    with quickly():
+    with few_trees():
         assert bullwhip(folder, "train", "--as-of", str(BEGIN))[0] in (0, 4)
     return folder
 
@@ -72,20 +45,12 @@ def on_time(trained, tmp_path):
     return Path(shutil.copytree(trained, tmp_path / "on_time"))
 
 
-def rewrite(workspace, table, query, source=None):
-    """Replace a table by what a query over `old` gives; `source` is the workspace that `old` is taken from."""
-    path = workspace / "data" / f"{table}.parquet"
-    with duckdb.connect() as con:
-        con.execute(f"CREATE TABLE old AS FROM '{(source or workspace) / 'data' / path.name}'")
-        con.execute(f"COPY ({query}) TO '{path}' (FORMAT parquet)")
-
-
 def disturb(workspace):
     """Let facts that became known in the last week contradict earlier ones: a corrected line, a receipt from before."""
-    rewrite(workspace, "purchases", f"""FROM old UNION ALL BY NAME SELECT * REPLACE (quantity + 1 AS quantity,
-            TIMESTAMP '{END - WEEK}' AS known_at) FROM (SELECT *, ordered_at AS known_at FROM old
+    change(workspace, "purchases", f"""FROM old UNION ALL BY NAME SELECT * REPLACE (quantity + 1 AS quantity,
+           TIMESTAMP '{END - WEEK}' AS known_at) FROM (SELECT *, ordered_at AS known_at FROM old
             WHERE promised_on > DATE '{END}' ORDER BY po_line_id LIMIT 3)""")  # fmt: skip
-    rewrite(workspace, "receipts", f"""FROM old UNION ALL BY NAME SELECT po_line_id, DATE '2001-01-01' AS received_on,
+    change(workspace, "receipts", f"""FROM old UNION ALL BY NAME SELECT po_line_id, DATE '2001-01-01' AS received_on,
             'wrong' AS receipt_id, TIMESTAMP '{END - WEEK}' AS known_at FROM old
             WHERE received_on > DATE '{BEGIN}' LIMIT 2""")  # fmt: skip
 
@@ -108,8 +73,8 @@ def as_known_on(day, workspace, everything):
         there = pd.read_parquet(everything / "data" / f"{table}.parquet").columns
         cancelled = f"REPLACE (CASE WHEN cancelled_at < DATE '{day}' THEN cancelled_at END AS cancelled_at)"
         moment = moment if "known_at" in there or "known_at" not in moment else "ordered_at"
-        rewrite(workspace, table, f"SELECT * {cancelled if 'cancelled_at' in there else ''} FROM old "
-                f"WHERE {moment} < DATE '{day}'", everything)  # fmt: skip
+        change(workspace, table, f"SELECT * {cancelled if 'cancelled_at' in there else ''} FROM old "
+               f"WHERE {moment} < DATE '{day}'", everything)  # fmt: skip
 
 
 def test_weeks_scored_late_equal_those_scored_on_their_day(late, on_time):
@@ -119,7 +84,7 @@ def test_weeks_scored_late_equal_those_scored_on_their_day(late, on_time):
         as_known_on(day, on_time, late)
         assert bullwhip(on_time, "score", "--as-of", str(day))[0] == 0
     double(late, "orders")
-    code, said = bullwhip(late, "catch-up", "--from", str(BEGIN))
+    code, said, _ = bullwhip(late, "catch-up", "--from", str(BEGIN))
     assert (code, said["as_of"], said["status"]) == (0, str(END), "published")
     assert [week["as_of"] for week in said["caught_up"]] == [str(day) for day in days[:-1]]
     unlike = ["published_at", "code_version", "digest"]  # that of all tables, and one says that files came twice
@@ -135,10 +100,10 @@ def test_weeks_scored_late_equal_those_scored_on_their_day(late, on_time):
     assert min(counted[::2]) > 0 == max(counted[1::2])
     assert len(publish.read(late, "supplier_delay_risk", as_of=BEGIN)) > 10
 
-    code, said = bullwhip(late, "score")
+    code, said, _ = bullwhip(late, "score")
     assert (code, said["status"], said["caught_up"], said["refused"]) == (0, "unchanged", [], [])
 
-    code, said = bullwhip(late, "monitor")
+    code, said, _ = bullwhip(late, "monitor")
     shown = publish.read(late, "health").drop(columns=["publication_id", "as_of", "schema_version"])
     assert (code, said["as_of"], said["rolled_back"]) == (0, str(END), [])
     drifting = shown["row_id"].str.endswith("|drift")  # is that of the week before
@@ -151,14 +116,14 @@ def test_a_scheduled_score_fills_in_what_was_missed_and_names_what_cannot_be(lat
     toml = late / "bullwhip.toml"
     toml.write_text(f"as_of = {END}\nhistory_weeks = 60\ntasks = ['delay']\n")
     assert bullwhip(late, "score", "--as-of", str(BEGIN))[0] == 0
-    code, said = bullwhip(late, "score", "--dry-run")
+    code, said, _ = bullwhip(late, "score", "--dry-run")
     assert (code, said["status"]) == (0, "would publish")
     assert [week["as_of"] for week in said["caught_up"]] == [str(BEGIN + WEEK)]
     assert catch_up.published(late) == [BEGIN]
     toml.write_text(toml.read_text() + "catch_up_weeks = 0\n")
-    code, said = bullwhip(late, "score", "--dry-run")
+    code, said, _ = bullwhip(late, "score", "--dry-run")
     assert (code, said["caught_up"], said["out_of_reach"]) == (0, [], [str(BEGIN + WEEK)])
-    code, said = bullwhip(late, "catch-up", "--from", str(BEGIN - WEEK))
+    code, said, _ = bullwhip(late, "catch-up", "--from", str(BEGIN - WEEK))
     assert code == 4
     assert [week["as_of"] for week in said["refused"]] == [str(BEGIN - WEEK)]
     assert f"run bullwhip train --as-of {BEGIN - WEEK}" in said["error"]
@@ -181,7 +146,7 @@ def test_a_training_that_was_killed_before_it_promoted_is_finished_by_the_next(l
 
 
 def test_a_model_that_learnt_later_does_not_score_an_earlier_day(late):
-    code, said = bullwhip(late, "score", "--as-of", str(BEGIN - WEEK))
+    code, said, _ = bullwhip(late, "score", "--as-of", str(BEGIN - WEEK))
     assert code == 4
     assert said["error"].startswith(f"no model of {BEGIN - WEEK} or before: delay was first trained as of {BEGIN}")
     assert not (late / "risk.duckdb").exists()
@@ -232,26 +197,26 @@ def test_a_feature_is_added_compared_and_promoted_as_the_page_says(late, monkeyp
     monkeypatch.chdir(late.parent)
     late.rename("ours")
     name = edited(monkeypatch, entry)
-    with quickly():
-        code, trained = run(*commands[0][1:])
+    with few_trees():
+        code, trained, _ = run(*commands[0][1:])
     result = trained["tasks"]["delay"]
     assert (code in (0, 4), result["alias"], result["promoted"]) == (True, "challenger", False)
     assert registry.champion(load("ours", environ={}), registry.REGISTRY["delay"]).version == "1"
-    code, said = run(*commands[1][1:])
+    code, said, _ = run(*commands[1][1:])
     (task,) = said["tasks"]
     assert (code, task["b"]["inputs"] - task["a"]["inputs"]) == (0, 1)
     (late_event,) = task["events"]
     assert late_event["n"] > 50
     assert late_event["interval"][0] <= late_event["skill_of_b_over_a"] <= late_event["interval"][1]
     assert task["list"]["in_both"] + sum(c["change"] == "comes" for c in task["list"]["changes"]) == task["list"]["k"]
-    code, said = run(*commands[2][1:])
+    code, said, _ = run(*commands[2][1:])
     assert (code, said["champion_before"], said["champion"]) == (0, "1", "2")
     found = registry.champion(load("ours", environ={}), registry.REGISTRY["delay"])
     assert name in load_forecaster(found.folder).model.encoder_.columns_
-    code, said = run("models", "--workspace", "ours", "--task", "delay")
+    code, said, _ = run("models", "--workspace", "ours", "--task", "delay")
     assert [(v["version"], v["champion"]) for v in said["models"]] == [("2", True), ("1", False)]
     assert said["models"][0]["decisions"] == [f"promoted from {END}: {commands[2][-1]}"]
-    code, said = run("rollback", "--workspace", "ours", "--task", "delay", "--reason", "it was a trial")
+    code, said, _ = run("rollback", "--workspace", "ours", "--task", "delay", "--reason", "it was a trial")
     assert (code, said["champion"]) == (0, "1")
-    code, said = run("rollback", "--workspace", "ours", "--task", "delay", "--reason", "again")
+    code, said, _ = run("rollback", "--workspace", "ours", "--task", "delay", "--reason", "again")
     assert (code, said["error"]) == (2, "delay version 1 was never preceded by a champion; promote another first")
