@@ -107,15 +107,12 @@ def _locked(folder: Path) -> Iterator[None]:
 
 def _point_at(uri: str) -> MlflowClient:
     """Return a client; MLflow's globals follow, since its registry reads them, but not our environment."""
-    before = {name: os.environ.get(name) for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")}
+    before = {name: os.environ.get(name, "") for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")}
     registry = before["MLFLOW_REGISTRY_URI"] or uri
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(registry)
     for name, value in before.items():  # else the next workspace of this process would inherit this one's store
-        if value is None:
-            os.environ.pop(name, None)
-        else:
-            os.environ[name] = value
+        os.environ[name] = value  # never taken away: a thread that reads the environment would stumble over that
     return MlflowClient(uri, registry)
 
 

@@ -215,7 +215,7 @@ def test_workspaces_of_one_process_do_not_mix(settings, folder, tmp_path, migrat
     shutil.copytree(migrated_mlflow, other / "mlflow")
     with tracking.run(settings, flow_run_id="one", **STORY) as run:
         promote(settings, registry.register(run, name=NAME, folder=folder), "test")
-    assert "MLFLOW_TRACKING_URI" not in os.environ
+    assert os.environ["MLFLOW_TRACKING_URI"] == ""  # not removed: another thread may be reading all of it
     assert registry.champion(load(other, environ={}), NAME) is None
     assert registry.champion(settings, NAME) is not None
 
