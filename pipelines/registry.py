@@ -89,7 +89,8 @@ def registered(settings: Settings, name: str, version: str) -> RegisteredModel:
         found = next((v for v in known if version == v["version"] or version in v["aliases"]), None)
         if found is None:
             there = ", ".join([v["version"] for v in known] + sorted(a for v in known for a in v["aliases"])) or "none"
-            raise UserError(f"{name} has no version {version!r}; there are {there}")
+            how = "; bullwhip train --challenger makes one" if version == "challenger" else ""
+            raise UserError(f"{name} has no version {version!r}; there are {there}{how}")
         return _with_files(settings, store, name, found["version"])
 
 

@@ -65,7 +65,8 @@ def line_of(ledger: Sequence[Line], target: Target, as_of: date | None = None, r
     if line := leading(mine, as_of or max(line.as_of for line in ledger)):
         return line
     asked = f"{as_of or 'the latest week'}" + (f", revision {revision}" if revision else "")
-    known = ", ".join(line.publication_id for line in ledger[-10:])
+    known = "" if len(ledger) <= 10 else f"the latest of {len(ledger)}, "
+    known += ", ".join(line.publication_id for line in ledger[-10:])
     raise UserError(f"{asked} was never published in {target}; there are {known}")
 
 

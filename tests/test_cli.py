@@ -179,7 +179,8 @@ def test_every_error_is_one_line_and_an_exit_code(bullwhip, fake, error, code, l
         (["trian"], 'Unknown command "trian". Did you mean "train"?'),
         (["train", "--tsk", "x"], "Did you mean --task?"),
         (["train", "--task", "foo"], 'Choose from: "delay", "shift"'),
-        (["train", "--as-of", "2026-02-30"], "--as-of"),
+        (["train", "--as-of", "2026-02-30"], "--as-of: '2026-02-30' is no day; expected YYYY-MM-DD"),
+        (["show", "--week", "31/05/2026"], "expected YYYY-MM-DD such as 2026-01-05"),
         (["show", "--top", "-1"], "Must be >= 0"),
         (["simulate", "--scale", "toyy"], "expected one of toy"),
         (["simulate", "--shifts", "many"], "--shifts is 'many'; expected usual, none, or"),
@@ -210,6 +211,9 @@ def test_a_traceback_waits_in_a_file_without_secrets(bullwhip, fake, workspace, 
     assert "Traceback" in bullwhip("score")[2]
     cli.run(["score", "--workspace", str(workspace / "nowhere")])
     assert "there is no workspace" in capsys.readouterr().err
+    for command in ("init", "simulate", "check", "demo"):
+        assert cli.run([command, "--workspace", str(workspace / "bullwhip.toml")]) == 2
+        assert "--workspace is the file" in capsys.readouterr().err
 
 
 def test_a_refused_model_exits_4_with_its_whole_story(bullwhip, fake):
@@ -227,7 +231,7 @@ def test_input_that_fails_its_contract_exits_3(bullwhip, fake):
     fake(check=lambda *_, **__: Checked(ok=False))
     code, out, err = bullwhip("check")
     assert (code, out) == (3, "all fine: False\n")
-    assert err == "bullwhip: the input failed its contract: orders has no column quantity\n"
+    assert err == "bullwhip: orders has no column quantity\n"
     assert bullwhip("demo")[0] == 3
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -25,7 +26,19 @@ def _days(_: object, tokens: Sequence[Any]) -> int:
     return int(number) * (7 if unit == "w" else 1)
 
 
+def _day(_: object, tokens: Sequence[Any]) -> date:
+    """Read a day."""
+    text = str(tokens[0].value).strip()
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is no day; expected YYYY-MM-DD such as 2026-01-05") from None
+
+
 Days = Annotated[int, Parameter(converter=_days)]
+Day = Annotated[date, Parameter(converter=_day)]
+Week = Annotated[Day | None, Parameter(name=("--week", "--as-of"))]
+"""A published week: every command that reads one knows both names."""
 
 
 @Parameter(name="*")
@@ -47,13 +60,22 @@ def settings_of(common: Common, **flags: Any) -> "Settings":
     from pipelines.environment import apply_environment
     from pipelines.settings import UserError, load
 
-    if not common.workspace.is_dir():
+    refuse_a_file(common.workspace)
+    if not common.workspace.exists():
         raise UserError(
             f"there is no workspace {common.workspace}; make one: bullwhip init --workspace {common.workspace}"
         )
     settings = load(common.workspace, **flags)
     apply_environment(settings)
     return settings
+
+
+def refuse_a_file(workspace: Path) -> None:
+    """Raise UserError where a file is named in place of the folder."""
+    from pipelines.settings import UserError
+
+    if workspace.exists() and not workspace.is_dir():
+        raise UserError(f"--workspace is the file {workspace}; expected the folder that holds bullwhip.toml")
 
 
 def warming_up(settings: "Settings") -> Callable[[], None]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines import terminal
 from pipelines.commands import learning, operations, risk, workspace
-from pipelines.commands.common import HERE, Common, Count, settings_of, warming_up
+from pipelines.commands.common import HERE, Common, Count, refuse_a_file, settings_of, warming_up
 from pipelines.terminal import Answer
 
 if TYPE_CHECKING:
@@ -26,9 +26,9 @@ def demo(*, scale: str | None = None, seed: Count | None = None, common: Common 
     Parameters
     ----------
     scale
-        Size of the chain: toy, demo, large, or so many times the demo.
+        Size of the chain: toy, demo, large, or so many times the demo; demo if left out.
     seed
-        Another seed is another chain.
+        Another seed is another chain; 7 if left out.
     """
     steps: dict[str, Callable[[], Answer]] = {
         "check": lambda: workspace.check(common=common),
@@ -38,6 +38,7 @@ def demo(*, scale: str | None = None, seed: Count | None = None, common: Common 
     }
     if not any((common.workspace / "data").glob("*")):
         steps = {"simulate": lambda: workspace.simulate(scale=scale, seed=seed, common=common)} | steps
+    refuse_a_file(common.workspace)
     common.workspace.mkdir(parents=True, exist_ok=True)
     warming_up(settings_of(common))
     said: dict[str, Any] = {}

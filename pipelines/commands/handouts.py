@@ -1,10 +1,9 @@
 """Commands that hand a published week to people: as files for spreadsheets, as a digest in a mail or a channel."""
 
-from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pipelines.commands.common import HERE, Common, Flag, settings_of
+from pipelines.commands.common import HERE, Common, Flag, Week, settings_of
 from pipelines.terminal import Answer, working
 
 if TYPE_CHECKING:
@@ -13,10 +12,10 @@ if TYPE_CHECKING:
 
 def export(
     *,
-    week: date | None = None,
+    week: Week = None,
     format: Literal["xlsx", "csv"] = "xlsx",
     out: Path | None = None,
-    table: tuple[str, ...] = (),
+    table: Annotated[tuple[str, ...], Flag] = (),
     common: Common = HERE,
 ) -> Answer:
     """Write a published week for spreadsheets: one workbook, or a CSV file per table.
@@ -24,13 +23,13 @@ def export(
     Parameters
     ----------
     week
-        An earlier week.
+        An earlier week; the latest if left out.
     format
-        xlsx or csv.
+        One workbook, or a file per table.
     out
-        The workbook, or the folder for CSV files; `export/` in the workspace when left out.
+        The workbook, or the folder for CSV files; left out, export/ in the workspace.
     table
-        Only this table; may be given several times.
+        Only this table; may be repeated.
     """
     settings = settings_of(common)
     from pipelines.exports import export as write_files
@@ -47,7 +46,7 @@ def export(
 
 def digest(
     *,
-    week: date | None = None,
+    week: Week = None,
     send: Annotated[bool, Flag] = False,
     format: Literal["md", "html", "slack", "teams"] = "md",
     common: Common = HERE,
@@ -57,11 +56,11 @@ def digest(
     Parameters
     ----------
     week
-        An earlier week.
+        An earlier week; the latest if left out.
     send
         Send it to everybody named in the settings who has not got it, also where a killed run left that in doubt.
     format
-        What to print: md, html, slack or teams.
+        What to print: Markdown, the mail, or the message for a channel.
     """
     settings = settings_of(common)
     from pipelines import delivery

@@ -1,20 +1,20 @@
 """Commands for those who train models: train, replay, tune, compare, promote."""
 
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from pipelines.commands.common import HERE, Common, Count, Days, Flag, Task, settings_of, warming_up
+from pipelines.commands.common import HERE, Common, Count, Day, Days, Flag, Task, settings_of, warming_up
 from pipelines.terminal import Answer, working
 
 
 def train(
     *,
     task: Annotated[tuple[Task, ...] | None, Flag] = None,
-    as_of: date | None = None,
+    as_of: Day | None = None,
     dry_run: Annotated[bool, Flag] = False,
     challenger: Annotated[bool, Flag] = False,
     common: Common = HERE,
@@ -49,8 +49,8 @@ def train(
 def backtest(
     *,
     task: Task,
-    first: Annotated[date, Parameter(name="--from")],
-    last: Annotated[date, Parameter(name="--to")],
+    first: Annotated[Day, Parameter(name="--from")],
+    last: Annotated[Day, Parameter(name="--to")],
     every: Days | None = None,
     at: Literal["snapshot", "order"] = "snapshot",
     refit: Days = 28,
@@ -96,7 +96,7 @@ def tune(
     task: Task,
     minutes: Annotated[float, Parameter(validator=Number(gt=0))] = 10.0,
     trials: Count | None = None,
-    as_of: date | None = None,
+    as_of: Day | None = None,
     write: Annotated[bool, Flag] = False,
     common: Common = HERE,
 ) -> Answer:
@@ -111,7 +111,7 @@ def tune(
     trials
         At most so many trials.
     as_of
-        Learn only from what was known before this day.
+        Learn only from what was known before this day; left out: Monday of this week.
     write
         Put what was found into bullwhip.toml.
     """
@@ -136,7 +136,7 @@ def compare(
     /,
     *,
     task: Annotated[tuple[Task, ...] | None, Flag] = None,
-    as_of: date | None = None,
+    as_of: Day | None = None,
     common: Common = HERE,
 ) -> Answer:
     """Put two versions side by side: skill, calibration, the lists they would publish, speed.
@@ -144,13 +144,13 @@ def compare(
     Parameters
     ----------
     a
-        A version's number or alias, champion if left out.
+        A version's number or alias.
     b
-        The other one, challenger if left out.
+        The other one.
     task
         Only this task; may be repeated.
     as_of
-        The day whose open rows make the lists.
+        The day whose open rows make the lists; left out: Monday of this week.
     """
     settings = settings_of(common, as_of=as_of)
     from pipelines.compare import compare as run_comparison
@@ -180,7 +180,7 @@ def models(*, task: Annotated[tuple[Task, ...] | None, Flag] = None, common: Com
     return Answer({"as_of": day, "models": known}, lambda s: screens.listed(known, s))
 
 
-def promote(version: str, /, *, task: Task, reason: str, as_of: date | None = None, common: Common = HERE) -> Answer:
+def promote(version: str, /, *, task: Task, reason: str, as_of: Day | None = None, common: Common = HERE) -> Answer:
     """Let a version score from now on; the reason is kept.
 
     Parameters
@@ -192,7 +192,7 @@ def promote(version: str, /, *, task: Task, reason: str, as_of: date | None = No
     reason
         Why.
     as_of
-        The day from which it scores.
+        The day from which it scores; left out: Monday of this week.
     """
     settings = settings_of(common, as_of=as_of)
     from pipelines import screen_models as screens
@@ -203,7 +203,7 @@ def promote(version: str, /, *, task: Task, reason: str, as_of: date | None = No
     return Answer(result, lambda s: screens.decided(result, s))
 
 
-def rollback(*, task: Task, reason: str, as_of: date | None = None, common: Common = HERE) -> Answer:
+def rollback(*, task: Task, reason: str, as_of: Day | None = None, common: Common = HERE) -> Answer:
     """Take the champion back for good: the one before it scores again; the reason is kept.
 
     Parameters
@@ -213,7 +213,7 @@ def rollback(*, task: Task, reason: str, as_of: date | None = None, common: Comm
     reason
         Why.
     as_of
-        The day whose champion is meant.
+        The day whose champion is meant; left out: Monday of this week.
     """
     settings = settings_of(common, as_of=as_of)
     from pipelines import screen_models as screens

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from pipelines.commands.common import HERE, Common, Flag, settings_of, warming_up
+from pipelines.commands.common import HERE, Common, Day, Flag, settings_of, warming_up
 from pipelines.terminal import Answer, working
 
 if TYPE_CHECKING:
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 def catch_up(
     *,
-    first: Annotated[date | None, Parameter(name="--from")] = None,
-    as_of: date | None = None,
+    first: Annotated[Day | None, Parameter(name="--from")] = None,
+    as_of: Day | None = None,
     dry_run: Annotated[bool, Flag] = False,
     common: Common = HERE,
 ) -> Answer:
@@ -28,7 +28,7 @@ def catch_up(
     first
         Fill every gap from this day on; left out: since the last publication.
     as_of
-        The last week to publish.
+        The last week to publish; left out: Monday of this week.
     dry_run
         Say what would be published.
     """
@@ -39,13 +39,13 @@ def catch_up(
     return Answer(answer.values, answer.show, max(codes, default=0), refused)
 
 
-def monitor(*, as_of: date | None = None, dry_run: Annotated[bool, Flag] = False, common: Common = HERE) -> Answer:
+def monitor(*, as_of: Day | None = None, dry_run: Annotated[bool, Flag] = False, common: Common = HERE) -> Answer:
     """Judge inputs, models and matured forecasts; a champion that fails is rolled back.
 
     Parameters
     ----------
     as_of
-        The day, today if left out.
+        The day on which it looks; left out: today.
     dry_run
         Say what is wrong, but roll nothing back.
     """

@@ -1,11 +1,11 @@
 """Commands around the published week: score it, show it."""
 
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from pipelines.commands.common import HERE, Common, Count, Flag, settings_of, warming_up
+from pipelines.commands.common import HERE, Common, Count, Day, Flag, Week, settings_of, warming_up
 from pipelines.commands.operations import weekly
 from pipelines.terminal import Answer, working
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
-def score(*, as_of: date | None = None, dry_run: Annotated[bool, Flag] = False, common: Common = HERE) -> Answer:
+def score(*, as_of: Day | None = None, dry_run: Annotated[bool, Flag] = False, common: Common = HERE) -> Answer:
     """Publish the risk tables of the week, after any that were missed; the same week again changes nothing.
 
     Parameters
@@ -39,8 +39,8 @@ def score(*, as_of: date | None = None, dry_run: Annotated[bool, Flag] = False, 
 
 def board(
     *,
-    week: date | None = None,
-    open_it: Annotated[bool, Parameter(name="--open", negative="")] = False,
+    week: Week = None,
+    open_it: Annotated[bool, Parameter(name="--open", negative="", show_default=False)] = False,
     common: Common = HERE,
 ) -> Answer:
     """Write the page of a published week, and say where it is: one file that opens anywhere.
@@ -65,7 +65,7 @@ def board(
     return Answer(values, lambda screen: screen.print(str(path), soft_wrap=True, markup=False))
 
 
-def show(*, table: str = "watchlist", top: Count = 10, as_of: date | None = None, common: Common = HERE) -> Answer:
+def show(*, table: str = "watchlist", top: Count = 10, week: Week = None, common: Common = HERE) -> Answer:
     """Show the latest published week: what to worry about, and what to do first.
 
     Parameters
@@ -75,14 +75,14 @@ def show(*, table: str = "watchlist", top: Count = 10, as_of: date | None = None
         health.
     top
         How many rows; 0 for all.
-    as_of
-        An earlier week.
+    week
+        An earlier week; the latest if left out.
     """
     settings = settings_of(common)
     from pipelines import publish, stories
     from pipelines import screen as screens
 
-    frame = publish.read(settings.target, table, as_of=as_of)
+    frame = publish.read(settings.target, table, as_of=week)
     rows = frame.head(top) if top else frame
 
     def shown(screen: "Console") -> None:
@@ -96,21 +96,21 @@ def show(*, table: str = "watchlist", top: Count = 10, as_of: date | None = None
     return Answer({"table": table, "total_rows": len(frame), "rows": rows}, shown)
 
 
-def explain(row: str, /, *, as_of: date | None = None, common: Common = HERE) -> Answer:
+def explain(row: str, /, *, week: Week = None, common: Common = HERE) -> Answer:
     """Tell all about one published row: facts, inputs, drivers, rules, and whether it comes out again.
 
     Parameters
     ----------
     row
-        The row_id of a risk table: a purchase line, or product|site|wN.
-    as_of
-        An earlier week.
+        The row_id of a risk table, in quotes: a purchase line, or 'product|site|wN'.
+    week
+        An earlier week; the latest if left out.
     """
     settings = settings_of(common)
     with working(f"recomputing {row}"):
         from pipelines.explain import explain as tell
 
-        story = tell(settings, row, as_of)
+        story = tell(settings, row, week)
     from pipelines import stories
 
     return Answer(story, lambda screen: stories.explained(story, settings.currency, screen))
@@ -139,7 +139,7 @@ def publications(*, grant_reader: str | None = None, common: Common = HERE) -> A
 
 def publish(
     *,
-    week: Annotated[date, Parameter(name="--from")],
+    week: Annotated[Day, Parameter(name="--from")],
     source: Annotated[str, Parameter(env_var="BULLWHIP_SOURCE")] = "",
     dry_run: Annotated[bool, Flag] = False,
     common: Common = HERE,

@@ -1,12 +1,11 @@
 """Commands that keep it running: servers, deployments, triggers."""
 
-from datetime import date
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from pipelines.commands.common import HERE, Common, Flag, settings_of
+from pipelines.commands.common import HERE, Common, Day, Flag, settings_of
 from pipelines.terminal import Answer, working
 
 if TYPE_CHECKING:
@@ -106,8 +105,9 @@ def deploy(*, common: Common = HERE) -> Answer:
 
 def trigger(
     deployment: str,
+    /,
     *,
-    as_of: date | None = None,
+    as_of: Day | None = None,
     key: str | None = None,
     wait: Annotated[bool, Flag] = False,
     timeout: Annotated[float, Parameter(validator=Number(gt=0))] = 3600.0,
@@ -126,7 +126,7 @@ def trigger(
     wait
         Return when the run has ended.
     timeout
-        Seconds to wait; the run itself goes on. Exit code 124.
+        Seconds to wait, then exit code 124; the run itself goes on.
     """
     settings = settings_of(common)
     from pipelines.trigger import trigger as run_trigger

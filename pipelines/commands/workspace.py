@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from pipelines.commands.common import HERE, Common, Count, settings_of
+from pipelines.commands.common import HERE, Common, Count, Day, refuse_a_file, settings_of
 from pipelines.terminal import Answer, working
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ def init(*, common: Common = HERE) -> Answer:
     from pipelines.settings import FILE
     from pipelines.settings_file import template
 
+    refuse_a_file(common.workspace)
     written = _write_new(common.workspace / FILE, template())
     (common.workspace / "data").mkdir(parents=True, exist_ok=True)
     values = {"workspace": str(common.workspace.resolve()), "written": written}
@@ -32,7 +33,7 @@ def init(*, common: Common = HERE) -> Answer:
 
 
 def simulate(
-    *, scale: str | None = None, seed: Count | None = None, end: date | None = None, shifts: str | None = None,
+    *, scale: str | None = None, seed: Count | None = None, end: Day | None = None, shifts: str | None = None,
     busy: Annotated[float | None, Parameter(validator=Number(gt=0, lte=100))] = None, common: Common = HERE,
 ) -> Answer:  # fmt: skip
     """Write a synthetic supply chain whose truth is known, to try everything on.
@@ -40,21 +41,21 @@ def simulate(
     Parameters
     ----------
     scale
-        Size of the chain: toy, demo, large, or so many times the demo.
+        Size of the chain: toy, demo, large, or so many times the demo; demo if left out.
     seed
-        Another seed is another chain.
+        Another seed is another chain; 7 if left out.
     end
-        The day the world ends; predictions are made for it.
+        The day the world ends, for which predictions are made; 2026-06-01 if left out.
     shifts
-        What is planted in demand: usual, none, or a number such as 0.3: one lasting step of ±30 % in half of the steady
-        series, which truth/planted.parquet tells.
+        What is planted in demand: usual, none, or a number such as 0.3, a step of ±30 % in half of the steady series.
     busy
-        How many times as often as usual customers order.
+        How many times as often as usual customers order; 1 if left out.
     """
     from pipelines.settings import FILE, UserError
     from pipelines.settings_file import template
 
     workspace = common.workspace
+    refuse_a_file(workspace)
     if any((workspace / "data").glob("*")) and not (workspace / "truth").is_dir():
         raise UserError(f"{workspace / 'data'} holds tables that were not simulated; name another --workspace")
     result = _simulated(workspace, scale=_size(scale), seed=seed, end=end, shifts=_planted(shifts), busy=busy)
@@ -124,8 +125,7 @@ def check(*, common: Common = HERE) -> Answer:
         if (report := checker.report(outcome)) is not None:
             screen.print(report)
 
-    failed = "" if outcome.ok else f"the input failed its contract: {outcome.error}"
-    return Answer(dict(outcome.as_dict()), show, 0 if outcome.ok else 3, failed)
+    return Answer(dict(outcome.as_dict()), show, 0 if outcome.ok else 3, "" if outcome.ok else str(outcome.error))
 
 
 def _write_new(path: Path, text: str) -> list[str]:
