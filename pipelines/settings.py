@@ -189,7 +189,7 @@ class Settings(BaseModel):
         "",
         "The mail server. With a password it belongs in the environment: BULLWHIP_SMTP. Encrypted by STARTTLS unless it"
         " runs on this machine; ?tls=none and smtps:// (?tls=implicit) say otherwise.",
-        "smtp://user:password@host:587, with ?tls=starttls, ?tls=implicit or ?tls=none if need be",
+        "smtp://host:587 or smtps://host, with a user and a password before the host and ?tls=none if need be",
     )
     slack_webhook: Webhook = key(
         "",
@@ -216,7 +216,7 @@ class Settings(BaseModel):
     capacity: dict[str, int] = key(
         dict.fromkeys(FUNCTIONS, 25),
         "How many rows of the watchlist each function can work on in a week.",
-        f"a whole number from 0 for any of {', '.join(FUNCTIONS)}",
+        f"a table [capacity] with a whole number from 0 for any of {', '.join(FUNCTIONS)}",
     )
 
     params: dict[Literal["delay", "shift"], dict[str, int | float]] = key(
@@ -398,7 +398,8 @@ def _in_one_line(error: ValidationError, given: Mapping[str, Given]) -> str:
     extra = Settings.model_fields[name].json_schema_extra
     expected = extra["expected"] if isinstance(extra, dict) else ""
     hidden = Settings.model_fields[name].annotation in (ServerURL, WebhookURL)
-    shown = "***" if hidden else " ".join(mask(str(value)).split())
+    said = repr(value) if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)
+    shown = "'***'" if hidden else " ".join(mask(said).split())
     others = sorted({str(e["loc"][0]) for e in error.errors()} - {name})
     also = f" (also wrong: {', '.join(others)})" if others else ""
-    return f"{origin}: {name} is {shown!r}, expected {expected}{also}"
+    return f"{origin}: {name} is {shown}, expected {expected}{also}"
