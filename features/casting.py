@@ -9,8 +9,8 @@ EXPECTED = {
     "id": "text or whole numbers",
     "text": "text",
     "date": "a date, as text YYYY-MM-DD (2024-01-31)",
-    "timestamp": "a timestamp, as text YYYY-MM-DD HH:MM:SS in UTC or with its offset (2024-01-31T08:00:00Z)",
-    "number": "a number, as text with a decimal point (1234.5)",
+    "timestamp": "a timestamp, as text YYYY-MM-DD or YYYY-MM-DD HH:MM:SS in UTC or with its offset (2024-01-31T08:00Z)",
+    "number": "a number, as text with a decimal point and without thousands separators (1234.5)",
 }
 UNREADABLE = {"date": "is not an ISO date (YYYY-MM-DD)", "number": "is not a number"}
 UNREADABLE["timestamp"] = UNREADABLE["date"]

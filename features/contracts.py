@@ -122,7 +122,7 @@ class ContractError(Exception):
     def __init__(self, breaches: tuple[Breach, ...], verdicts: tuple[Verdict, ...] = ()) -> None:
         self.breaches, self.verdicts = breaches, verdicts
         many = f"{len(breaches)} breaches" if len(breaches) > 1 else "1 breach"
-        super().__init__(f"the input does not hold to its contract ({many}):\n" + "\n".join(f"  {b}" for b in breaches))
+        super().__init__(f"the input does not hold to its contract ({many}): " + " · ".join(map(str, breaches)))
 
 
 # Rules that several tables share. A site's day may begin 14 hours before UTC's: nothing is known earlier than that.

@@ -105,7 +105,8 @@ def _require_a_side(seen: Mapping[str, Seen]) -> None:
         purchases.error("", 0, "the table is missing; receipts came without it, and both are needed to judge delays")
     if not (orders.source or purchases.source or receipts.source):
         came = ", ".join(n for n, s in seen.items() if s.source) or "none of the tables"
-        orders.error("", 0, f"the table is missing, and so are purchases and receipts; found {came}; bring one side")
+        needed = "bring orders for demand shifts, or purchases and receipts for late deliveries"
+        orders.error("", 0, f"the table is missing, and so are purchases and receipts; found {came}; {needed}")
 
 
 def _inspect(con: duckdb.DuckDBPyConnection, s: Seen, attributes: Sequence[str]) -> None:
@@ -188,9 +189,7 @@ def _stage(con: duckdb.DuckDBPyConnection, s: Seen, now: datetime, known_before:
     if not s.rows and known_before and con.execute(f"SELECT 1 FROM {quote(s.source)} LIMIT 1").fetchall():
         s.warn("", 0, f"no row was known before {known_before}")
     elif not s.rows and not s.table.optional and not s.table.line:  # nothing received yet is a chain that begins
-        s.error(
-            "", 0, f"the table has its columns but no rows, expected one row per {s.table.key[0].removesuffix('_id')}"
-        )
+        s.error("", 0, f"the table has its columns but no rows, expected one row per {s.table.key[0]}")
     elif not s.rows:
         s.warn("", 0, "the table has no rows")
     return None
@@ -217,7 +216,8 @@ def unreadable(error: duckdb.Error) -> str:
     """Return one line for what DuckDB says of a source it cannot read; a slip in our own SQL is no reader's fault."""
     if isinstance(error, OURS):
         raise error
-    return f"cannot be read: {' '.join(str(error).split())[:400]}"
+    said = str(error).partition("\nLINE ")[0]  # what follows is our own SQL
+    return f"cannot be read: {' '.join(said.split())[:400]}"
 
 
 def _judge(con: duckdb.DuckDBPyConnection, s: Seen, ready: Mapping[str, Table], max_quarantined: float) -> Verdict:
@@ -251,22 +251,28 @@ def _never_readable(con: duckdb.DuckDBPyConnection, s: Seen, reasons: Mapping[st
 
 
 def _example(con: duckdb.DuckDBPyConnection, s: Seen, reason: str) -> str:
+    """Return what came in the first such row; of a line that did not split into cells its text says which it is."""
     found = con.execute(
         "SELECT shows, row + 1 FROM __found WHERE table_name = ? AND starts_with(rule, ?) ORDER BY row LIMIT 1",
         [s.table.name, reason],
     ).fetchall()
-    return f"{found[0][0]} in row {found[0][1]:,}" if found else ""
+    if not found:
+        return ""
+    shows, row = found[0]
+    return f"{shows} in row {row:,}" if row > 0 else shows
 
 
 def _too_many(con: duckdb.DuckDBPyConnection, s: Seen, bad: int, reasons: Mapping[str, int], allowed: float) -> str:
-    """Name the share and the commonest reasons with an example each; of dates show both ways of writing."""
+    """Name the share and the commonest reasons with an example each, and how dates and numbers are to be written."""
     named = []
     for reason, count in [*reasons.items()][:3]:
-        example = f"{reason} in {count:,} rows, such as {_example(con, s, reason)}"
+        example = f"{reason} in {count:,} row{'s' * (count > 1)}, such as {_example(con, s, reason)}"
         column = reason.partition(" ")[0]
         if " is not an ISO" in reason:
             good = con.execute(f"SELECT CAST(max({quote(column)}) AS VARCHAR) FROM {s.staged}").fetchall()[0][0]
             example += f", while others are written like {good[:10]!r}; write every date as YYYY-MM-DD"
+        elif " is not a number" in reason:
+            example += "; write 1234.5, without thousands separators or units"
         named.append(example)
     return (
         f"{bad:,} of {s.rows:,} rows are bad ({bad / s.rows:.0%}), at most {allowed:.0%} may be (max_quarantined): "

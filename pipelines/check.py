@@ -137,8 +137,8 @@ def _said(breach: Breach) -> Text:
 
 def _sum(outcome: Outcome) -> Text:
     refused = sum(v.quarantined for v in outcome.verdicts)
-    rows = "1 row is" if refused == 1 else f"{refused:,} rows are"
-    where = f" {rows} set aside with their reasons in {outcome.quarantine}." if refused else ""
+    rows = "1 row is set aside with its" if refused == 1 else f"{refused:,} rows are set aside with their"
+    where = f" {rows} reasons in {outcome.quarantine}." if refused else ""
     if outcome.error is None:
         return Text(f"✓ The tables hold to their contract.{where}", "green")
     many = len(outcome.error.breaches)

@@ -110,12 +110,23 @@ def _find(folder: Path) -> tuple[dict[str, list[Path]], list[Breach]]:
         elif here:
             found[name] = sorted(here[0].glob("*.[pP][aA][rR][qQ][uU][eE][tT]")) if here[0].is_dir() else here
             if not found[name]:
-                breaches.append(Breach("error", name, "", 0, f"{here[0].name}/ holds no *.parquet file"))
+                message = f"{here[0].name}/ holds no *.parquet file; fill it, or bring one file {name}.csv in its place"
+                breaches.append(Breach("error", name, "", 0, message))
                 del found[name]
         elif near := _misnamed(name, entries):
             message = f"found {near.name}, expected {name}.parquet or {name}.csv; rename or convert it, or move it away"
             breaches.append(Breach("error", name, "", 0, message))
+    if entries and not found and not breaches:
+        breaches.append(Breach("error", "orders", "", 0, _no_table(folder, entries)))
     return found, breaches
+
+
+def _no_table(folder: Path, entries: list[Path]) -> str:
+    few = ", ".join(p.name for p in entries[:5]) + (", …" if len(entries) > 5 else "")
+    return (
+        f"none of the files in {folder} has the name of a table ({few}); name them orders.csv for demand shifts, or"
+        f" purchases.csv and receipts.csv for late deliveries; the tables are {', '.join(NAMES)}"
+    )
 
 
 def _misnamed(name: str, entries: list[Path]) -> Path | None:

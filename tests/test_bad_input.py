@@ -150,6 +150,7 @@ def test_a_truncated_parquet_file_is_named(bullwhip, workspace):
     assert "orders" in error
 
 
+@pytest.mark.usefixtures("prefect_server")
 def test_no_tables_at_all(bullwhip, workspace):
     for command in ("check", "train", "score"):
         code, error, _ = bullwhip(command)

@@ -176,20 +176,28 @@ def test_csv_lines_that_do_not_split_are_set_aside(folder):
         ),
         ({"order.csv": (HEAD + ROWS).encode()}, "orders: found order.csv, expected orders.parquet or orders.csv"),
         ({"orders.xlsx": b"PK"}, "orders: found orders.xlsx, expected orders.parquet or orders.csv"),
+        ({"sales.csv": b"a\n1\n"}, "has the name of a table (sales.csv); name them orders.csv for demand shifts"),
+        (
+            {"orders.csv": (HEAD + "o1,M\xfcller,n,2025-01-01,1\n").encode("latin-1")},
+            "in 1 row, such as line 2: Invalid",
+        ),
         ({}, "orders: the table is missing, and so are purchases and receipts; found none of the tables"),
     ],
 )
 def test_what_cannot_be_read_is_named(folder, files, said):
     for name, content in files.items():
         (folder / name).write_bytes(content)
-    assert said in refused(folder.parent)
+    complaint = refused(folder.parent)
+    assert said in complaint
+    assert "row -" not in complaint
 
 
 def test_truncated_files_are_named(folder):
     write(folder, "orders", "parquet", WORLD["orders"])
     path = folder / "orders.parquet"
     path.write_bytes(path.read_bytes()[:-200])
-    assert "orders: cannot be read: " in refused(folder.parent)
+    assert "orders: cannot be read: " in (complaint := refused(folder.parent))
+    assert "SELECT" not in complaint
     path.unlink()
     packed = gzip.compress(
         (HEAD + "".join(f"o{i},p{i * 7919},n,2025-01-01 08:00:00,{i}\n" for i in range(50_000))).encode()
