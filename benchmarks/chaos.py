@@ -3,7 +3,8 @@
     python -m benchmarks.chaos --workspace simulated --tries 20 [--postgres]
 
 The workspace is copied and trained as of the first of so many Mondays. Each try triggers one Monday and kills one thing
-with kill -9: the flow, the worker, the Prefect server, MLflow, all of `up`, in turn, with --postgres the database too.
+with kill -9: the flow, the worker, the Prefect server, MLflow, all of `up`, in turn, with --postgres the database too. In the end the same
+Mondays are scored in another copy where nothing is killed, on files: their tables must be the same bytes.
 """
 
 import argparse
@@ -125,6 +126,26 @@ def verdict(bench: Bench, days: list[date]) -> dict:
     }  # fmt: skip
 
 
+def digests(workspace: Path, environ: dict[str, str], days: list[date]) -> dict[date, str]:
+    """Return by Monday the digest of its published tables: of all they hold but ids and times."""
+    from pipelines import publish
+    from pipelines.settings import load
+
+    ledger = publish.publications(load(workspace, environ=environ).target)
+    latest = ledger.sort_values("revision").groupby(ledger["as_of"].dt.date)["digest"].last()
+    return {day: latest[day] for day in days if day in latest}
+
+
+def undisturbed(workspace: Path, days: list[date]) -> dict[date, str]:
+    """Train and score the same Mondays, one command after the other, and return their digests."""
+    environ = {k: v for k, v in os.environ.items() if k != "BULLWHIP_DATABASE"}
+    for words in (["train", "--as-of", str(days[0])], *(["score", "--as-of", str(day)] for day in days)):
+        done = subprocess.run([*CLI, *words, "--json", "--workspace", str(workspace)], env=environ, check=False,
+                              stdout=subprocess.DEVNULL)  # fmt: skip
+        assert done.returncode in (0, 4), words
+    return digests(workspace, environ, days)
+
+
 @contextlib.contextmanager
 def postgres(folder: Path) -> Iterator[dict[str, str]]:
     """A PostgreSQL of our own that comes back when it is killed, and what names it."""
@@ -178,6 +199,7 @@ def main() -> None:
     folder.chmod(0o755)  # PostgreSQL runs as another user where we are root
     workspace = Path(shutil.copytree(given.workspace, folder / "workspace", symlinks=True))
     shutil.rmtree(workspace / "up", ignore_errors=True)
+    calm = Path(shutil.copytree(workspace, folder / "calm", symlinks=True))
     with contextlib.ExitStack() as stack:
         named = stack.enter_context(postgres(folder / "postgres")) if given.postgres else {}
         bench = Bench(workspace, os.environ | named, free_ports(3))
@@ -191,12 +213,16 @@ def main() -> None:
                 print(json.dumps(attempt(bench, victims[k % len(victims)], day, given.longest)), flush=True)
             time.sleep(15)
             print(json.dumps(verdict(bench, days)), flush=True)
+            found = digests(bench.workspace, bench.environ, days)
         finally:
             bench.process.terminate()
             began = time.monotonic()
             bench.process.wait(timeout=30)
             left = [p.pid for p in bench.ours() if p.status() != psutil.STATUS_ZOMBIE and "postgres" not in p.name()]
             print(json.dumps({"stopped_in": round(time.monotonic() - began, 1), "left": left}), flush=True)
+        expected = undisturbed(calm, days)
+        other = [str(day) for day in days if found.get(day) != expected[day]]
+        print(json.dumps({"mondays_compared": len(days), "other_tables": other}), flush=True)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ LONGEST_PAUSE = 30.0
 FILE_SIZE = 5_000_000  # bytes; three older ones are kept
 STEADY = 60.0  # seconds alive after which an end counts as the first again
 LAST_WORDS_WITHIN = 1.0
-END_WITHIN = 3.0  # seconds: the worker and its flows first, then the servers, together below ten
+END_WITHIN = 2.5  # seconds: the worker and its flows first, then the servers, with what went on before below ten
 
 
 class Log:
@@ -144,6 +144,8 @@ class Supervisor:
 
     def _ask(self, child: Child) -> None:
         was, child.healthy = child.healthy, _answers(child.service.health) if child.service.health else child.alive
+        if self.stopping.is_set():  # all will be ended at once, this one too
+            return
         now = time.monotonic()
         if child.healthy:
             child.well_at, child.was_healthy = now, True

@@ -123,6 +123,19 @@ def test_a_service_that_is_silent_says_where_it_stands_and_is_started_anew(super
     assert child.may_take_to_start == 2 * before
 
 
+def test_who_is_told_to_stop_while_a_service_is_silent_does_not_end_it_twice(supervise, monkeypatch):
+    monkeypatch.setattr(supervisor, "SILENT", 0.0)
+    sup, shown, _ = supervise(service("mute", SLEEPER, health="http://127.0.0.1:9/"))
+    sup.tick()
+    child = sup.children["mute"]
+    child.was_healthy = True
+    sup.stopping.set()
+    sup._look_after(child, ask=True)
+    assert child.alive
+    sup.stop()
+    assert "does not answer" not in shown.getvalue()
+
+
 def test_lines_are_prefixed_kept_and_without_secrets(supervise, tmp_path):
     sup, shown, _ = supervise(service("chatty", "print('password hunter2 100 %', flush=True)"), secret=("hunter2",))
     until(lambda: sup.tick() or "password" in shown.getvalue())
