@@ -3,8 +3,8 @@
     python -m benchmarks.chaos --workspace simulated --tries 20 [--postgres]
 
 The workspace is copied and trained as of the first of so many Mondays. Each try triggers one Monday and kills one thing
-with kill -9: the flow, the worker, the Prefect server, MLflow, all of `up`, in turn, with --postgres the database too. In the end the same
-Mondays are scored in another copy where nothing is killed, on files: their tables must be the same bytes.
+with kill -9: the flow, the worker, the Prefect server, MLflow, all of `up`, in turn, with --postgres the database too.
+In the end the same Mondays are scored in another copy where nothing is killed, on files: their tables must be the same.
 """
 
 import argparse
