@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from scipy.stats import t
 
 from models.forecasters import EVENTS, MODEL, Facts, said_by
 from models.leaning import JUDGED_ONLY
@@ -12,7 +13,7 @@ from models.leaning import JUDGED_ONLY
 FALLBACK = {"late": "days_to_promise", "down": "climatology", "up": "climatology"}
 SEGMENT = {"late": "evidence", "down": "rhythm", "up": "rhythm"}
 LEAST_ROWS, LEAST_POSITIVES = 200, 20  # fewer say nothing about a segment
-NOISE = 1.64  # standard errors by which another one must lead before it takes the model's, or the event's, place
+BY_CHANCE = 0.05  # at most so often may the best of all rules lead so far that is no better
 LEAST_BLOCKS = 4  # fewer tell nothing of how much a mean may be off
 
 
@@ -31,8 +32,8 @@ class Decision:
 def decide(pairs: pd.DataFrame, task: str) -> Decision:
     """Return who publishes after matured binary predictions (`models.backtest.binary`).
 
-    Per event the model publishes unless the best rule's Brier score leads by more than noise: 1.64 standard errors of
-    the mean paired difference between blocks of weeks (`blocks`). In a segment another one does on the same terms.
+    Per event the model publishes unless the best rule's Brier score leads by more than chance (`is_clear`). In a
+    segment another one does on the same terms.
     """
     publishes: dict[str, str] = {}
     best: dict[str, str] = {}
@@ -49,7 +50,7 @@ def decide(pairs: pd.DataFrame, task: str) -> Decision:
         score = losses.mean()
         best[event] = str(score.drop(MODEL).idxmin())
         rule, model = score[best[event]], score[MODEL]
-        clear = lead(losses[MODEL] - losses[best[event]], blocks(mine)) > NOISE
+        clear = is_clear(losses[MODEL] - losses[best[event]], blocks(mine), losses.shape[1] - 1)
         publishes[event] = best[event] if clear else MODEL
         if publishes[event] != MODEL:
             what = "" if event == "late" else f" for {'surges' if event == 'up' else 'drops'}"
@@ -88,7 +89,9 @@ def _departures(event: str, pairs: pd.DataFrame, losses: pd.DataFrame, default: 
         if len(part) < LEAST_ROWS or min(y.sum(), (1 - y).sum()) < LEAST_POSITIVES:
             continue
         other = str(part.mean().idxmin())
-        if other != default and lead(part[default] - part[other], blocks(pairs.loc[part.index])) > NOISE:
+        if other == default:
+            continue
+        if is_clear(part[default] - part[other], blocks(pairs.loc[part.index]), part.shape[1] - 1):
             out[f"{event}/{segment}"] = other
     return out
 
@@ -102,6 +105,15 @@ def blocks(pairs: pd.DataFrame) -> np.ndarray:
     waited = np.median((pairs["matured_at"] - pairs["as_of"]).dt.days.to_numpy()) / 7
     weeks = week - week.min()
     return weeks // max(min(round(waited), (weeks.max() + 1) // LEAST_BLOCKS), 1)
+
+
+def is_clear(difference: pd.Series, block: np.ndarray, among: int) -> bool:
+    """Return whether the best `among` so many leads by more than chance would have it; `difference` is its lead by row.
+
+    By Student's t between blocks, few of which say little of their own spread, at BY_CHANCE over the number there was
+    to choose from (Bonferroni).
+    """
+    return lead(difference, block) > t.ppf(1 - BY_CHANCE / among, max(len(np.unique(block)) - 1, 1))
 
 
 def lead(difference: pd.Series, block: np.ndarray) -> float:

@@ -17,7 +17,16 @@ from models.bands import Bands, kinds
 from models.baselines import Rule, predict_rules
 from models.boosting import Encoder, canonical_order, day_numbers, train_each
 from models.delay import medians, plain_range, range_from, usual_range
-from models.leaning import DIRECTIONS, JUDGED_ONLY, NO_EVIDENCE, Lean, choose_shares, fit_shift_rules
+from models.leaning import (
+    DIRECTIONS,
+    JUDGED_ONLY,
+    NO_EVIDENCE,
+    Lean,
+    Term,
+    choose_shares,
+    choose_trust,
+    fit_shift_rules,
+)
 from models.splits import calibration_split
 
 LEVELS = (0.1, 0.5, 0.9)
@@ -82,9 +91,9 @@ class ShiftModel(BaseEstimator):
         seen = self._hindsight(past, cut)
         known = [part.known() for part in seen]
         self.class_map_: Any = _class_map(known)
-        shares = _shares(known, self.class_map_)
+        shares, trust = _lean(known, self.class_map_)
         self.bands_ = Bands(LEVELS).fit(*_of(seen, "quantiles", "z", "kind"))
-        self.lean_ = None if facts is None else Lean(shares, _fit_known(past))
+        self.lean_ = None if facts is None else Lean(shares, _fit_known(past), trust)
         self.booster_ = self._train_classes(past)
         self.quantile_boosters_ = self._train_quantiles(past)
         return self
@@ -273,8 +282,13 @@ def _class_map(known: list[Hindsight]) -> Any:
     return calibration.choose(known[0].P, known[0].y.astype(int), known[0].weeks, SHAPE_MAPS)
 
 
-def _shares(known: list[Hindsight], class_map: Any) -> dict[str, dict[int, tuple[float, str]]]:
-    """Choose how far each direction leans on a rule; in older terms the model had too little to learn from to tell."""
+def _lean(known: list[Hindsight], class_map: Any) -> tuple[dict[str, dict[int, tuple[float, str]]], dict[str, float]]:
+    """Choose how far each direction leans on a rule, by the latest term alone, and how far it is then believed.
+
+    In older terms the model had too little to learn from to tell whether it is better than a rule.
+    """
     if not known or len(known[0].y) < 100 or not known[0].told:
-        return {direction: {-1: NO_EVIDENCE} for direction in DIRECTIONS}
-    return choose_shares(np.asarray(class_map.transform(known[0].P)), known[0].told, known[0].y, known[0].window)
+        return {direction: {-1: NO_EVIDENCE} for direction in DIRECTIONS}, {}
+    terms = [Term(np.asarray(class_map.transform(part.P)), part.told, part.y, part.window) for part in known]
+    shares = choose_shares(terms[0].P, terms[0].told, terms[0].y, terms[0].window)
+    return shares, choose_trust(terms, shares)

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from models.forecasters import Facts
-from models.gate import as_published, blocks, decide, lead
+from models.gate import as_published, blocks, decide, is_clear
 
 
 def record(n=4000, seed=0, event="late", weeks=20, **skill):
@@ -91,7 +91,16 @@ def test_rows_of_one_week_are_one(weeks, sure):
     rng = np.random.default_rng(0)
     week = np.repeat(np.arange(weeks), 100)
     difference = pd.Series(0.1 + rng.normal(0, 0.1, weeks)[week])
-    assert (lead(difference, week) > 1.64) == sure
+    assert is_clear(difference, week, among=9) == sure
+
+
+@pytest.mark.parametrize("weeks", [4, 10, 40])
+def test_the_best_of_nine_that_are_as_good_seldom_leads_clearly(weeks):
+    rng = np.random.default_rng(weeks)
+    week = np.arange(weeks)
+    leads = [pd.DataFrame(rng.normal(0, 1, (weeks, 9))) for _ in range(400)]
+    taken = [is_clear(each[each.mean().idxmax()], week, among=9) for each in leads]
+    assert np.mean(taken) < 0.08  # at 1.64 standard errors it is 0.4 to 0.5
 
 
 @pytest.mark.parametrize(("waited", "weeks", "lengths"), [(3, 20, 7), (30, 20, 4), (0, 20, 20), (5, 2, 2)])

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from models.baselines import SHIFT
-from models.leaning import NO_EVIDENCE, Lean, choose_shares, fit_shift_rules
+from models.leaning import NO_EVIDENCE, TRUST, Lean, Term, choose_shares, choose_trust, fit_shift_rules, towards
 
 
 def facts(n=3000, seed=0):
@@ -74,6 +74,45 @@ def test_two_directions_never_exceed_one():
     said = Lean({"down": {-1: (1.0, "climatology")}, "up": {-1: (0.0, "climatology")}}, rules).apply(P, rows)
     assert (said >= 0).all()
     np.testing.assert_allclose(said.sum(axis=1), 1)
+
+
+def terms(*boldness, n=4000):
+    """Later weeks in which the model's surges are so many times as far from what is usual as they should be."""
+    rng = np.random.default_rng(3)
+    out = []
+    for bold in boldness:
+        usual = np.full(n, 0.1)
+        true = 1 / (1 + np.exp(-(np.log(0.1 / 0.9) + 1.5 * rng.normal(size=n))))
+        y = np.where(rng.random(n) < true, 2.0, 1.0)
+        up = towards(true, usual, bold)
+        P, told = (np.column_stack([np.full(n, 0.01), 0.99 - p, p]) for p in (up, usual))
+        out.append(Term(P, {"climatology": told}, y, np.zeros(n, int)))
+    return out
+
+
+ALONE = {direction: {-1: (1.0, "climatology")} for direction in ("down", "up")}
+
+
+def test_forecasts_are_believed_as_far_as_later_weeks_confirm_them():
+    assert choose_trust(terms(1.0, 1.0), ALONE)["up"] == pytest.approx(1, abs=0.1)
+    bold = choose_trust(terms(2.0, 2.0), ALONE)
+    assert 0.45 < bold["up"] < 0.65
+    assert bold["down"] == TRUST  # nothing dropped: no evidence
+    assert choose_trust(terms(0.5, 0.5), ALONE)["up"] > 1
+    apart = choose_trust(terms(1.0, 4.0), ALONE)["up"]
+    assert apart < choose_trust(terms(1.0, 1.0), ALONE)["up"] - 0.2  # what holds in one term only is not believed
+
+
+def test_trust_moves_towards_the_usual_and_is_kept():
+    rows, (y, P) = facts(), outcomes(0.5)
+    rules = fit_shift_rules(rows, y)
+    lean = Lean(ALONE, rules, {"up": 0.5})
+    said, usual = lean.apply(P, rows)[:, 2], rules["climatology"].predict(rows)[:, 2]
+    odds = [np.log(p / (1 - p)) for p in (P[:, 2], usual, said)]
+    np.testing.assert_allclose(odds[2], (odds[0] + odds[1]) / 2, rtol=1e-6)
+    again = Lean.from_dict(json.loads(json.dumps(lean.to_dict())))
+    np.testing.assert_array_equal(again.apply(P, rows)[:, 2], said)
+    assert lean.published_by()["up"] == "model"
 
 
 def test_rules_need_their_facts():
