@@ -1,6 +1,6 @@
 """Show the input tables as they could be read at some moment of the past, each at a moment of its own."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import date
 
@@ -28,15 +28,21 @@ def as_known(con: duckdb.DuckDBPyConnection, before: Mapping[str, date]) -> Iter
 
 
 @contextmanager
-def showing(con: duckdb.DuckDBPyConnection, view: View) -> Iterator[duckdb.DuckDBPyConnection]:
-    """Yield a connection of its own in which every contract table is what `view` says; what it makes is dropped."""
+def showing(
+    con: duckdb.DuckDBPyConnection, view: View, *, copied: Collection[Table] = ()
+) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Yield a connection of its own in which every contract table is what `view` says; what it makes is dropped.
+
+    Those `copied` are read once, others whenever they are asked for.
+    """
     home = con.execute("SELECT current_schema()").fetchall()[0][0]
     seen = con.cursor()
     schema = f"seen_{id(seen)}"  # of its own: two may be open side by side
     seen.execute(f"CREATE SCHEMA {schema}")
     try:
         for table in TABLES:
-            seen.execute(f"CREATE VIEW {schema}.{table.name} AS {view(table, f'{home}.{table.name}')}")
+            kind = "TABLE" if table in copied else "VIEW"
+            seen.execute(f"CREATE {kind} {schema}.{table.name} AS {view(table, f'{home}.{table.name}')}")
         seen.execute(f"SET schema = '{schema}'")
         yield seen
     finally:

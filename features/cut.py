@@ -51,5 +51,5 @@ def few(con: duckdb.DuckDBPyConnection, cut: Cut, most: int, day: date) -> Itera
             return f"SELECT * FROM {source}"
         return f"SELECT f.* FROM {cut.rows(table, source, f'{home}.purchases')} WHERE {cut.by} IN ({chosen})"
 
-    with showing(con, view) as seen:
+    with showing(con, view, copied=cut.tables) as seen:
         yield seen

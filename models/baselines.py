@@ -159,7 +159,8 @@ class RecordRates(Rule):
         self.parent._learn(rows, codes, weight)
         prior, record = self.parent._rates(rows), self._record(rows)
         at = np.arange(len(codes))
-        losses = [-(weight * np.log(_shrunk(record, prior, m)[at, codes])).sum() for m in STRENGTHS]
+        came, expected, n = record[at, codes], prior[at, codes], record.sum(axis=1)
+        losses = [-(weight * np.log((came + m * expected) / (n + m))).sum() for m in STRENGTHS]
         self.prior_rows_ = STRENGTHS[int(np.argmin(losses))] if len(codes) else PRIOR_ROWS
 
     def _record(self, rows: pd.DataFrame) -> np.ndarray:
@@ -216,11 +217,12 @@ class Predictive(Rule):
     def _learn(self, rows: pd.DataFrame, codes: np.ndarray, weight: np.ndarray) -> None:
         self.climatology._learn(rows, codes, weight)
         at, losses = np.arange(len(codes)), {}
+        usual = self.climatology._rates(rows)[at, codes]
         for self.stretch_ in SPREADS:
-            told, usual = self._told(rows), self.climatology._rates(rows)
+            told = self._told(rows)[at, codes]
             for share in SHARES:
                 p = np.where(np.isnan(told), usual, share * told + (1 - share) * usual)
-                losses[self.stretch_, share] = -(weight * np.log(np.maximum(p[at, codes], 1e-9))).sum()
+                losses[self.stretch_, share] = -(weight * np.log(np.maximum(p, 1e-9))).sum()
         self.stretch_, self.share_ = min(losses, key=lambda k: losses[k]) if len(codes) else (1.0, SHARES[0])
 
     def _told(self, rows: pd.DataFrame) -> np.ndarray:

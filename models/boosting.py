@@ -31,10 +31,10 @@ class Encoder:
     def __init__(self, min_count: int = 20):
         self.min_count = min_count
 
-    def fit(self, X: pd.DataFrame) -> "Encoder":
-        self.columns_ = list(X.columns)
+    def fit(self, X: pd.DataFrame, columns: Sequence[str] | None = None) -> "Encoder":
+        self.columns_ = list(X.columns if columns is None else columns)
         self.vocabularies_: dict[str, list[str]] = {}
-        for name in X.columns:
+        for name in self.columns_:
             if X[name].dtype.kind not in NUMBERS:
                 counts = X[name].dropna().astype(str).value_counts()
                 self.vocabularies_[name] = sorted(counts.index[counts >= self.min_count])

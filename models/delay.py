@@ -45,9 +45,14 @@ UNHEARD = ("chain_", "category_", "region_", "order_month", "promise_month", "as
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Rows:
-    """Encoded rows with their outcomes, aligned, and what the hazard's trees have `heard` of them, if that is kept."""
+    """Encoded rows with their outcomes, aligned, and what the hazard's trees have `heard` of them, if that is kept.
 
-    block: np.ndarray
+    Their inputs are the rows `place` of `cells`, or all of them: models learn from a part of what there is to learn
+    from, and the rest need not be copied.
+    """
+
+    cells: np.ndarray
+    place: np.ndarray | None
     times: Times
     facts: pd.DataFrame | None
     late: np.ndarray
@@ -57,10 +62,23 @@ class _Rows:
     matured_on: np.ndarray
     heard: list[Heard] | None = None
 
+    @property
+    def block(self) -> np.ndarray:
+        return self.cells if self.place is None else self.cells[self.place]
+
+    def first(self, n: int) -> np.ndarray:
+        """Return the inputs of the first n rows."""
+        return self.cells[:n] if self.place is None else self.cells[self.place[:n]]
+
     def take(self, index: np.ndarray) -> "_Rows":
         facts = None if self.facts is None else self.facts.iloc[index]
         others = (self.late, self.completed_in, self.watched, self.as_of, self.matured_on)
-        return _Rows(self.block[index], self.times.take(index), facts, *(a[index] for a in others))
+        place = index if self.place is None else self.place[index]
+        return _Rows(self.cells, place, self.times.take(index), facts, *(a[index] for a in others))
+
+    def alone(self) -> "_Rows":
+        """Return the same rows with inputs of their own."""
+        return replace(self, cells=self.block, place=None)
 
     def at(self, start: np.datetime64, cut: np.datetime64) -> "_Rows":
         """Return the rows asked before `start` as they stood then: less was watched, less had completed."""
@@ -141,13 +159,14 @@ class DelayModel(ClassifierMixin, BaseEstimator):
         if self.kind not in KINDS:
             raise ValueError(f"kind is {self.kind!r}; expected one of {KINDS}")
         self.classes_ = np.array([0, 1])
-        self.encoder_ = Encoder().fit(X[[name for name in X if not name.startswith(UNHEARD)]])
+        self.encoder_ = Encoder().fit(X, [name for name in X if not name.startswith(UNHEARD)])
         rows = self._rows(X, outcomes)
         judged = rows.take(np.flatnonzero(~np.isnan(rows.late)))
         n = len(judged.late)
         self.base_rate_, self.edge_ = float(judged.late.mean()) if n else 0.5, 1 / (n + 2)
-        self.usual_ = pd.Series(medians(rows.block), self.encoder_.columns_, dtype=float)
-        self.usual_range_ = pd.DataFrame(usual_range(rows.block), self.encoder_.columns_, ["low", "high"])
+        some = rows.take(sampled(len(rows.late))).block
+        self.usual_ = pd.Series(medians(some), self.encoder_.columns_, dtype=float)
+        self.usual_range_ = pd.DataFrame(usual_range(some), self.encoder_.columns_, ["low", "high"])
         self.weight_, self.steady_, self.offset_ = 1.0, None, 0.0
         self.rounds_ = {part: counts[-1] for part, counts in self._round_counts().items()}
         self.calibrator_: Any = calibration.Identity().fit([0.5], [0])
@@ -169,7 +188,7 @@ class DelayModel(ClassifierMixin, BaseEstimator):
             block, times.as_of, times.age, times.due, late, done, watched, day_numbers(asked), day_numbers(matured)
         )
         facts = delay_rule_rows(X) if set(X) >= RULE_INPUTS else None
-        return _Rows(block, times, facts, late, done, watched, asked, matured).take(order)
+        return _Rows(block, None, times, facts, late, done, watched, asked, matured).take(order)
 
     def _learn(self, rows: _Rows, judged: _Rows) -> _Parts:
         """Learn from all `rows` when each came, and from `judged` ones whether it was late."""
@@ -177,12 +196,12 @@ class DelayModel(ClassifierMixin, BaseEstimator):
             country=self.country, params=self.params, rounds=self.rounds_["hazard"], max_rows=self.max_rows,
             max_periods=self.max_periods, seed=self.seed, threads=self.threads,
         )  # fmt: skip
-        hazard.fit(rows.block, rows.times, rows.completed_in, rows.watched, self.encoder_.categorical)
+        hazard.fit(rows.first(self.max_rows), rows.times, rows.completed_in, rows.watched, self.encoder_.categorical)
         trees = None if self.kind == "hazard" else self._direct(judged)
         return _Parts(hazard, trees, self.threads)
 
     def _direct(self, judged: _Rows) -> lgb.Booster:
-        block, late = judged.block[: self.max_rows], judged.late[: self.max_rows]
+        block, late = judged.first(self.max_rows), judged.late[: self.max_rows]
         small = max(min(DIRECT["min_data_in_leaf"], len(late) // 40), 2)
         params = {**DIRECT, "min_data_in_leaf": small, **(self.params or {})}
         return train(
@@ -198,7 +217,7 @@ class DelayModel(ClassifierMixin, BaseEstimator):
         """Choose the map and the weight of the regression on the latest weeks, by models of what was known before."""
         weeks = self._weeks_to_calibrate(judged, cut)
         before, since = calibration_split(judged.as_of, judged.matured_on, cut=cut, weeks=weeks)
-        past, later = judged.take(before), judged.take(since[:LATER_ROWS])
+        past, later = judged.take(before), judged.take(since[:LATER_ROWS]).alone()
         if len(before) < 200 or len(since) < 100 or not 0 < past.late.sum() < len(before):
             return later
         first = self._learn(rows.at(cut - np.timedelta64(7 * weeks, "D"), cut), past)
@@ -246,7 +265,7 @@ class DelayModel(ClassifierMixin, BaseEstimator):
         """Return rows of inputs as the model reads them, for `late` and then `arrivals`."""
         facts = None if self.steady_ is None else delay_rule_rows(X)
         none = np.empty(0)
-        return _Rows(self.encoder_.transform(X), Times.of(X), facts, none, none, none, none, none, [])
+        return _Rows(self.encoder_.transform(X), None, Times.of(X), facts, none, none, none, none, none, [])
 
     def late(self, rows: Asked) -> np.ndarray:
         """Return P(late) of rows `asked`."""
@@ -348,8 +367,13 @@ def usual_range(block: np.ndarray) -> np.ndarray:
     return _quantiles(block, [0.1, 0.9]).T
 
 
+def sampled(n: int) -> np.ndarray:
+    """Return places spread over n rows: some 20,000 to 40,000, enough to say what is usual."""
+    return np.arange(0, n, max(n // 20_000, 1))
+
+
 def _quantiles(block: np.ndarray, levels: list[float]) -> np.ndarray:
-    sample = block[:: max(len(block) // 20_000, 1)]
+    sample = block[sampled(len(block))]
     if not len(sample):
         return np.full((len(levels), block.shape[1]), np.nan)
     empty = np.isnan(sample).all(axis=0)

@@ -233,13 +233,14 @@ def shift_rule_rows(rows: pd.DataFrame) -> pd.DataFrame:
 
 def fit_delay_rules(X: pd.DataFrame, y: np.ndarray, as_of: pd.Series, cut: Any) -> dict[str, Rule]:
     """Return the naive rules fitted on matured rows; climatology is that of the last year before `cut`."""
-    return _of_last_year(fit_rules(DELAY_RULES, delay_rule_rows(X, y)), delay_rule_rows(X, y), as_of, cut)
+    rows = delay_rule_rows(X, y)
+    return _of_last_year(fit_rules(DELAY_RULES, rows), rows, as_of, cut)
 
 
 def fit_shift_rules(rows: pd.DataFrame, y: np.ndarray, as_of: pd.Series, cut: Any) -> dict[str, Rule]:
     """Return the naive rules fitted on matured windows; climatology is that of the last year before `cut`."""
     facts = shift_rule_rows(rows)
-    return _of_last_year(leaning.fit_shift_rules(facts, y), leaning.with_class(facts, y), as_of, cut)
+    return _of_last_year(leaning.fit_shift_rules(facts, y), facts.assign(y=y.astype(int)), as_of, cut)
 
 
 def _of_last_year(rules: dict[str, Rule], rows: pd.DataFrame, as_of: pd.Series, cut: Any) -> dict[str, Rule]:

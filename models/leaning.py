@@ -9,7 +9,7 @@ import pandas as pd
 from scipy.optimize import minimize_scalar
 from scipy.special import expit
 
-from models.baselines import SHIFT, SHIFT_RULES, Rule, fit_rules, rule_from_dict
+from models.baselines import SHIFT_RULES, Rule, fit_rules, rule_from_dict
 from models.calibration import logit
 
 WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0)  # shares of the model that are tried
@@ -110,12 +110,7 @@ def fit_shift_rules(facts: pd.DataFrame, y: np.ndarray, *, without: Sequence[str
     there = {
         name: make for name, make in SHIFT_RULES.items() if name not in without and set(make().needs) <= set(facts)
     }
-    return fit_rules(there, with_class(facts, y))
-
-
-def with_class(facts: pd.DataFrame, y: np.ndarray) -> pd.DataFrame:
-    """Return the facts with `y` (0 down, 1 steady, 2 up) in words, as the rules learn it."""
-    return facts.assign(y=np.array(SHIFT)[y.astype(int)])
+    return fit_rules(there, facts.assign(y=y.astype(int)))
 
 
 def choose_shares(
