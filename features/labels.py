@@ -1,6 +1,6 @@
 """The only file that may look ahead: what became of the open lines and of the demand after each as-of."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,7 +10,7 @@ import pandas as pd
 from scipy import stats
 
 from features.baseline import WINDOWS, Windows
-from features.demand import SERIES, is_intermittent, scatter
+from features.demand import is_intermittent, scatter
 from features.panels import Terms
 from features.weeks import Grid
 
@@ -134,17 +134,18 @@ def shift_outcomes(con: duckdb.DuckDBPyConnection, grid: Grid, rows: pd.DataFram
     lag = terms.entry_lag_days
     first = (rows["step"] + rows["lead_weeks"]).to_numpy()
     last = first + rows["length_weeks"].to_numpy()
-    entity, keys = pd.factorize(pd.MultiIndex.from_frame(rows[list(SERIES)]))
-    weeks = _Weeks(grid, pd.DataFrame(keys.to_list(), columns=list(SERIES)), int(last.max(initial=grid.size)))
+    entity, series = _numbered(rows)
+    weeks = _Weeks(grid, series, int(last.max(initial=grid.size)))
 
     def window_total(weekly: np.ndarray) -> np.ndarray:
         total = np.concatenate([np.zeros((1, weekly.shape[1])), np.cumsum(weekly, axis=0)])
         return total[last, entity] - total[first, entity]
 
-    actual = window_total(_weekly_units(con, weeks))
-    for back in range(1, int(rows["length_weeks"].max()) + 1 if len(rows) else 1):  # weeks from order to window's end
-        gone = _weekly_units(con, weeks, cancelled_within=7 * back + lag)
-        actual -= np.where(last - back >= first, gone[last - back, entity], 0)
+    length = int(rows["length_weeks"].max()) if len(rows) else 0
+    units, *gone = _weekly_units(con, weeks, [7 * back + lag for back in range(1, length + 1)])
+    actual = window_total(units)
+    for back, lost in enumerate(gone, start=1):  # weeks from order to window's end
+        actual -= np.where(last - back >= first, lost[last - back, entity], 0)
     ends = rows["as_of"] + pd.to_timedelta(7 * (rows["lead_weeks"] + rows["length_weeks"]) + lag, unit="D")
     empty = window_total(_weekly_stock_outs(con, weeks)) > 0
     return pd.DataFrame({"actual_units": actual, "stock_out": empty, "matured_on": ends}, index=rows.index)
@@ -164,15 +165,36 @@ class _Weeks:
         return f"CAST(floor((epoch({moment}) - epoch({start})) / 604800) AS INTEGER)"
 
 
-def _weekly_units(con: duckdb.DuckDBPyConnection, weeks: _Weeks, cancelled_within: int | None = None) -> np.ndarray:
-    """Units ordered in each week [week, series]; only those cancelled less than so many days after the week's begin."""
+def _numbered(rows: pd.DataFrame) -> tuple[np.ndarray, pd.DataFrame]:
+    """Return the number of each row's series among those there are, and their products and sites."""
+    product, products = pd.factorize(rows["product_id"])
+    site, sites = pd.factorize(rows["site_id"])
+    pair, pairs = pd.factorize(product * np.int64(max(len(sites), 1)) + site)
+    of, at = np.divmod(pairs, max(len(sites), 1))
+    return pair, pd.DataFrame({"product_id": products[of], "site_id": sites[at]})
+
+
+def _weekly_units(con: duckdb.DuckDBPyConnection, weeks: _Weeks, cancelled_within: Sequence[int]) -> list[np.ndarray]:
+    """Units ordered in each week [week, series], and those of them cancelled less than so many days after its begin."""
     week = weeks.sql("ordered_at")
-    late = f"TIMESTAMP '{weeks.grid.start} 00:00:00' + to_days(7 * {week} + {cancelled_within})"
-    found = con.execute(
-        f"SELECT product_id, site_id, {week} AS week, sum(quantity) AS units FROM orders "
-        f"WHERE {week} >= 0 {'' if cancelled_within is None else f'AND cancelled_at < {late}'} GROUP BY ALL"
-    ).df()
-    return scatter(weeks.series, found, "week", "units", weeks.size, 0.0)
+    begin = f"TIMESTAMP '{weeks.grid.start} 00:00:00' + to_days(7 * {week}"
+    lost = ", ".join(
+        f"sum(quantity) FILTER (cancelled_at < {begin} + {days})) AS lost_{k}"
+        for k, days in enumerate(cancelled_within)
+    )
+    con.register("asked_series", weeks.series.assign(nth=np.arange(len(weeks.series))))
+    out = []
+    for columns, known in (("sum(quantity) AS units", "true"), (lost, "cancelled_at IS NOT NULL")):
+        found = con.execute(
+            f"SELECT nth, {week} AS week, {columns} FROM orders JOIN asked_series USING (product_id, site_id) "
+            f"WHERE {known} AND {week} BETWEEN 0 AND {weeks.size - 1} GROUP BY nth, week"
+        ).fetchnumpy() if columns else {}  # fmt: skip
+        for name in [name for name in found if name not in ("nth", "week")]:
+            cells = np.zeros((weeks.size, len(weeks.series)))
+            cells[found["week"], found["nth"]] = np.ma.filled(found[name], 0.0)
+            out.append(cells)
+    con.unregister("asked_series")
+    return out
 
 
 def _weekly_stock_outs(con: duckdb.DuckDBPyConnection, weeks: _Weeks) -> np.ndarray:

@@ -23,7 +23,6 @@ from models.forecasters import (
     shift_rule_rows,
     usual_deviations,
 )
-from models.leaning import with_class
 from models.shift import ShiftModel
 
 nan = np.nan
@@ -204,9 +203,8 @@ def test_a_supplier_without_a_record_has_counts_of_nothing():
     assert (rows[["supplier_matured_52w", "supplier_late_52w"]] == 0).all().all()
 
 
-def test_rules_read_the_facts_that_are_there_and_classes_in_words():
+def test_rules_read_the_facts_that_are_there():
     rows = shift_rule_rows(shift_windows(3))
     assert "extra" not in rows
     as_of = pd.Series([pd.Timestamp(CUT)] * 3)
     assert "auto_ets" not in fit_shift_rules(shift_windows(3), np.array([0.0, 1.0, 2.0]), as_of, CUT)
-    assert with_class(rows, np.array([0.0, 1.0, 2.0]))["y"].tolist() == ["down", "steady", "up"]
