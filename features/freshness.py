@@ -7,7 +7,7 @@ import duckdb
 
 from features.contracts import TABLES
 
-YEAR = 364  # days of history from which the usual gap is learnt
+YEAR = 364  # days up to its newest fact from which the usual gap is learnt
 LEAST_GAPS = 8  # fewer say nothing of what is usual
 USUAL = 0.95  # the quantile of the gaps: a weekend is usual, one long outage is not
 
@@ -41,11 +41,10 @@ def freshness(con: duckdb.DuckDBPyConnection, as_of: date) -> list[Freshness]:
         rows = con.execute(
             f"""WITH days AS (SELECT {series} AS series, CAST(known_at AS DATE) AS day, max(known_at) AS last
                               FROM {table.name} WHERE known_at < $1 GROUP BY ALL),
-                gaps AS (SELECT series, last, day, day - lag(day) OVER (PARTITION BY series ORDER BY day) AS gap
-                         FROM days)
-                SELECT series, max(last), count(gap) FILTER (day >= $1 - {YEAR}),
-                       quantile_disc(gap, {USUAL}) FILTER (day >= $1 - {YEAR}) FROM gaps
-                GROUP BY series ORDER BY series""",
+                gaps AS (SELECT series, last, day - lag(day) OVER (PARTITION BY series ORDER BY day) AS gap,
+                         day >= max(day) OVER (PARTITION BY series) - {YEAR} AS lately FROM days)
+                SELECT series, max(last), count(gap) FILTER (lately), quantile_disc(gap, {USUAL}) FILTER (lately)
+                FROM gaps GROUP BY series ORDER BY series""",
             [as_of],
         ).fetchall()
         for name, last, gaps, usual in rows:

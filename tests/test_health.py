@@ -50,6 +50,12 @@ def test_the_usual_gap_is_learnt_and_nothing_later_counts(weekly_receipts):
     assert latency(weekly_receipts, "receipts", "received_on", DAY, 52) == (0, 50)
 
 
+def test_what_ended_years_ago_is_stale(weekly_receipts):
+    found = {f.table: (f.days, f.usual_days) for f in freshness(weekly_receipts, date(2034, 6, 1))}
+    assert found["receipts"] == ((date(2034, 6, 1) - date(2026, 5, 11)).days, 7)
+    assert found["orders"] == ((date(2034, 6, 1) - date(2026, 6, 1)).days, 1)
+
+
 @pytest.mark.parametrize(("days", "usual", "verdict"), [
     (1, 1, OK), (3, 1, OK), (3.1, 1, WATCH), (5, 1, WATCH), (5.1, 1, ACT), (14, 7, OK), (15.1, 7, WATCH), (30, 7, ACT),
     (400, None, OK),
