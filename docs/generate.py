@@ -31,7 +31,8 @@ KINDS = {
 
 def data() -> str:
     """Return docs/data.md: every input table, its columns, what is refused and what follows."""
-    parts = [HEAD.format(source="features/contracts.py"), INTRODUCTION, _contents(), _kinds(), REFUSED]
+    head = HEAD.format(source="features/contracts.py and docs/generate.py")
+    parts = [head, INTRODUCTION, _contents(), MAPPING, _instead(), HISTORY, _kinds(), REFUSED]
     return "\n".join(parts + [_table(t) for t in TABLES]).rstrip() + "\n"
 
 
@@ -49,12 +50,50 @@ read it. A prediction as of a day uses a fact only if its `known_at` lies before
 reached the system you read from, not the moment it is about. Corrections are new rows; nothing is ever overwritten.
 """
 
+MAPPING = """## From what you have
+
+The least for late deliveries, here as two CSV files:
+
+```
+po_line_id,supplier_id,product_id,site_id,ordered_at,promised_on,quantity,unit_cost
+4500017-10,ACME,BOLT-M8,MUNICH,2026-03-02,2026-03-20,500,0.12
+4500018-10,ACME,BOLT-M8,MUNICH,2026-03-09,2026-03-27,500,0.12
+```
+
+```
+po_line_id,received_on,quantity
+4500017-10,2026-03-24,500
+```
+
+The second line is open: it is what gets a forecast. Bring every line that was ordered, those that are open and those
+that were cancelled too. An export of finished lines alone hides the worst ones.
+"""
+INSTEAD = {
+    "no number of a line": "order and position joined, or anything else that names the same line in every export",
+    "no sites, or one": "the same word in every row, such as `main`",
+    "a day without a time of day": "the day; if rows are entered later than that, `known_at` too",
+    "one promise that is overwritten": "the date first confirmed, from the order confirmation or an earlier export; "
+    "without one, the day ordered plus the agreed lead time. The date as it stands today gives the outcome away.",
+    "returns and credit notes, as negative quantities": "no row of their own (a negative quantity is set aside): "
+    "`cancelled_at` on the line they cancel as a whole, nothing for a part of it. Never take them off the quantity "
+    "that was ordered: nobody knew then.",
+    "postage, discounts, bookings among the orders": "nothing of them: they are no demand",
+    "products that hardly ever sell twice": "something coarser as `product_id`, such as the category",
+    "totals per week": "one row per product, site and week; `ordered_at` is the first day of the week",
+    "several currencies": "money in the one that `currency` names, at the rate of the day of the order",
+    "more than one company or system": "one table, with ids that cannot collide: put a prefix before them",
+    "data that ends in the past": "`as_of` in `bullwhip.toml`, or `--as-of`, the day after its newest fact",
+}
+HISTORY = """A year of history is little: until a model has been tried on enough of the past, naive rules speak in its
+place. Two or three are better. [examples/](../examples) maps four public data sets in this way.
+"""
+
 REFUSED = f"""## What is refused, and what follows
 
 **An error stops every command with exit code 3** and names table, column, what came, what was expected and what to do.
 All errors of all tables are named at once:
 
-- a table that is needed is missing, cannot be read, or has no rows;
+- a table that is needed is missing, cannot be read, or has no rows, or there are two files for one table;
 - a needed column is missing, or a contract column is written in another case (`Quantity`);
 - a column has a type that cannot hold such values, or not one of its values can be read;
 - more than `max_quarantined` (10 %) of the rows of a table are bad.
@@ -77,8 +116,8 @@ contradict each other under one key, none is believed. Duplicates of equal recei
 put no line in doubt.
 
 **A warning changes nothing but is shown**: ids that are not listed in `suppliers`, `products` or `sites` (the rows are
-kept), an optional table without rows, a column that looks like a misspelt optional one, and orders that look like
-weekly totals without `known_at`.
+kept), an optional table without rows, a column that looks like a misspelt optional one, orders that look like
+weekly totals without `known_at`, and orders in such large units that half of them are for less than half a unit.
 """
 
 
@@ -95,6 +134,11 @@ def _needed(table: Table) -> str:
 
 def _first(text: str) -> str:
     return text.partition(". ")[0].partition(": ")[0].rstrip(".")
+
+
+def _instead() -> str:
+    rows = [f"| {have} | {bring} |" for have, bring in INSTEAD.items()]
+    return "\n".join(["| you have | bring |", "|---|---|", *rows, ""])
 
 
 def _kinds() -> str:

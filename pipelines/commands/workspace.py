@@ -27,7 +27,9 @@ def init(*, common: Common = HERE) -> Answer:
 
     def show(screen: "Console") -> None:
         screen.print(f"{'Wrote' if written else 'Left as it is:'} {common.workspace / FILE}", soft_wrap=True)
-        screen.print("Next: put the tables into data/ (or name a database in bullwhip.toml), then: bullwhip check")
+        where = "" if common.workspace == Path() else f" --workspace {common.workspace}"
+        screen.print(f"Next: put the tables into {common.workspace / 'data'} (docs/data.md says which), or name a"
+                     f" database in {FILE}; then: bullwhip check{where}", soft_wrap=True)  # fmt: skip
 
     return Answer(values, show)
 
