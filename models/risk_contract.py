@@ -177,7 +177,7 @@ DEMAND_SHIFT_RISK = Table(
         text("site_id", "The site the customers are served from."),
         text("site_name", "The site's name; its id where none is known."),
         text("category", "The product's category; empty where none is known."),
-        count("window", "The window's number, 0 is the next.", "number"),
+        count("window", "The window's place in the setting `windows`, from 0.", "number"),
         day("window_begin", "The window's first day."),
         day("window_end", "The window's last day."),
         share("p_up", "The probability of a surge: demand of the window at or above up_at_units.", P),

@@ -7,7 +7,6 @@ import pandas as pd
 
 DAY = pd.Timedelta(days=1)
 LEVELS = ((0.6, "high"), (0.3, "medium"), (0.0, "low"))
-WINDOW_NAMES = ("next 4 weeks", "weeks 5 to 8", "weeks 9 to 13")
 FEW = 8  # matured promises below which a supplier's record says little
 MANY_DAYS = 60  # beyond it a number of days late would sound surer than anybody is
 KEPT = (
@@ -158,14 +157,15 @@ def days_late(middle: float, high: float) -> str:
 
 def _shift_watch(shifts: pd.DataFrame, as_of: pd.Timestamp) -> pd.DataFrame:
     worst = shifts.drop_duplicates(["product_id", "site_id"])
-    up, near = worst["p_up"] >= worst["p_down"], worst["window"] == 0
+    up, near = worst["p_up"] >= worst["p_down"], worst["window_begin"] <= as_of
     p = worst[["p_up", "p_down"]].max(axis=1)
     impact = [
-        f"{WINDOW_NAMES[window]}: likely {low:,.0f} to {high:,.0f} units instead of {base:,.0f}"
-        for window, low, high, base in zip(
-            worst["window"], worst["units_p10"], worst["units_p90"], worst["baseline_units"], strict=True
+        f"{weeks_of(begin, end, as_of)}: likely {low:,.0f} to {high:,.0f} units instead of {base:,.0f}"
+        for begin, end, low, high, base in zip(
+            worst["window_begin"], worst["window_end"], worst["units_p10"], worst["units_p90"],
+            worst["baseline_units"], strict=True,
         )
-    ]
+    ]  # fmt: skip
     step = np.select(
         [up & near, up, near],
         ["Move stock here or speed up open orders; tell customers early if it will not do",
@@ -178,3 +178,11 @@ def _shift_watch(shifts: pd.DataFrame, as_of: pd.Timestamp) -> pd.DataFrame:
         level=level(p), impact=impact, owner=np.where(up, "manufacturing", "sales"), next_step=step,
         act_by=np.maximum(worst["window_begin"] - 7 * DAY, as_of), stake=worst["value_at_risk"],
     )  # fmt: skip
+
+
+def weeks_of(begin: pd.Timestamp, end: pd.Timestamp, as_of: pd.Timestamp) -> str:
+    """Return which weeks from the as-of a window covers, given its first and last day, such as weeks 5 to 8."""
+    lead, last_week = (begin - as_of).days // 7, (end + DAY - as_of).days // 7
+    if lead == 0:
+        return "next week" if last_week == 1 else f"next {last_week} weeks"
+    return f"week {last_week}" if last_week == lead + 1 else f"weeks {lead + 1} to {last_week}"

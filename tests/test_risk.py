@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from features.ladder import RUNGS
 from models import risk
 from models.arrivals import LONGEST
-from models.watchlist import days_late, level
+from models.watchlist import days_late, level, weeks_of
 from pipelines.publish import publish
 
 nan = np.nan
@@ -286,6 +286,22 @@ def test_a_series_shows_its_worst_window_once():
     assert set(table["row_id"]) == set(worst["row_id"])
     surge = table["kind"] == "demand surge"
     assert (table["owner"] == np.where(surge, "manufacturing", "sales")).all()
+
+
+@pytest.mark.parametrize(("lead", "length", "words"), [
+    (0, 4, "next 4 weeks"), (4, 4, "weeks 5 to 8"), (8, 5, "weeks 9 to 13"), (0, 1, "next week"), (2, 1, "week 3"),
+])  # fmt: skip
+def test_a_window_is_told_by_its_weeks_whatever_the_setting(lead, length, words):
+    begin = AS_OF + 7 * lead * DAY
+    assert weeks_of(begin, begin + (7 * length - 1) * DAY, AS_OF) == words
+
+
+def test_more_windows_than_usual_are_listed():
+    begin = AS_OF + pd.to_timedelta(7 * np.arange(8), unit="D")
+    shifts = shifts_of(24).assign(product_id=[f"p{k}" for k in range(24)], window=np.arange(24) % 8,
+                                  window_begin=np.tile(begin, 3), window_end=np.tile(begin + 6 * DAY, 3))  # fmt: skip
+    table = watch(shifts=shifts, capacity={"manufacturing": 99, "sales": 99})
+    assert set(table["impact"].str.partition(":")[0]) == {"next week", *(f"week {n}" for n in range(2, 9))}
 
 
 def test_what_changed_is_told_against_the_same_risk_of_last_week():
