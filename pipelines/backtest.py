@@ -68,6 +68,8 @@ def backtest(settings: Settings, asked: Question, *, file: Path | None = None) -
     """
     began = time.monotonic()
     asked.refuse_what_cannot_be()
+    if file is not None and (file.is_dir() or file.suffix not in (".csv", ".parquet")):
+        raise UserError(f"--predictions is {file}, expected a file name that ends in .parquet or .csv")
     with step(_known_world, "read")(settings, asked) as world:
         same = recipe(world, asked.task, [json.dumps(asdict(asked), default=str)])
         with tracking.run(
@@ -249,7 +251,7 @@ def _log(run: tracking.Run, pairs: pd.DataFrame, task: str, result: Mapping[str,
 
 
 def write_predictions(table: pd.DataFrame, task: str, file: Path) -> None:
-    """Write one row per prediction, as CSV or else as Parquet; the file appears whole or not at all.
+    """Write one row per prediction, as CSV or as Parquet; the file appears whole or not at all.
 
     For delays `label` is 1 late, 0 on time and p is P(late); for shifts `label` is down, steady or up. It is empty
     where nothing is known yet.

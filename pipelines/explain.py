@@ -63,10 +63,10 @@ def published_row(settings: Settings, row_id: str, as_of: date | None) -> tuple[
         known += rows["row_id"].tolist()
     folded = {name.casefold(): name for name in known}
     close = difflib.get_close_matches(row_id.casefold(), folded, 3, 0.5)
-    hint = ", ".join(folded[name] for name in close) or "see bullwhip show --table supplier_delay_risk"
+    hint = f"close to it: {', '.join(folded[name] for name in close)}" if close else "bullwhip show names some"
     raise UserError(
         f"no row {row_id!r} among {len(known):,} published rows of {as_of or 'the latest week'}; expected a purchase "
-        f"line or product|site|wN, close to it: {hint}"
+        f"line or product|site|wN, {hint}"
     )
 
 

@@ -29,7 +29,7 @@ def export(
     A workbook goes to `out`. CSV goes into the folder `out`, a file per table; a single table may name its file. The
     default is `export/` in the workspace. Every file appears whole or not at all.
     """
-    if out is not None and form == "xlsx" and out.suffix.lower() != ".xlsx":
+    if out is not None and form == "xlsx" and (out.suffix.lower() != ".xlsx" or out.is_dir()):
         raise UserError(f"--out is {out}, expected a file name that ends in .xlsx, or --format csv")
     found = published(settings.target, week, tables)
     home = settings.workspace / "export"
@@ -46,6 +46,10 @@ def export(
         paths = dict.fromkeys(found.tables, out)
     else:
         folder = out or home / found.publication_id
+        if folder.is_file():
+            raise UserError(
+                f"--out is the file {out}, expected a folder, or for a single --table a name that ends in .csv"
+            )
         paths = {name: folder / f"{name}.csv" for name in found.tables}
     for name, path in paths.items():
         write_csv(path, found.tables[name])

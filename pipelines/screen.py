@@ -233,7 +233,8 @@ def watchlist(rows: pd.DataFrame, total: int, currency: str, screen: Console) ->
     table.add_column("what to do", ratio=9)
     for row in rows.to_dict("records"):
         table.add_row(*_watched(row))
-    screen.print(table)
+    if len(rows):
+        screen.print(table)
     day = f" of {day_of(rows['as_of'].iloc[0])}" if "as_of" in rows and len(rows) else ""
     screen.print(f"[dim]{len(rows)} of {total:,} risks on the watchlist{day}. All columns with --json.[/]")
 

@@ -24,7 +24,8 @@ def weekly_change(rows: pd.DataFrame, total: int, currency: str, screen: Console
     table.add_column("why", ratio=8)
     for row in rows.to_dict("records"):
         table.add_row(*_moved(row))
-    screen.print(table)
+    if len(rows):
+        screen.print(table)
     when = f" of {day_of(rows['as_of'].iloc[0])}" if "as_of" in rows and len(rows) else ""
     screen.print(f"[dim]{len(rows)} of {total:,} changes{when}, the largest first. All columns with --json.[/]")
 

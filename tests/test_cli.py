@@ -186,6 +186,10 @@ def test_every_error_is_one_line_and_an_exit_code(bullwhip, fake, error, code, l
         (["simulate", "--shifts", "many"], "--shifts is 'many'; expected usual, none, or"),
         (["simulate", "--shifts", "2"], "like 0.3"),
         (["simulate", "--busy", "0"], "Must be > 0"),
+        (
+            ["publish", "--from", "2026-01-05", "--source", "nowhere"],
+            "--source is nowhere, and there is no such folder",
+        ),
         (["init", "more"], "more"),
     ],
 )

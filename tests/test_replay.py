@@ -125,6 +125,7 @@ def test_shifts_are_replayed_with_drops_and_surges_judged_apart(fresh):
     (("--from", "2026-07-01", "--to", "2026-08-01"), "the newest fact is of"),
     (("--from", "2020-01-06", "--to", "2020-02-03"), "nothing to replay"),
     (("--from", "2026-02-02", "--to", "2026-03-30", "--every", "fortnight"), "expected days or weeks"),
+    (("--from", "2026-02-02", "--to", "2026-03-30", "--predictions", "p.txt"), "ends in .parquet or .csv"),
 ])  # fmt: skip
 def test_questions_without_an_answer_are_refused_in_one_line(fresh, words, complaint):
     code, said, err = bullwhip(fresh, "backtest", "--task", "delay", *words)

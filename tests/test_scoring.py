@@ -80,6 +80,8 @@ def test_workbook_csv_files_and_digest_say_what_the_tables_say(published):
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*extension is not supported", category=UserWarning)  # bars
         book = openpyxl.load_workbook(published / "week.xlsx")
+    code, said, _ = bullwhip(published, "export", "--format", "csv", "--out", str(published / "week.xlsx"))
+    assert (code, "expected a folder" in said["error"]) == (2, True)
     code, said, _ = bullwhip(published, "export", "--format", "csv")
     assert [Path(file).stem for file in said["files"]] == [*publish.TABLES]
     for table, file in zip(publish.TABLES, said["files"], strict=True):

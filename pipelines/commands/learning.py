@@ -74,7 +74,7 @@ def backtest(
     refit
         Time between two trainings, such as 4w.
     predictions
-        Write one row per prediction to this file, Parquet or .csv.
+        Write one row per prediction to this file, .parquet or .csv.
     """
     settings = settings_of(common)
     ready = warming_up(settings)

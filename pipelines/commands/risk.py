@@ -160,9 +160,11 @@ def publish(
 
     from pipelines import publish as publishing
     from pipelines import screen as screens
-    from pipelines.settings import DataSource
+    from pipelines.settings import DataSource, UserError
 
     place = DataSource(source) if "://" in source else Path(source or settings.workspace)
+    if isinstance(place, Path) and not place.is_dir():
+        raise UserError(f"--source is {place}, and there is no such folder; expected a workspace or a database URL")
     with working(f"publishing {week}"):
         done = publishing.again(place, settings.target, week, published_at=datetime.now(UTC), dry_run=dry_run)
     result = publishing.summary(done)
