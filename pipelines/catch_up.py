@@ -6,10 +6,11 @@ from typing import Any
 from prefect import flow
 
 from features.contracts import ContractError
+from pipelines.ledger import Target
 from pipelines.score import score
 from pipelines.settings import Settings, UserError
 from pipelines.steps import stoppable
-from pipelines.stores import Target, store_of
+from pipelines.stores import store_of
 
 WEEK = timedelta(weeks=1)
 

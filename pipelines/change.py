@@ -20,7 +20,7 @@ from models import risk
 from models.change import RISKS, Told, Week, weekly_change
 from models.forecasters import DelayForecaster, Forecaster, ShiftForecaster
 from pipelines import publish
-from pipelines.stores import Target
+from pipelines.ledger import Target
 from pipelines.world import Scorable, World, judgeable, line_builder, request_of, window_builder
 
 READ = (*RISKS, "watchlist")

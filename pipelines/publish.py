@@ -21,20 +21,11 @@ from models.risk_contract import BY_NAME, Table
 from pipelines import releases
 from pipelines.content import RESERVED, SQL_TYPE, checked, digest
 from pipelines.content import PublishError as PublishError
+from pipelines.ledger import Line, Target, leading, line_of, nothing_published
 from pipelines.releases import PublishConflict as PublishConflict
 from pipelines.releases import TargetError as TargetError
 from pipelines.settings import UserError
-from pipelines.stores import (
-    Line,
-    Reader,
-    Target,
-    as_frame,
-    leading,
-    line_of,
-    nothing_published,
-    published_tables,
-    store_of,
-)
+from pipelines.stores import Reader, as_frame, published_tables, store_of
 
 TABLES = tuple(BY_NAME)
 

@@ -9,8 +9,9 @@ import pandas as pd
 
 from models import risk
 from models.risk_contract import BY_NAME
+from pipelines.ledger import Target, line_of
 from pipelines.settings import UserError
-from pipelines.stores import Target, as_frame, line_of, store_of
+from pipelines.stores import as_frame, store_of
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -13,7 +13,7 @@ import pyarrow as pa
 from models.risk_contract import Table
 from pipelines import releases
 from pipelines.content import SQL_TYPE
-from pipelines.stores import VIEWS, Line
+from pipelines.ledger import VIEWS, Line
 
 LEDGER = """
     CREATE TABLE IF NOT EXISTS publications (

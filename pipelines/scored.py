@@ -17,9 +17,9 @@ from models.record import READS, RECORD_WEEKS, record_of, track_record
 from models.scoring import Champion, Forecasts, by_rules, line_risks, window_risks
 from pipelines import health, publish
 from pipelines.change import explained, rescored
+from pipelines.ledger import Target
 from pipelines.registered import RegisteredModel
 from pipelines.settings import Settings
-from pipelines.stores import Target
 from pipelines.world import World, judgeable, open_world, scorable
 
 P = ParamSpec("P")

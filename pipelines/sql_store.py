@@ -17,9 +17,9 @@ import sqlalchemy as sa
 from models.risk_contract import ADDED, BY_NAME, PUBLICATIONS, Column, Table
 from pipelines import databases, postgres
 from pipelines.content import SQL_TYPE, TYPES
+from pipelines.ledger import VIEWS, Line
 from pipelines.releases import PublishConflict
 from pipelines.settings import DataSource, Unreachable, UserError
-from pipelines.stores import VIEWS, Line
 
 PLACE = Column("row_number", "integer", "Place of the row in its table as it was handed in.")
 BEFORE = (*ADDED, PLACE)

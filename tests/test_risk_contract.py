@@ -7,7 +7,7 @@ import yaml
 
 from models.record import READS
 from models.risk_contract import ADDED, BY_NAME, KIND_ABOUT, PUBLICATIONS, TABLES, Column, Table, share
-from pipelines.stores import Line
+from pipelines.ledger import Line
 
 EVERY = (*TABLES, PUBLICATIONS)
 COLUMNS = [pytest.param(t, c, id=f"{t.name}.{c.name}") for t in EVERY for c in t.columns]

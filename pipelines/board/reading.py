@@ -9,8 +9,9 @@ from typing import Any
 import pandas as pd
 
 from models.change import RISKS as RISKS
+from pipelines.ledger import Line, leading, line_of
 from pipelines.settings import Settings
-from pipelines.stores import Line, Reader, as_frame, leading, line_of, store_of
+from pipelines.stores import Reader, as_frame, store_of
 
 WEEKS = 12
 WHOLE = (*RISKS, "supplier_risk", "watchlist", "track_record", "weekly_change", "health")
