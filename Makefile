@@ -18,7 +18,7 @@ test: .venv/ready .venv/servers  ## every test
 check: .venv/ready  ## style, types, import law, generated docs
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports --no-cache && $(BIN)/python -m docs.generate --check
 
-docs: .venv/ready  ## write docs/data.md and docs/features.md anew
+docs: .venv/ready  ## write data.md, features.md, risk.md and contracts/ in docs anew
 	@$(BIN)/python -m docs.generate
 
 bench: .venv/peers  ## speed next to peers, see benchmarks/RESULTS.md: make bench [SCALE=0.1] [ONLY="panels orders"]

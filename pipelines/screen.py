@@ -161,7 +161,7 @@ def scored(result: Mapping[str, Any], currency: str, screen: Console) -> None:
     if isinstance(risk, Mapping):
         before = result.get("value_at_risk_before") or {}
         for name, amount in risk.items():
-            was = f", now {money(before[name])}" if name in before else ""
+            was = f", published so far {money(before[name])}" if name in before else ""
             screen.print(f"  {name.replace('_', ' ')}: {currency} {money(amount)} at risk{was}")
     elif risk is not None:
         screen.print(f"  {currency} {money(risk)} at risk")
@@ -192,17 +192,8 @@ def publications(ledger: pd.DataFrame, screen: Console) -> None:
         )
         models = ", ".join(f"{task} {version}" for task, version in line["model_versions"].items())
         week, rows = f"{line['as_of']:%Y-%m-%d}", f"{sum(line['rows'].values()):,}"
-        cells = (
-            week,
-            str(line["revision"]),
-            line["status"],
-            published,
-            until,
-            rows,
-            escape(models),
-            line["digest"][:12],
-        )
-        table.add_row(*cells)
+        about = (escape(models), line["digest"][:12])
+        table.add_row(week, str(line["revision"]), line["status"], published, until, rows, *about)
     screen.print(table)
 
 
