@@ -116,16 +116,26 @@ def _late_signals(workspace: Path, scratch: Path) -> Path:
 
 
 def planted(_: Path, scratch: Path, busy: float = 1.0) -> Iterator[Row]:
-    """Planted steps of 30 %: how soon they are found, on as many orders as usual or `busy` times as many."""
+    """Planted steps of 30 %: how soon they are found, on as many orders as usual or `busy` times as many.
+
+    By moved_z, which is published to tell it, and by the probability of a surge or drop.
+    """
     steps = _simulated(scratch, SEEDS[0], 0.3, busy)
     p = replay(steps, "shift", *EARLIER, "--refit", "13w")[1]
     moved = pd.read_parquet(steps / "truth" / "planted.parquet")
     first = p[p["window"] == 0]
-    calm = first.merge(moved[["product_id", "site_id"]], how="left", indicator=True, on=["product_id", "site_id"])
+    z = first["moved_z"].fillna(0.0)  # nothing known is no alarm
+    name = "simulator, planted ±30 %" + (f", {busy:g} times the orders" if busy != 1 else "")
+    yield from _weeks_to_find(f"{name}, by moved_z", first.assign(p_up=z, p_down=-z), moved)
+    yield from _weeks_to_find(f"{name}, by p_up and p_down", first, moved)
+
+
+def _weeks_to_find(name: str, scores: pd.DataFrame, moved: pd.DataFrame) -> Iterator[Row]:
+    keys = ["product_id", "site_id"]
+    calm = scores.merge(moved[keys], how="left", indicator=True, on=keys)
     levels = detection.alarm_levels(calm[calm["_merge"] == "left_only"])
     begun = moved[pd.to_datetime(moved["starts_on"]) >= pd.Timestamp(EARLIER[0])]
-    found = detection.summary(detection.weeks_to_find(first, begun, levels))
-    name = "simulator, planted ±30 %" + (f", {busy:g} times the orders" if busy != 1 else "")
+    found = detection.summary(detection.weeks_to_find(scores, begun, levels))
     for direction in ("up", "down", "all"):
         note = f"{int(found.loc[direction, 'steps'])} steps, {found.loc[direction, 'found']:.0%} within 13 weeks"
         asked = 2.0 if direction == "all" else math.inf

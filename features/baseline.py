@@ -9,6 +9,7 @@ import numpy as np
 from features.core import ratio, steps_since_first
 from features.events import Effects, Event, learn_effects, together
 from features.exact import Ask, alone, as_numbers, column_sums, exact_sums
+from features.moves import Move, move
 from features.noise import Groups, Past, noise
 
 Windows = tuple[tuple[int, int], ...]
@@ -25,7 +26,7 @@ class Outlook:
     weeks earlier), `z` that error over the noise of its own origin, `planned` the log of what known events add to Σb,
     `naive` the seasonal naive forecast and the spread of its errors.
     `recent` is the log of what events had added to the last four weeks. `dispersion` is φ, `interval` the mean weeks
-    between weeks with demand.
+    between weeks with demand. `move` tells how far regular series' last weeks stand from the year before them.
     """
 
     windows: Windows
@@ -39,6 +40,7 @@ class Outlook:
     z: tuple[np.ndarray, ...]
     planned: tuple[np.ndarray, ...]
     naive: tuple[tuple[np.ndarray, np.ndarray], ...]
+    move: Move
 
 
 def outlook(
@@ -62,8 +64,9 @@ def outlook(
     told = together(events, horizon) if events else None
     effects = _effects(units, interval, groups, told, ask)
     base = level(units, interval, effects)
-    cleared = ask({"cleared": exact_sums(_cleared(units, effects), groups.category, groups.categories)})["cleared"]
-    factors = (factor[:, groups.category] for factor in seasons(as_numbers(cleared), horizon))
+    cleared = _cleared(units, effects)
+    shared = as_numbers(ask({"cleared": exact_sums(cleared, groups.category, groups.categories)})["cleared"])
+    factors = (factor[:, groups.category] for factor in seasons(shared, horizon))
     made, planned = _sums(base, factors, effects, told, windows)
     made = [
         m if p is None else np.where(np.isnan(p), m, p) for m, p in zip(made, plan or [None] * len(made), strict=True)
@@ -80,6 +83,7 @@ def outlook(
     return Outlook(
         windows, base, interval, found[0][0], recent, tuple(made), tuple(sigma), tuple(error), tuple(z), tuple(planned),
         tuple(seasonal_naive(units, lead, length) for lead, length in windows),
+        move(cleared, shared[:, groups.category] - cleared, interval < INTERMITTENT),
     )  # fmt: skip
 
 

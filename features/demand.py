@@ -144,7 +144,7 @@ def series_windows(data: Demand, origins: np.ndarray, country: str = "", sample:
 
     `sample` leaves series out at an origin, with all their windows; `sampled` is there with one.
     Columns: the series' keys, `step`, `as_of`, the window, and what was known of it: `baseline_units` Σb, `noise_units`
-    σ, `unit_price`, `interval`, past deviations, holidays ahead.
+    σ, `unit_price`, `interval`, past deviations, holidays ahead, and how far the series has moved.
     """
     alive = past_sum(Tile(data.panel).lines, 52).values > 0
     step, entity = np.nonzero(alive[origins])
@@ -159,7 +159,8 @@ def series_windows(data: Demand, origins: np.ndarray, country: str = "", sample:
     base = data.series.take(entity).reset_index(drop=True).assign(
         entity=entity, step=step, as_of=days[step].astype("datetime64[s]"), level=data.outlook.level[step, entity],
         interval=data.outlook.interval[step, entity], dispersion=data.outlook.dispersion[step, entity],
-        unit_price=data.price[step, entity], **marks,
+        unit_price=data.price[step, entity], moved_share=data.outlook.move.share[step, entity],
+        moved_z=data.outlook.move.z[step, entity], **marks,
     )  # fmt: skip
     return pd.concat([_one_window(data, base, k, closed) for k in range(len(data.outlook.windows))], ignore_index=True)
 

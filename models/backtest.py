@@ -132,7 +132,7 @@ def _units(forecaster: ShiftForecaster, X: pd.DataFrame, rows: pd.DataFrame, end
             "value": np.abs(actual - baseline) * price,
             "stake": np.abs(units[:, [2, 0]] - baseline[:, None]).max(axis=1) * price,
             "rhythm": rhythm(rows), "age_weeks": X["age_weeks"].to_numpy(float), "region": rows["region"].to_numpy(),
-            "category": rows["category"].to_numpy(),
+            "category": rows["category"].to_numpy(), "moved_z": rows["moved_z"].to_numpy(float),
         }
     )  # fmt: skip
 

@@ -102,7 +102,8 @@ def shift_risk(
         p_down_last_week=last(table["row_id"], last_week, "p_down"), base_rate_up=base_rates["up"],
         base_rate_down=base_rates["down"], baseline_units=rows["baseline_units"], noise_units=rows["noise_units"],
         down_at_units=rows["down_at_units"], up_at_units=rows["up_at_units"], units_p10=units[:, 0],
-        units_p50=units[:, 1], units_p90=units[:, 2], unit_price=rows["unit_price"],
+        units_p50=units[:, 1], units_p90=units[:, 2], moved_share=rows["moved_share"], moved_z=rows["moved_z"],
+        unit_price=rows["unit_price"],
         value_at_risk=window_stakes(rows, p, units), **told,
         evidence_n=rows["past_n"].astype(int), published_by=published_by, model_version=model_version,
     )  # fmt: skip

@@ -194,6 +194,19 @@ DEMAND_SHIFT_RISK = Table(
             number(f"units_p{level}", f"The demand that is not exceeded with {level} % probability.", "units")
             for level in (10, 50, 90)
         ),
+        number(
+            "moved_share",
+            "How far the last 2 weeks' demand stands from the year before, known promotions and the category's own "
+            "moves taken out: −0.28 is 28 % below. NULL where demand comes now and then or too little is known.",
+            SHARE,
+            nullable=True,
+        ),
+        number(
+            "moved_z",
+            "moved_share in the usual size of such gaps: by chance alone one series in ten is beyond ±1.64.",
+            "standard deviations",
+            nullable=True,
+        ),
         Column("unit_price", "number", "The mean price of a unit.", "currency per unit", minimum=0),
         money(
             "value_at_risk", "Expected money of a shift: p_up × units to P90 above, and p_down × units to P10 below."

@@ -98,7 +98,7 @@ def shift_lesson(n=2500, seed=0, **columns):
         "actual_units": rng.normal(100, 20, n), "baseline_units": 100.0, "noise_units": 12.0, "unit_price": 1.0,
         "stock_out": False, "interval": 1.0, "dispersion": 2.0,
         "matured_on": moments(as_of + np.array([4, 8, 13])[window] * WEEK), "past_up": 1.0, "past_down": 1.0,
-        "past_n": 12.0, "last_z": rng.normal(size=n), "tracking_signal": rng.normal(size=n),
+        "past_n": 12.0, "last_z": rng.normal(size=n), "tracking_signal": rng.normal(size=n), "moved_z": 0.0,
     }).assign(**columns)  # fmt: skip
     rows = rows.assign(y_shift=shift_labels(rows, ShiftTerms()))
     X = rows[["last_z"]].astype(np.float32).assign(age_weeks=60.0)

@@ -240,6 +240,15 @@ def test_a_steady_series_never_shifts_and_a_doubled_one_does(facts):
     assert labels[89, 0] == 2
 
 
+def test_a_row_tells_how_far_its_series_has_moved(facts):
+    units = [10, 12] * 49 + [8, 8]
+    _, rows, _ = windows(world(facts(), orders(units), orders([10] * 100, "rope")), 100, [12, 99])
+    rows = rows[rows["product_id"] == "soap"].set_index(["step", "window"])
+    assert rows.loc[12, "moved_z"].isna().all()
+    assert rows.loc[99, "moved_share"].to_list() == pytest.approx([8 / 11 - 1] * 3, abs=0.02)
+    assert (rows.loc[99, "moved_z"] < -3).all()
+
+
 @pytest.mark.parametrize("units", [[1], [0, 0, 1], [3] * 2, [1] + [0] * 60 + [1]])
 def test_short_and_sparse_series_do_no_harm(facts, units):
     _, rows, X = windows(world(facts(), orders(units)), len(units), [len(units) - 1])
@@ -317,7 +326,8 @@ def test_shift_rows_are_those_of_a_recount(toy):
     day = pd.Timestamp(asked.grid.days[step])
     lines = toy.execute("SELECT * FROM orders").df()
     seen = lines[lines["known_at"] < day]
-    rows = built.rows.assign(**built.X, **shift_outcomes(toy, data.grid, built.rows, ShiftTerms()))
+    came = shift_outcomes(toy, data.grid, built.rows, ShiftTerms())
+    rows = pd.concat([built.rows, built.X], axis=1).assign(**came)
     rows = rows[rows["window"] == 0].set_index(["product_id", "site_id"])
     for key, own in seen[seen["known_at"] >= day - pd.Timedelta(weeks=52)].groupby(["product_id", "site_id"]):
         row, recent = rows.loc[key], own[own["known_at"] >= day - pd.Timedelta(weeks=13)]

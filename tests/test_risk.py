@@ -59,6 +59,7 @@ def shifts_of(n, seed=0, last_week=NOTHING):
         "lead_weeks": np.array([0, 4, 8])[np.arange(n) % 3], "length_weeks": np.array([4, 4, 5])[np.arange(n) % 3],
         "as_of": AS_OF.as_unit("s"), "baseline_units": rng.uniform(0, 100, n), "noise_units": 5.0,
         "down_at_units": -1.0, "up_at_units": 90.0, "unit_price": rng.uniform(0, 9, n), "past_n": 12.0,
+        "moved_share": nan, "moved_z": nan,
     }).astype({"product_id": str, "site_id": str, "category": str})  # fmt: skip
     P = pd.DataFrame(rng.dirichlet([1, 3, 1], n), columns=["p_down", "p_steady", "p_up"])
     units = np.sort(rng.uniform(0, 200, (n, 3)), axis=1)
