@@ -335,15 +335,6 @@ def _differences(summed: Total, n: int, begin: int, end: int) -> np.ndarray:
     return out
 
 
-def group_sum(x: np.ndarray, group: np.ndarray) -> np.ndarray:
-    """Sum the columns of x that share a group number; group numbers are 0 … n − 1, each of them used."""
-    if not len(group):
-        return np.zeros((len(x), 1))
-    order = np.argsort(group, kind="stable")
-    starts = np.searchsorted(group[order], np.arange(group.max() + 1))
-    return np.add.reduceat(x[:, order], starts, axis=1)
-
-
 def running(x: Cells) -> Cells:
     """Total since the panel began: a stock out of its changes."""
     return Cells(lambda begin, end: x.once("total", _total_of)[0][begin:end], x.size, x.step_days)

@@ -175,11 +175,6 @@ def calibration_slope(y: ArrayLike, p: ArrayLike, weight: ArrayLike | None = Non
     return calibration_line(y, p, weight)[1]
 
 
-def calibration_intercept(y: ArrayLike, p: ArrayLike, weight: ArrayLike | None = None) -> float:
-    """Return the intercept of `calibration_line`."""
-    return calibration_line(y, p, weight)[0]
-
-
 def pr_auc(y: ArrayLike, p: ArrayLike, weight: ArrayLike | None = None) -> float:
     """Return average precision Σ (R_k − R_{k−1})·P_k over distinct thresholds, without interpolation."""
     return _pr_auc(_ladder(y, p, weight))
@@ -212,16 +207,6 @@ def precision_at(y: ArrayLike, score: ArrayLike, k: float, weight: ArrayLike | N
     y, score = np.asarray(y, dtype=float), np.asarray(score, dtype=float)
     taken = _weights(weight, len(y)) * _flagged(score, k, _weights(weight, len(y)))
     return _ratio(dot(taken, y), taken.sum())
-
-
-def value_captured_at(
-    y: ArrayLike, score: ArrayLike, value: ArrayLike, k: float, weight: ArrayLike | None = None
-) -> float:
-    """Return the share of Σ value·y that sits in the k rows of highest score; ties as in `precision_at`."""
-    y, score = np.asarray(y, dtype=float), np.asarray(score, dtype=float)
-    weight = _weights(weight, len(y))
-    at_stake = weight * y * np.asarray(value, dtype=float)
-    return _ratio(dot(at_stake, _flagged(score, k, weight)), at_stake.sum())
 
 
 def _mean(x: np.ndarray, weight: ArrayLike | None) -> float:

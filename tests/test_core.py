@@ -115,12 +115,6 @@ def test_the_spread_of_what_stands_still_is_zero():
         assert column(core.past_std(panel([level] * 9), 4, 2))[1:] == [0] * 8
 
 
-def test_columns_of_a_group_are_summed():
-    x = np.array([[1.0, 2, 4], [8, 16, 32]])
-    assert core.group_sum(x, np.array([1, 0, 1])).tolist() == [[2, 5], [16, 40]]
-    assert core.group_sum(np.zeros((2, 0)), np.array([], int)).tolist() == [[0], [0]]
-
-
 def test_a_feature_at_a_level_says_whose_it_is():
     mine = Feature("late_share_4w", len, "share", "Missed promises.", "on time {value}", "late share")
     there = mine.at("site_supplier", "supplier into this site")
