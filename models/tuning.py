@@ -33,4 +33,3 @@ SPACE: Mapping[str, tuple[Choice, ...]] = {
     "delay": _boosting(hazard.PARAMS, hazard.ROUNDS),
     "shift": _boosting(shift.PARAMS, shift.ROUNDS),
 }
-NAMES = {task: tuple(choice.name for choice in space) for task, space in SPACE.items()}

@@ -10,18 +10,21 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
-from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, ConfigDict, Field, Secret, ValidationError, field_validator
 
 from pipelines import running
 from pipelines.addresses import MailAddress, MailServer, ServerURL, Webhook, WebhookURL
 from pipelines.addresses import mask as mask
+from pipelines.values import Country, Cron, TimeZone
 
 FILE = "bullwhip.toml"
 PREFIX = "BULLWHIP_"
 CRON = 'five fields of cron such as "0 6 * * MON", or "" for only when asked'
 SCHEMAS = ("bullwhip", "mlflow", "prefect")  # of `database`
+TUNABLE = (
+    "rounds", "learning_rate", "num_leaves", "min_data_in_leaf", "feature_fraction", "bagging_fraction", "lambda_l2",
+)  # fmt: skip
 FUNCTIONS = ("procurement", "logistics", "manufacturing", "sales", "finance")
 
 
@@ -93,11 +96,10 @@ class Settings(BaseModel):
         ge=0,
         lt=1,
     )
-    country: str = key(
+    country: Country = key(
         "",
         'Whose public holidays are known ahead, as two letters such as "DE"; empty for none.',
-        'two capital letters such as "DE", or ""',
-        pattern="^([A-Z]{2})?$",
+        'the two capital letters of a country whose holidays are known, such as "DE", or ""',
     )
     attributes: tuple[str, ...] = key(
         (),
@@ -208,11 +210,11 @@ class Settings(BaseModel):
         " files in this workspace. A URL with a password belongs in the environment: BULLWHIP_DATABASE.",
         "a URL such as postgresql://user@host/name, or nothing",
     )
-    schedule_score: str = key("0 6 * * MON", "When `bullwhip deploy` has weeks scored, in cron's words.", CRON)
-    schedule_train: str = key("0 3 1 * *", "When it has models trained.", CRON)
-    schedule_backtest: str = key("", "When it has the last half year replayed.", CRON)
-    schedule_monitor: str = key("0 7 * * *", "When it has models and inputs watched.", CRON)
-    time_zone: str = key("UTC", "The time zone of these schedules.", 'a name such as "UTC" or "Europe/Berlin"')
+    schedule_score: Cron = key("0 6 * * MON", "When `bullwhip deploy` has weeks scored, in cron's words.", CRON)
+    schedule_train: Cron = key("0 3 1 * *", "When it has models trained.", CRON)
+    schedule_backtest: Cron = key("", "When it has the last half year replayed.", CRON)
+    schedule_monitor: Cron = key("0 7 * * *", "When it has models and inputs watched.", CRON)
+    time_zone: TimeZone = key("UTC", "The time zone of these schedules.", 'a name such as "UTC" or "Europe/Berlin"')
     capacity: dict[str, int] = key(
         dict.fromkeys(FUNCTIONS, 25),
         "How many rows of the watchlist each function can work on in a week.",
@@ -222,7 +224,7 @@ class Settings(BaseModel):
     params: dict[Literal["delay", "shift"], dict[str, int | float]] = key(
         {},
         "Parameters of the models that differ from the defaults, a table per task; `bullwhip tune` finds them.",
-        "a table such as [params.delay] with names that bullwhip tune prints",
+        f"a table [params.delay] or [params.shift] with numbers for any of {', '.join(TUNABLE)}",
     )
 
     @field_validator("attributes", "tasks", "mail_to", mode="before")
@@ -272,20 +274,11 @@ class Settings(BaseModel):
             raise ValueError("not PostgreSQL")
         return value
 
-    @field_validator("schedule_score", "schedule_train", "schedule_backtest", "schedule_monitor")
+    @field_validator("params")
     @classmethod
-    def _five_fields(cls, value: str) -> str:
-        if value and not re.fullmatch(r"([\w*/,#-]+ ){4}[\w*/,#-]+", value):
-            raise ValueError("no cron line")
-        return value
-
-    @field_validator("time_zone")
-    @classmethod
-    def _zone(cls, value: str) -> str:
-        try:
-            ZoneInfo(value)
-        except (OSError, LookupError, ValueError):
-            raise ValueError("no time zone") from None
+    def _tunable(cls, value: dict[str, dict[str, int | float]]) -> dict[str, dict[str, int | float]]:
+        if not {name for given in value.values() for name in given} <= set(TUNABLE):
+            raise ValueError("unknown parameter")
         return value
 
     @property

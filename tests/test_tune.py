@@ -12,7 +12,7 @@ from models.lessons import Training
 from pipelines import mlflow_store
 from pipelines import tune as tuner
 from pipelines.learn import training
-from pipelines.settings import Settings, UserError, load
+from pipelines.settings import TUNABLE, Settings, UserError, load
 from pipelines.simulate import simulate
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
@@ -73,13 +73,14 @@ def test_what_was_found_is_what_training_uses(tmp_path):
 
 def test_a_task_that_does_not_exist_is_refused_in_one_line(tmp_path):
     Path(tmp_path / "bullwhip.toml").write_text("[params.delays]\nrounds = 4\n")
-    with pytest.raises(UserError, match="expected a table such as"):
+    with pytest.raises(UserError, match="expected a table"):
         load(tmp_path, environ={})
 
 
 @pytest.mark.parametrize("task", ["delay", "shift"])
 def test_the_search_holds_the_defaults_between_its_bounds(task):
     defaults = {"delay": hazard, "shift": shift}[task]
+    assert [choice.name for choice in tuning.SPACE[task]] == list(TUNABLE)
     for choice in tuning.SPACE[task]:
         assert choice.low < choice.default < choice.high
         usual = defaults.ROUNDS if choice.name == "rounds" else defaults.PARAMS[choice.name]
