@@ -88,6 +88,34 @@ def train_each(
     per row, the trees learn what is to be added to them. Without any row they learn from one row of missing values per
     class, so that each is as likely as the others.
     """
+    data, every = _binned(block, y, each, seed, threads, categorical, weight, start)
+    return [lgb.train(params, data, num_boost_round=rounds) for params in every]
+
+
+class Growing:
+    """Trees that grow on where they stopped: the first of them are the same however many follow."""
+
+    def __init__(
+        self, block: np.ndarray, y: np.ndarray, params: Mapping[str, Any], *, seed: int, threads: int = 0,
+        categorical: Sequence[int] = (), weight: np.ndarray | None = None,
+    ):  # fmt: skip
+        """Take what `train` takes."""
+        data, every = _binned(block, y, [params], seed, threads, categorical, weight, None)
+        self._trees, self._grown = lgb.Booster(every[0], data), 0
+
+    def upto(self, rounds: int) -> lgb.Booster:
+        """Return the trees after so many rounds, or after more if there are more already."""
+        for _ in range(self._grown, rounds):
+            self._trees.update()
+        self._grown = max(self._grown, rounds)
+        return lgb.Booster(model_str=self._trees.model_to_string(num_iteration=-1))
+
+
+def _binned(
+    block: np.ndarray, y: np.ndarray, each: Sequence[Mapping[str, Any]], seed: int, threads: int,
+    categorical: Sequence[int], weight: np.ndarray | None, start: np.ndarray | None,
+) -> tuple[lgb.Dataset, list[dict[str, Any]]]:  # fmt: skip
+    """Return the block cut into bins, and each set of parameters with those that all trees share."""
     if not len(y):
         y = np.arange({"binary": 2}.get(each[0]["objective"], each[0].get("num_class", 1)), dtype=float)
         block = np.full((len(y), block.shape[1]), np.nan, np.float32)
@@ -97,7 +125,7 @@ def train_each(
         block, y, weight=weight, categorical_feature=list(categorical), init_score=start, params=every[0],
         free_raw_data=True,
     )  # fmt: skip
-    return [lgb.train(params, data, num_boost_round=rounds) for params in every]
+    return data, every
 
 
 def canonical_order(block: np.ndarray, *columns: np.ndarray, then: np.ndarray | None = None) -> np.ndarray:

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import product
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,12 +16,11 @@ from models import boosting, calibration
 from models.arrivals import tied_to
 from models.baselines import RULE_INPUTS, LogisticSix, delay_rule_rows, rule_from_dict
 from models.blend import at_level, blend, choose_weight, level_loss, level_shift
-from models.boosting import Encoder, canonical_order, day_numbers, train
+from models.boosting import Encoder, Growing, canonical_order, day_numbers
 from models.hazard import PERIOD_INPUTS, ROUNDS, Hazard, Heard, Times
+from models.rounds import Grow, choose_rounds, mean, round_counts
 from models.splits import calibration_split
 
-# How far the trees learn: chains with few lines are learnt by heart after a tenth of them, regular ones use them all.
-ROUND_SHARES = (1.0, 0.65, 0.35, 0.2, 0.1, 0.05)
 DIRECT_SHARE = 2 / 3  # of the hazard's rounds: who was late is said by fewer rows
 
 LATER_ROWS = 20_000  # of the calibration weeks: enough to choose and to calibrate by, and quick to predict
@@ -103,23 +101,17 @@ class _Parts:
 
     def predict(self, rows: _Rows) -> np.ndarray:
         """Return P(late) by all trees."""
-        return _mean([said[0] for said in self.predict_by(rows, {"hazard": (None,), "direct": (None,)}).values()])
-
-    def predict_by(self, rows: _Rows, counts: Mapping[str, Sequence[int | None]]) -> dict[str, list[np.ndarray]]:
-        """Return the P(late) of each part for each rising count of its first trees, None for all of them."""
-        said = {}
+        said = []
         if self.hazard is not None:
-            said["hazard"] = self.hazard.late_by(rows.block, rows.times, counts["hazard"], rows.heard)
+            said += self.hazard.late_by(rows.block, rows.times, (None,), rows.heard)
         if self.trees is not None:
-            said["direct"] = [
-                np.asarray(self.trees.predict(rows.block, num_iteration=n, num_threads=self.threads))
-                for n in counts["direct"]
-            ]
-        return said
+            said += _told(self.trees, rows, (None,), self.threads)
+        return mean(said)
 
 
-def _mean(each: Sequence[np.ndarray]) -> np.ndarray:
-    return each[0] if len(each) == 1 else blend(each[0], each[1], 0.5)
+def _told(trees: lgb.Booster, rows: _Rows, counts: Sequence[int | None], threads: int) -> list[np.ndarray]:
+    """Return P(late) by the first trees, so many as each of `counts` says; None means all."""
+    return [np.asarray(trees.predict(rows.block, num_iteration=n, num_threads=threads)) for n in counts]
 
 
 class DelayModel(ClassifierMixin, BaseEstimator):
@@ -192,22 +184,34 @@ class DelayModel(ClassifierMixin, BaseEstimator):
 
     def _learn(self, rows: _Rows, judged: _Rows) -> _Parts:
         """Learn from all `rows` when each came, and from `judged` ones whether it was late."""
-        hazard = Hazard(
-            country=self.country, params=self.params, rounds=self.rounds_["hazard"], max_rows=self.max_rows,
-            max_periods=self.max_periods, seed=self.seed, threads=self.threads,
-        )  # fmt: skip
-        hazard.fit(rows.first(self.max_rows), rows.times, rows.completed_in, rows.watched, self.encoder_.categorical)
-        trees = None if self.kind == "hazard" else self._direct(judged)
-        return _Parts(hazard, trees, self.threads)
+        hazard, trees = self._hazard(rows)
+        direct = None if self.kind == "hazard" else self._direct(judged).upto(self.rounds_["direct"])
+        return _Parts(hazard.grow(trees, self.rounds_["hazard"]), direct, self.threads)
 
-    def _direct(self, judged: _Rows) -> lgb.Booster:
+    def _hazard(self, rows: _Rows) -> tuple[Hazard, Growing]:
+        hazard = Hazard(
+            country=self.country, params=self.params, max_rows=self.max_rows, max_periods=self.max_periods,
+            seed=self.seed, threads=self.threads,
+        )  # fmt: skip
+        first, categorical = rows.first(self.max_rows), self.encoder_.categorical
+        return hazard, hazard.begin(first, rows.times, rows.completed_in, rows.watched, categorical)
+
+    def _direct(self, judged: _Rows) -> Growing:
         block, late = judged.first(self.max_rows), judged.late[: self.max_rows]
         small = max(min(DIRECT["min_data_in_leaf"], len(late) // 40), 2)
         params = {**DIRECT, "min_data_in_leaf": small, **(self.params or {})}
-        return train(
-            block, late, params, rounds=self.rounds_["direct"], seed=self.seed, threads=self.threads,
-            categorical=self.encoder_.categorical,
-        )  # fmt: skip
+        return Growing(block, late, params, seed=self.seed, threads=self.threads, categorical=self.encoder_.categorical)
+
+    def _growing(self, rows: _Rows, judged: _Rows, later: _Rows) -> dict[str, Grow]:
+        """Return the parts whose probability is published, to grow and say what becomes of `later` rows."""
+        parts: dict[str, Grow] = {}
+        if self.kind != "direct":
+            hazard, begun = self._hazard(rows)
+            parts["hazard"] = lambda n: hazard.grow(begun, n[-1]).late_by(later.block, later.times, n)
+        if self.kind != "hazard":
+            trees = self._direct(judged)
+            parts["direct"] = lambda n: _told(trees.upto(n[-1]), later, n, self.threads)
+        return parts
 
     def _published(self, parts: _Parts) -> _Parts:
         """Return the parts whose probability is published; the hazard's curve is drawn whatever the kind."""
@@ -220,8 +224,10 @@ class DelayModel(ClassifierMixin, BaseEstimator):
         past, later = judged.take(before), judged.take(since[:LATER_ROWS]).alone()
         if len(before) < 200 or len(since) < 100 or not 0 < past.late.sum() < len(before):
             return later
-        first = self._learn(rows.at(cut - np.timedelta64(7 * weeks, "D"), cut), past)
-        guess = self._choose_rounds(self._published(first), later)
+        first = self._growing(rows.at(cut - np.timedelta64(7 * weeks, "D"), cut), past, later)
+        counts = {part: self._round_counts()[part] for part in first}
+        chosen, guess = choose_rounds(first, counts, lambda p: level_loss(p, later.late))
+        self.rounds_ |= chosen
         if judged.facts is not None:
             steady = LogisticSix().fit(past.facts.assign(y=past.late.astype(int)))  # type: ignore[union-attr]
             other = steady.predict(later.facts)
@@ -240,22 +246,9 @@ class DelayModel(ClassifierMixin, BaseEstimator):
         history = int(day_numbers(cut)) - int(day_numbers(judged.as_of).min())
         return max(self.calibration_weeks, min(round(2 * wait / 7), history // 21))
 
-    def _choose_rounds(self, first: _Parts, later: _Rows) -> np.ndarray:
-        """Choose how many trees the parts grow by the log loss of their mean on later weeks; return the best forecasts.
-
-        Together, since a mean is steadier than its parts: alone, each would stop too early.
-        """
-        counts = self._round_counts()
-        told = first.predict_by(later, counts)
-        said = [_mean(each) for each in product(*told.values())]
-        best = int(np.argmin([level_loss(p, later.late) for p in said]))
-        self.rounds_ |= dict(zip(told, list(product(*(counts[part] for part in told)))[best], strict=True))
-        return said[best]
-
     def _round_counts(self) -> dict[str, list[int]]:
         """Return the rising numbers of trees that are tried for each part."""
-        whole = {"hazard": self.rounds, "direct": self.rounds * DIRECT_SHARE}
-        return {part: sorted({max(round(n * share), 1) for share in ROUND_SHARES}) for part, n in whole.items()}
+        return {"hazard": round_counts(self.rounds), "direct": round_counts(self.rounds * DIRECT_SHARE)}
 
     def _raw(self, rows: _Rows) -> np.ndarray:
         guess = self._published(self.parts_).predict(rows)

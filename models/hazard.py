@@ -13,7 +13,7 @@ from scipy.special import expit
 from features.threads import side_by_side
 from features.weeks import holiday_dates
 from models.arrivals import LEAST_LOG, LONGEST, QUANTILES, days_by_bucket
-from models.boosting import train
+from models.boosting import Growing
 from models.shared_trees import shared
 
 TAIL = np.array([1, 2, 4, 8, 14, 21, 35, 60, 90, 130, 180, 260, 366])  # buckets where the quantiles leave wide gaps
@@ -127,6 +127,13 @@ class Hazard:
         `completed_in`: days from the as-of to completion, NaN where unknown. `watched`: days after the as-of for which
         it is known whether the line was complete.
         """
+        return self.grow(self.begin(block, times, completed_in, watched, categorical), self.rounds)
+
+    def begin(
+        self, block: np.ndarray, times: Times, completed_in: np.ndarray, watched: np.ndarray,
+        categorical: Sequence[int] = (),
+    ) -> Growing:  # fmt: skip
+        """Return the trees of `fit` before any has grown."""
         self.grid_ = choose_grid(completed_in)
         few = slice(0, self.max_rows)
         row, begin, end, hit = person_periods(times.due[few], completed_in[few], watched[few], self.grid_)
@@ -136,10 +143,14 @@ class Hazard:
         if not len(row):  # nothing was ever watched for a day: nothing is known to arrive
             inputs, hit, weight = np.full((1, inputs.shape[1]), np.nan, np.float32), np.zeros(1), np.ones(1)
         small = max(min(PARAMS["min_data_in_leaf"], len(row) // 40), 2)
-        self.booster_ = train(
+        return Growing(
             inputs, hit.astype(float), {**PARAMS, "min_data_in_leaf": small, **(self.params or {})},
-            rounds=self.rounds, seed=self.seed, threads=self.threads, categorical=categorical, weight=weight,
+            seed=self.seed, threads=self.threads, categorical=categorical, weight=weight,
         )  # fmt: skip
+
+    def grow(self, trees: Growing, rounds: int) -> Self:
+        """Hear so many of the trees that have begun."""
+        self.booster_ = trees.upto(rounds)
         self._hear()
         return self
 

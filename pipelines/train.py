@@ -30,7 +30,7 @@ from pipelines.learn import Learned, learn, threads_each
 from pipelines.registered import RegisteredModel
 from pipelines.settings import Settings
 from pipelines.steps import side_by_side, step, stoppable
-from pipelines.world import World, open_world
+from pipelines.world import SIDES, World, open_world
 
 LEARNT_WITH = (
     "every_days", "tolerance_days", "short_tolerance", "country", "attributes", "seed", "history_weeks",
@@ -38,6 +38,7 @@ LEARNT_WITH = (
 )  # fmt: skip
 TITLES = {"late": "Late deliveries", "down": "Drops of demand", "up": "Surges of demand"}
 TOO_GOOD_ROC, TOO_GOOD_SHARE = 0.95, 0.60
+FACTS_AT_ONCE = 5_000_000  # purchase and order lines above which one task learns after the other: it halves the memory
 
 
 @flow(name="train", validate_parameters=False)
@@ -58,13 +59,26 @@ def train(
     ) as run:  # fmt: skip
         out = {name: _known_already(world, name, dry_run) for name in tasks or settings.tasks}
         new = [name for name, known in out.items() if known is None]
-        threads = threads_each(settings, len(new))
-        lessons = side_by_side({name: (learn, f"learn {name}", (world, name, threads)) for name in new})
-        for name, learned in lessons.items():
-            out[name] = _decide(world, name, learned, run, dry_run, challenger)
+        for together in at_once(world, new):
+            threads = threads_each(settings, len(together))
+            found: dict[str, list[Learned]] = {name: [] for name in together}  # empty again before the next ones learn
+            side_by_side({name: (_learn, f"learn {name}", (world, name, threads, found[name])) for name in together})
+            for name in together:
+                out[name] = _decide(world, name, found[name].pop(), run, dry_run, challenger)
         run.log_dict(out, "result")
     create_markdown_artifact(_paragraph(as_of, out), key="bullwhip-train", description=f"Training as of {as_of}")
     return {"as_of": as_of, "tasks": out}
+
+
+def at_once(world: World, names: Sequence[str]) -> list[list[str]]:
+    """Return which tasks learn side by side: all of them, but one after the other where their facts are very many."""
+    facts = sum(int(world.con.execute(f"SELECT count(*) FROM {SIDES[name]}").fetchall()[0][0]) for name in names)
+    return [[name] for name in names] if facts > FACTS_AT_ONCE else [list(names)] if names else []
+
+
+def _learn(world: World, name: str, threads: int, found: list[Learned]) -> None:
+    """Put into `found` what was learnt; Prefect would keep what a step returns until the flow ends."""
+    found.append(learn(world, name, threads))
 
 
 def _known_already(world: World, name: str, dry_run: bool) -> dict[str, Any] | None:
