@@ -22,6 +22,7 @@ from features.quarantine import (
 )
 
 TYPES = {"id": "VARCHAR", "text": "VARCHAR", "date": "DATE", "timestamp": "TIMESTAMP", "number": "DOUBLE"}
+PACKED = 5_000_000  # rows from which a table is worth the second that packing a million and a half of them takes
 OURS = (duckdb.ParserException, duckdb.BinderException, duckdb.CatalogException, duckdb.InternalException)
 
 WEEKLY = (
@@ -180,6 +181,8 @@ def _stage(con: duckdb.DuckDBPyConnection, s: Seen, now: datetime, known_before:
     if known_before and any(c.name == "known_at" for c in s.table.columns):
         con.execute(f"DELETE FROM {s.staged} WHERE known_at >= DATE '{known_before}'")  # the others keep their numbers
     s.rows = con.execute(f"SELECT count(*) FROM {s.staged}").fetchall()[0][0]
+    if s.rows >= PACKED:
+        pack(con)
     unsplit, swallowed = find_unsplit(con, s.table, f"{s.source}_rejects")
     s.rows += unsplit
     if swallowed:
@@ -193,6 +196,13 @@ def _stage(con: duckdb.DuckDBPyConnection, s: Seen, now: datetime, known_before:
     elif not s.rows:
         s.warn("", 0, "the table has no rows")
     return None
+
+
+def pack(con: duckdb.DuckDBPyConnection) -> None:
+    """Keep what the tables in memory hold in a fifth of the room, and give the rest back to the system."""
+    con.execute("CHECKPOINT")
+    ((limit,),) = con.execute("SELECT current_setting('memory_limit')").fetchall()
+    con.execute(f"SET memory_limit = '{limit}'")  # freed memory is let go of only when the limit is set
 
 
 def _weekly_totals(con: duckdb.DuckDBPyConnection, s: Seen) -> bool:

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 
 import duckdb
+import numpy as np
+import pandas as pd
 
 from features.casting import quote, text
 from features.contracts import Table
@@ -76,9 +78,13 @@ def find_duplicates(con: duckdb.DuckDBPyConnection, table: Table) -> None:
     first = "known_at, r" if "known_at" in names else "r"
     content = ", ".join(f"{text(n)}, CAST({quote(n)} AS VARCHAR)" for n in names)
     more = ", known_at" if "known_at" in names and "known_at" not in table.key else ""
-    twice = f"SELECT hash({keys}) AS h FROM {staged} WHERE {filled} GROUP BY 1 HAVING count(*) > 1"
-    con.execute(f"CREATE OR REPLACE TEMP TABLE __twice AS {twice}")
-    if not con.execute("SELECT count(*) FROM __twice").fetchall()[0][0]:
+    hashed = con.execute(f"SELECT hash({keys}) AS h FROM {staged} WHERE {filled}").fetchnumpy()["h"]
+    hashed.sort()  # grouping takes twice as long and eight times the memory
+    twice = np.unique(hashed[1:][hashed[1:] == hashed[:-1]])
+    con.register("twice", pd.DataFrame({"h": twice}))
+    con.execute("CREATE OR REPLACE TEMP TABLE __twice AS FROM twice")
+    con.unregister("twice")
+    if not len(twice):
         return
     con.execute(
         f"""INSERT INTO __found

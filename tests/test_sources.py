@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
+from features import door
 from features.contracts import TABLES, ContractError
 from pipelines.check import check, report
 from pipelines.settings import Settings, Unreachable, UserError
@@ -105,13 +106,25 @@ def test_tables_larger_than_their_memory_spill_to_disk(folder):
     line = "'order ' || i AS order_line_id, i % 99 AS product_id, 'x' AS site_id, 1 AS quantity"
     moment = "TIMESTAMP '2024-01-01 10:30:00' + INTERVAL (i) SECOND AS ordered_at"
     duckdb.execute(f"COPY (SELECT {line}, {moment} FROM range(800000) t(i)) TO '{folder}/orders.parquet'")
-    con, verdicts = bring(folder.parent, memory="90MB", threads=1)
+    con, verdicts = bring(folder.parent, memory="60MB", threads=1)
     spilt = con.execute("SELECT sum(size) FROM duckdb_temporary_files()").fetchall()[0][0]
     con.close()
     assert verdicts["orders"].rows == 800_000
     assert spilt > 0
     with pytest.raises(ValueError, match="memory"):
         Settings(workspace=folder.parent, memory="a lot")
+
+
+def test_a_large_table_is_packed_and_holds_the_same(folder, monkeypatch):
+    line = "'order ' || i AS order_line_id, i % 99 AS product_id, 'x' AS site_id, 1 AS quantity"
+    moment = "TIMESTAMP '2024-01-01 10:30:00' + INTERVAL (i) SECOND AS ordered_at"
+    duckdb.execute(f"COPY (SELECT {line}, {moment} FROM range(300000) t(i)) TO '{folder}/orders.parquet'")
+    plain, _ = bring(folder.parent)
+    monkeypatch.setattr(door, "PACKED", 300_000)
+    packed, _ = bring(folder.parent)
+    room = "SELECT sum(memory_usage_bytes) FROM duckdb_memory()"
+    assert packed.execute(room).fetchall()[0][0] < plain.execute(room).fetchall()[0][0] / 2
+    assert fingerprint(plain) == fingerprint(packed)
 
 
 # Where tables are found
