@@ -250,6 +250,6 @@ def _signals(con: duckdb.DuckDBPyConnection, row: Mapping[str, Any], table: str)
         [begin, end],
     ).df()
     parts = found["scope"].str.split("&")
-    mine = found[[set(each) <= names for each in parts]].assign(parts=parts.str.len())
+    mine = found[np.array([set(each) <= names for each in parts], bool)].assign(parts=parts.str.len())
     most = mine.groupby("signal")["parts"].transform("max")
     return mine[mine["parts"] == most].drop(columns="parts").reset_index(drop=True)

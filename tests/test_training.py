@@ -168,6 +168,8 @@ def test_purchases_and_receipts_alone_teach_delays_and_a_better_model_gives_its_
     frames = tables_of(fresh, names=("supplier_delay_risk", "supplier_risk", "watchlist"))
     assert (frames["supplier_delay_risk"]["published_by"] == "model").all()
     assert (frames["watchlist"]["driver_1"] != "").any()
+    code, story, _ = bullwhip(fresh, "explain", frames["watchlist"]["row_id"].iloc[0])
+    assert (code, story["check"]["equal"], story["facts"]["signals"]) == (0, True, [])
 
 
 @pytest.mark.usefixtures("quick")
@@ -180,6 +182,9 @@ def test_orders_alone_teach_shifts(fresh):
     assert (code, set(said["models"])) == (0, {"shift"})
     names = {"demand_shift_risk", "watchlist", "weekly_change", "rule_forecasts", "track_record", "health"}
     assert set(said["rows"]) == names
+    row = tables_of(fresh, names=("demand_shift_risk",))["demand_shift_risk"]["row_id"].iloc[0]
+    code, story, _ = bullwhip(fresh, "explain", row)
+    assert (code, story["check"]["equal"], story["facts"]["signals"]) == (0, True, [])
 
 
 @pytest.mark.usefixtures("quick")
