@@ -148,16 +148,18 @@ def compare(
     b
         The other one.
     task
-        Only this task; may be repeated.
+        Only this task; may be repeated; left out: every task that has a model.
     as_of
         The day whose open rows make the lists; left out: Monday of this week.
     """
     settings = settings_of(common, as_of=as_of)
     from pipelines.compare import compare as run_comparison
+    from pipelines.compare import listed
 
     day = settings.as_of_on(datetime.now(UTC).date())
     with working(f"comparing {a} and {b}"):
-        found = [run_comparison(settings, t, a, b, as_of=day) for t in task or settings.tasks]
+        asked = task or [t for t in settings.tasks if listed(settings, t, as_of=day)] or settings.tasks
+        found = [run_comparison(settings, t, a, b, as_of=day) for t in asked]
     from pipelines import screen_models as screens
 
     return Answer({"as_of": day, "tasks": found}, lambda s: screens.compared(found, s))
