@@ -227,6 +227,8 @@ def test_a_refused_model_exits_4_with_its_whole_story(bullwhip, fake):
     assert (code, err) == (4, "bullwhip: delay: it is not better than days_to_promise\n")
     assert set(json.loads(out)) == {"delay", "shift", "error", "exit_code"}
     assert "Version 3 is not used: it is not better than days_to_promise" in bullwhip("train")[1]
+    fake(train=lambda *_, **__: {"delay": refused | {"rows": {"rows": 9, "matured": 0}}})
+    assert "name the day after its newest fact: --as-of" in bullwhip("train")[2]
     fake(train=lambda *_, **__: {"delay": refused | {"alias": "champion"}, "shift": TRAINED})
     assert "Version 3 scores, nothing else does, but a naive rule speaks" in bullwhip("train")[1]
 

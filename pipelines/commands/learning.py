@@ -1,8 +1,9 @@
 """Commands for those who train models: train, replay, tune, compare, promote."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
@@ -42,8 +43,19 @@ def train(
         result = run_training(settings, as_of=day, tasks=settings.tasks, dry_run=dry_run, challenger=challenger)
     from pipelines import screen as screens
 
-    refused = [f"{k}: {v['refused_because']}" for k, v in screens.per_task(result).items() if v.get("refused_because")]
+    refused = [
+        f"{k}: {v['refused_because']}{_hint(v)}"
+        for k, v in screens.per_task(result).items()
+        if v.get("refused_because")
+    ]
     return Answer(dict(result), lambda s: screens.trained(result, s), 4 if refused else 0, "; ".join(refused))
+
+
+def _hint(result: Mapping[str, Any]) -> str:
+    """Return what to do where no label has matured: most often the data ended long before this week."""
+    rows = result.get("rows")
+    none = isinstance(rows, Mapping) and rows.get("matured") == 0
+    return "; where the data ended earlier, name the day after its newest fact: --as-of" if none else ""
 
 
 def backtest(
