@@ -104,6 +104,10 @@ def _window(row: Mapping[str, Any], currency: str, screen: Console) -> None:
     worth = f"{currency} {money(row['value_at_risk'])} at risk, rank {row['rank']}, said by {row['published_by']}"
     screen.print(Text(f"{row['product_name']} at {row['site_name']}", style="bold"))
     screen.print(Text(f"{when}: likely {low} to {high} units, middle {middle}; baseline {base}, {edges}"))
+    if "moved_share" in row and pd.notna(row["moved_share"]):
+        way = "below" if row["moved_share"] < 0 else "above"
+        gaps = f"{abs(row['moved_z']):.1f} times as far as usual"
+        screen.print(Text(f"the last 2 weeks stand {share(abs(row['moved_share']))} {way} the year before, {gaps}"))
     screen.print(Text(f"{', '.join(chances)}, {worth}", style="cyan"))
 
 

@@ -67,7 +67,7 @@ def _shifts(day, n, rng, moved, called, last):
         "category": "bolts", "window": k % 3, "lead_weeks": np.array([0, 4, 8])[k % 3],
         "length_weeks": np.array([4, 4, 5])[k % 3], "as_of": day, "baseline_units": usual, "noise_units": 5.0,
         "unit_price": rng.lognormal(3, 1, 3 * n), "past_n": 12, "down_at_units": usual * 0.6,
-        "up_at_units": usual * 1.4, "moved_share": -0.3, "moved_z": -2.1,
+        "up_at_units": usual * 1.4, "moved_share": -0.3, "moved_z": np.where(np.arange(3 * n) % 2, -2.1, 0.4),
     })  # fmt: skip
     p = np.clip(rng.beta(0.8, 4, (3 * n, 2)) * 0.6 + moved.normal(0, 0.02, (3 * n, 2)), 0, 0.5)
     units = usual[:, None] * np.sort(rng.uniform(0.4, 1.8, (3 * n, 3)), axis=1)

@@ -155,6 +155,8 @@ def test_the_script_can_put_every_row_together_again(week, html):
     assert values_of(data) == rows["value"].tolist()
     for name in ("p", "p_before", "of", "when", "low", "mid", "high", "usual", "evidence_n"):
         assert columns[name] == [None if pd.isna(v) else v for v in rows[name].tolist()]
+    far = rows["moved"].dropna()
+    assert data["moved"] == {str(k): v for k, v in far.items()} != {}
     for name in ("product", "site"):
         places = [MARKS.index(c) for c in columns[name]] if isinstance(columns[name], str) else columns[name]
         assert [things[name][k][0] for k in places] == rows[f"{name}_id"].tolist()

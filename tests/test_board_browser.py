@@ -188,6 +188,14 @@ def test_a_link_opens_the_panel_of_a_demand_window(board, week, visit):
     assert visit(board, "#row=nothing").locator("#panel").is_hidden()
 
 
+def test_the_panel_of_a_series_that_has_moved_far_says_so(board, week, visit):
+    rows = board_rows(week).query("kind == 'drop'")
+    far, near = rows[rows["moved"].notna()].iloc[0], rows[rows["moved"].isna()].iloc[0]
+    said = {id: visit(board, f"#row={id.replace('|', '%7C')}").inner_text("#panel") for id in (far.row_id, near.row_id)}
+    assert "30% below the year before" in said[far.row_id]
+    assert "the year before" not in said[near.row_id]
+
+
 def test_csv_holds_the_rows_that_are_shown(board, week, visit):
     tab = visit(board, "#kind=late")
     with tab.expect_download() as got:

@@ -23,8 +23,8 @@ def payload(rows: pd.DataFrame, history: np.ndarray, facts: Mapping[str, Any]) -
 
     Whole numbers stay what board_rows made them, but `value` holds drops from the row before and `days` how long after
     `when` a window ends. A text is its place in `texts`, a supplier, product or site its place in a list of [id, name];
-    reasons end where no row has any, what to do is told per row that has it. A column of small places is one text of
-    MARKS, and so are the curves, a mark per week and a blank for a week without the row.
+    reasons end where no row has any; what to do, and how far a series has moved, is told per row that has it. A column
+    of small places is one text of MARKS, and so are the curves, a mark per week and a blank for a week without the row.
     """
     columns: dict[str, list[Any] | str] = {"row_id": _row_ids(rows)}
     pools: dict[str, Any] = {}
@@ -39,10 +39,11 @@ def payload(rows: pd.DataFrame, history: np.ndarray, facts: Mapping[str, Any]) -
         columns |= {name: _trimmed(_texts(rows[name], texts)) for name in WHY}
         columns |= {"published_by": _short(_texts(rows["published_by"], texts)), "history": _curves(history)}
     todo = rows[rows["owner"].notna()]
+    moved = {int(str(k)): int(v) for k, v in rows["moved"].dropna().items()} if len(rows) else {}
     listed = {int(str(k)): _todo(row) for k, row in zip(todo.index, todo[list(TODO)].to_dict("records"), strict=True)}
     document = {
         **facts, "n": len(rows), "marks": MARKS, "kinds": KINDS, "floors": FLOORS, "columns": columns,
-        "things": pools, "texts": list(texts), "todo": listed,
+        "things": pools, "texts": list(texts), "todo": listed, "moved": moved,
     }  # fmt: skip
     return safe_json(document)
 

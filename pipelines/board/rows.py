@@ -13,6 +13,7 @@ from pipelines.board.wording import PAST, WATCH, readable, speaker
 DAY = pd.Timedelta(days=1)
 WHY = ("driver_1", "driver_2", "driver_3")
 TODO = ("owner", "next_step", "act_by", "tier", "change")
+FAR = 1.64  # usual gaps by which a series has moved before a reader is told: nine in ten are nearer by chance
 
 
 def board_rows(week: Week) -> pd.DataFrame:
@@ -43,7 +44,7 @@ def _deliveries(week: Week) -> pd.DataFrame:
         supplier_id=table["supplier_id"], supplier=table["supplier_name"], site=_site_names(week, table["site_id"]),
         when=_ahead(table["promised_on"], week), till=_ahead(table["promised_on"], week), window=-1,
         low=_whole(table["days_late_p10"]), mid=_whole(table["days_late_p50"]), high=_whole(table["days_late_p90"]),
-        usual=_whole(table["open_units"]), stake=(p * table["open_units"]).fillna(0.0),
+        usual=_whole(table["open_units"]), moved=pd.NA, stake=(p * table["open_units"]).fillna(0.0),
     )  # fmt: skip
 
 
@@ -59,8 +60,15 @@ def _shifts(week: Week) -> pd.DataFrame:
         of=cents(usual * table["unit_price"]), supplier_id="", supplier="", site=table["site_name"],
         when=_ahead(table["window_begin"], week), till=_ahead(table["window_end"], week), window=table["window"],
         low=_whole(table["units_p10"]), mid=_whole(table["units_p50"]), high=_whole(table["units_p90"]),
-        usual=_whole(usual), stake=0.0,
+        usual=_whole(usual), moved=_moved(table), stake=0.0,
     )  # fmt: skip
+
+
+def _moved(table: pd.DataFrame) -> pd.Series:
+    """Return by how many percent the last weeks stand from the year before, where that is far."""
+    if "moved_z" not in table:  # published before it was told
+        return pd.Series(pd.NA, table.index, dtype="Int64")
+    return _whole(100 * table["moved_share"]).where(table["moved_z"].abs() >= FAR)
 
 
 def _common(table: pd.DataFrame, name: str) -> pd.DataFrame:

@@ -58,7 +58,7 @@ function rowAt(data, place) {
     place, kind, isShift: kind === "surge" || kind === "drop", id: rowId(data, place), p: column("p"),
     p_before: column("p_before"), value: column("value"), of: column("of"), when: column("when"),
     till: column("when") + column("days"),
-    low: column("low"), mid: column("mid"), high: column("high"), usual: column("usual"), 
+    low: column("low"), mid: column("mid"), high: column("high"), usual: column("usual"), moved: data.moved[place] ?? null,
     evidence: column("evidence_n"), level: column("level"), supplierId, supplier, productId, product,
     siteId, site, title: supplier || product, published_by: data.texts[column("published_by")] ?? "",
     reasons: reasonsOf(data, place), curve: curveOf(data, place), owner, step, act_by, tier, told,

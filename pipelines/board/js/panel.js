@@ -71,6 +71,7 @@ function shiftFacts(board, row, rows) {
     ["Value at risk", valueOf(board, rows)],
     ["High-risk windows", `${rows.filter((one) => one.level === "high").length} of ${rows.length}`],
     ["Usual units in them", count(usual)],
+    ...(row.moved === null ? [] : [["Last 2 weeks", `${Math.abs(row.moved)}% ${row.moved < 0 ? "below" : "above"} the year before`]]),
   ];
 }
 
