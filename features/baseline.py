@@ -197,19 +197,23 @@ def _sums(
     windows: Windows,
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:  # fmt: skip
     """Return Σb of every window, and the log of what events add to it."""
-    made, plain = ([np.zeros(base.shape) for _ in windows] for _ in range(2))
+    made = [np.zeros(base.shape) for _ in windows]
+    plain = made if effects is None else [np.zeros(base.shape) for _ in windows]
     for ahead, factor in enumerate(season, start=1):
-        usually, week = base * factor, base * factor
+        week = usually = base * factor
         if effects is not None and told is not None:
             week = usually * np.exp(effects.of(next(told)))
         for k, (lead, length) in enumerate(windows):
             if lead < ahead <= lead + length:
                 made[k] += week
-                plain[k] += usually
+                if effects is not None:
+                    plain[k] += usually
+    if effects is None:
+        return made, [np.broadcast_to(0.0, base.shape)] * len(windows)
     return made, [np.log(np.where(p > 0, m, 1) / np.where(p > 0, p, 1)) for m, p in zip(made, plain, strict=True)]
 
 
 def _recent(units: np.ndarray, effects: Effects | None) -> np.ndarray:
     if effects is None:
-        return np.zeros(units.shape)
+        return np.broadcast_to(0.0, units.shape)
     return np.stack([np.log(np.exp(effects.of_past(t, 4)).mean(axis=0)) for t in range(len(units))])

@@ -48,14 +48,17 @@ def noise(pasts: Sequence[Past], groups: Groups, *, oldest: int, ask: Ask = alon
     8, each stated at today's baseline along the category's line log σ = c0 + c1·log Σb, and shrunk towards that line by
     how little so few overlapping errors can tell; a series without record stands on the line.
     """
-    found = [_records(past, oldest) for past in pasts]
-    mine = {f"squares {k}": _squares(past, groups.category) for k, past in enumerate(pasts)}
-    mine |= {f"slope {k}": _slope_sums(raw, usual, groups) for k, (raw, usual) in enumerate(found)}
+    usual, mine = [], {}
+    for k, past in enumerate(pasts):
+        raw, size = _records(past, oldest)
+        mine |= {f"squares {k}": _squares(past, groups.category), f"slope {k}": _slope_sums(raw, size, groups)}
+        usual.append(size)
+        del raw  # of all series in all weeks, as what follows is
     told = ask(mine)
     slopes = [category_slopes(told[f"slope {k}"]) for k in range(len(pasts))]
     scaled = [
-        _scaled_records(past, usual, slope[:, groups.category], oldest)
-        for past, (_, usual), slope in zip(pasts, found, slopes, strict=True)
+        _scaled_records(past, usual.pop(0), slope[:, groups.category], oldest)
+        for past, slope in zip(pasts, slopes, strict=True)
     ]
     centres = ask({f"centre {k}": _centre_sums(records, groups) for k, records in enumerate(scaled)})
     out = []
@@ -69,12 +72,18 @@ def noise(pasts: Sequence[Past], groups: Groups, *, oldest: int, ask: Ask = alon
 
 def _squares(past: Past, category: np.ndarray) -> pd.Series:
     """Return how many squared errors over their baselines there are per category, week and bin."""
-    squared = (past.error**2 / np.maximum(past.made, 1)).astype(np.float32)
-    week, series = np.nonzero(~np.isnan(squared))
-    bins = squared[week, series].view(np.int32).astype(np.int64) >> BIN
-    cell = category[series] * np.int64(len(squared)) + week
-    label, count = np.unique(cell << (32 - BIN) | bins, return_counts=True)
-    return pd.Series(count, label)
+    labels, counts = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+    for week, (error, made) in enumerate(zip(past.error, past.made, strict=True)):
+        squared = (error**2 / np.maximum(made, 1)).astype(np.float32)
+        there = ~np.isnan(squared)
+        bins = squared[there].view(np.int32).astype(np.int64) >> BIN
+        cell = category[there] * np.int64(len(past.error)) + week
+        label, count = np.unique(cell << (32 - BIN) | bins, return_counts=True)
+        labels.append(label)
+        counts.append(count)
+    label, count = np.concatenate(labels), np.concatenate(counts)
+    order = np.argsort(label)
+    return pd.Series(count[order], label[order])
 
 
 def over_dispersion(squares: pd.Series, shape: tuple[int, int]) -> np.ndarray:
