@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import bottleneck as bn
 import numpy as np
@@ -48,7 +49,8 @@ def noise(pasts: Sequence[Past], groups: Groups, *, oldest: int, ask: Ask = alon
     8, each stated at today's baseline along the category's line log σ = c0 + c1·log Σb, and shrunk towards that line by
     how little so few overlapping errors can tell; a series without record stands on the line.
     """
-    usual, mine = [], {}
+    usual: list[np.ndarray] = []
+    mine: dict[str, Any] = {}
     for k, past in enumerate(pasts):
         raw, size = _records(past, oldest)
         mine |= {f"squares {k}": _squares(past, groups.category), f"slope {k}": _slope_sums(raw, size, groups)}
