@@ -1,7 +1,7 @@
 """Look at inputs, champions and matured forecasts of a day, and say what may be trusted."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import Any
 
@@ -25,9 +25,10 @@ RECENT_WEEKS, LEAST_FACTS = 4, 50
 INPUTS = "inputs.json"  # beside a registered model: where its inputs lay in training
 
 
-def refuse_stale(world: World) -> None:
-    """Raise ContractError where a table that a task rests on has brought nothing new for too long."""
-    needed = {name for task in world.settings.tasks for name in RESTS_ON[task]}
+def refuse_stale(world: World, tasks: Sequence[str] | None = None) -> None:
+    """Raise ContractError where a table that a task (by default any of the settings') rests on has brought nothing new
+    for too long: what is open as of then would be called late, and what was not sold a drop."""
+    needed = {name for task in tasks or world.settings.tasks for name in RESTS_ON[task]}
     limit = world.settings.max_stale
     stale = [f for f in freshness(world.con, world.as_of) if f.table in needed and f.times > limit]
     if stale:
@@ -38,7 +39,7 @@ def _too_old(found: Freshness, limit: float) -> str:
     since = f"{found.last_known_at:%Y-%m-%d %H:%M}"
     return (
         f"nothing new since {since}, {found.days:.1f} days, while a new fact usually comes within {found.usual_days:g};"
-        f" at most {limit:g} times that may pass (max_stale): bring newer data, or score an earlier day with --as-of"
+        f" at most {limit:g} times that may pass (max_stale): bring newer data, or choose an earlier day with --as-of"
     )
 
 

@@ -25,7 +25,7 @@ from models.metrics import binary_report
 from models.report import as_dict, number, units
 from models.tenure import PROMOTED, champion_of, decided
 from pipelines import pictures, registry, tracking
-from pipelines.health import INPUTS
+from pipelines.health import INPUTS, refuse_stale
 from pipelines.learn import Learned, learn, threads_each
 from pipelines.registered import RegisteredModel
 from pipelines.settings import Settings
@@ -57,6 +57,7 @@ def train(
         settings, flow="train", flow_run_id=str(runtime.flow_run.id), as_of=as_of, data_fingerprint=world.fingerprint,
         git_sha=tracking.git_sha(), params=settings.public(),
     ) as run:  # fmt: skip
+        refuse_stale(world, tasks)
         out = {name: _known_already(world, name, dry_run) for name in tasks or settings.tasks}
         new = [name for name, known in out.items() if known is None]
         for together in at_once(world, new):

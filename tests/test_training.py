@@ -49,6 +49,12 @@ def test_very_many_facts_are_learnt_from_one_task_after_the_other(most, groups, 
         assert train.at_once(world, []) == []
 
 
+def test_nobody_learns_from_data_that_ended_long_before(workspace):
+    code, said, _ = bullwhip(workspace, "train", "--as-of", "2031-01-06")
+    assert (code, "nothing new since" in said["error"]) == (3, True)
+    assert "choose an earlier day with --as-of" in said["error"]
+
+
 def test_training_says_all_of_its_document(trained):
     _, code, said = trained
     assert said["as_of"] == str(EARLIER)
