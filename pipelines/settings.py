@@ -111,7 +111,7 @@ class Settings(BaseModel):
     )
     max_stale: float = key(
         8.0,
-        "How many times its usual gap a table that a task rests on may be without a new fact before scoring and training stop.",
+        "Times its usual gap a table that a task rests on may bring no new fact before scoring and training stop.",
         "a number above 0",
         gt=0,
     )
