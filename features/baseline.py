@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import bottleneck as bn
 import numpy as np
 
-from features.core import ratio, steps_since_first
+from features.core import back, ratio, steps_since_first
 from features.events import Effects, Event, learn_effects, together
 from features.exact import Ask, alone, as_numbers, column_sums, exact_sums
 from features.moves import Move, move
@@ -71,26 +71,20 @@ def outlook(
     made = [
         m if p is None else np.where(np.isnan(p), m, p) for m, p in zip(made, plan or [None] * len(made), strict=True)
     ]
-    then = [_back(m, lead + length) for m, (lead, length) in zip(made, windows, strict=True)]
+    then = [back(m, lead + length) for m, (lead, length) in zip(made, windows, strict=True)]
     error = [_total(units, length) - t for t, (_, length) in zip(then, windows, strict=True)]
     pasts = [Past(e, t, m, length) for e, t, m, (_, length) in zip(error, then, made, windows, strict=True)]
     found = noise(pasts, groups, oldest=oldest, ask=ask)
     sigma = [
         np.fmax(s, np.sqrt(phi * np.maximum(np.nan_to_num(m), 1))) for (phi, s), m in zip(found, made, strict=True)
     ]
-    z = [error[k] / np.maximum(_back(sigma[k], sum(windows[k])), 1e-9) for k in range(len(windows))]
+    z = [error[k] / np.maximum(back(sigma[k], sum(windows[k])), 1e-9) for k in range(len(windows))]
     recent = _recent(units, effects)
     return Outlook(
         windows, base, interval, found[0][0], recent, tuple(made), tuple(sigma), tuple(error), tuple(z), tuple(planned),
         tuple(seasonal_naive(units, lead, length) for lead, length in windows),
         move(cleared, shared[:, groups.category] - cleared, interval < INTERMITTENT),
     )  # fmt: skip
-
-
-def _back(x: np.ndarray, n: int) -> np.ndarray:
-    out = np.full(x.shape, np.nan)
-    out[n:] = x[:-n]
-    return out
 
 
 def _total(units: np.ndarray, length: int) -> np.ndarray:
@@ -106,9 +100,9 @@ def seasonal_naive(units: np.ndarray, lead: int, length: int) -> tuple[np.ndarra
     """
     total = _total(units, length)
     seen = steps_since_first(units > 0)
-    year_ago = _back(total, 52 - lead - length) if lead + length < 52 else total
+    year_ago = back(total, 52 - lead - length) if lead + length < 52 else total
     made = np.where((seen >= 52) & ~np.isnan(year_ago), year_ago, total)
-    error = total - _back(made, lead + length)
+    error = total - back(made, lead + length)
     enough = min(52, len(units))
     if enough < 8:
         return made, np.full(units.shape, np.nan)
@@ -184,7 +178,7 @@ def seasons(total: np.ndarray, horizon: int) -> Iterator[np.ndarray]:
 def _season_factor(smooth: np.ndarray, base: np.ndarray, begun: np.ndarray, ahead: int) -> np.ndarray:
     logs = []
     for year in (52, 104):
-        moved = ratio(_back(smooth, year - ahead - 2), _back(base, year))
+        moved = ratio(back(smooth, year - ahead - 2), back(base, year))
         known = (begun >= year + 13) & (begun >= 104)
         logs.append(np.where(known & (moved > 0), np.log(np.where(moved > 0, moved, 1)), np.nan))
     unknown = np.isnan(logs).all(axis=0)

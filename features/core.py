@@ -335,6 +335,13 @@ def _differences(summed: Total, n: int, begin: int, end: int) -> np.ndarray:
     return out
 
 
+def back(x: np.ndarray, n: int) -> np.ndarray:
+    """Return what x was n rows before, NaN where that was before it began."""
+    out = np.full(x.shape, np.nan)
+    out[n:] = x[:-n]
+    return out
+
+
 def running(x: Cells) -> Cells:
     """Total since the panel began: a stock out of its changes."""
     return Cells(lambda begin, end: x.once("total", _total_of)[0][begin:end], x.size, x.step_days)

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import bottleneck as bn
 import numpy as np
 
+from features.core import back
+
 WEEKS = 2  # the last ones: one alone is mostly chance, four are told of late
 YEAR = 52  # weeks that tell where a series stood, and how far such last weeks have strayed from there
 FEWEST = 13  # of them, before anything is told
@@ -29,12 +31,12 @@ def move(cleared: np.ndarray, others: np.ndarray, told: np.ndarray) -> Move:
     that moved for good stays moved until the year looked back on has caught up.
     """
     shared = _logs(others)
-    gap = np.nan_to_num(shared - _before(_mean(shared), 1))
+    gap = np.nan_to_num(shared - back(_mean(shared), 1))
     own = _logs(cleared) - np.clip(gap, -MOST, MOST)
     recent = bn.move_mean(own, window=min(WEEKS, len(own)), axis=0)
-    size = recent - _before(_mean(own), WEEKS)
+    size = recent - back(_mean(own), WEEKS)
     held = np.clip(size, -MOST, MOST)
-    spread = np.sqrt(np.maximum(_before(_mean(held**2), WEEKS), LEAST**2))
+    spread = np.sqrt(np.maximum(back(_mean(held**2), WEEKS), LEAST**2))
     share = np.maximum((1 + FLOOR) * np.expm1(size), -1.0)
     return Move(np.where(told, share, np.nan), np.where(told, held / spread, np.nan))
 
@@ -49,9 +51,3 @@ def _mean(x: np.ndarray) -> np.ndarray:
     if len(x) < FEWEST:
         return np.full(x.shape, np.nan)
     return np.asarray(bn.move_mean(x, window=min(YEAR, len(x)), min_count=FEWEST, axis=0))
-
-
-def _before(x: np.ndarray, weeks: int) -> np.ndarray:
-    out = np.full(x.shape, np.nan)
-    out[weeks:] = x[:-weeks]
-    return out

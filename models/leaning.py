@@ -16,8 +16,8 @@ WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0)  # shares of the model that are tried
 DIRECTIONS = {"down": 0, "up": 2}
 ENOUGH = 10  # events of a direction below which a window is judged together with all others
 JUDGED_ONLY = ("auto_ets",)  # rules whose facts a backtest has and a release has not
-NO_EVIDENCE = (0.5, "climatology")
 USUAL = "climatology"
+NO_EVIDENCE = (0.5, USUAL)
 TRUST, TRUST_WEIGHT = 0.8, 0.2  # how far a forecast is believed before any evidence, and what it takes to be moved
 MOST_TRUST = 1.5
 
@@ -53,8 +53,8 @@ class Lean:
         out = np.array(P, float)
         for direction, k in DIRECTIONS.items():
             out[:, k] = leant(P, told, window, self.shares[direction], k)
-            if (trust := self._trust(direction)) != 1:
-                out[:, k] = towards(out[:, k], told[USUAL][:, k], trust)
+            if direction in self.trust:
+                out[:, k] = towards(out[:, k], told[USUAL][:, k], self.trust[direction])
         both = np.maximum(out[:, 0] + out[:, 2], 1.0)
         out[:, [0, 2]] /= both[:, None]
         out[:, 1] = 1 - out[:, 0] - out[:, 2]
@@ -69,12 +69,10 @@ class Lean:
             words[w] = "model" if weight == 1 else rule if weight == 0 else f"model and {rule}"
         return window.map(words).to_numpy(str)
 
-    def _trust(self, direction: str) -> float:
-        return self.trust.get(direction, 1.0)
-
     def _reads(self, name: str) -> bool:
-        usual = name == USUAL and any(self._trust(direction) != 1 for direction in DIRECTIONS)
-        return usual or any(name == rule and weight < 1 for of in self.shares.values() for weight, rule in of.values())
+        if name == USUAL and self.trust:
+            return True
+        return any(name == rule and weight < 1 for of in self.shares.values() for weight, rule in of.values())
 
     def to_dict(self) -> dict[str, Any]:
         shares = {d: [[w, *share] for w, share in of.items()] for d, of in self.shares.items()}
@@ -160,8 +158,13 @@ def choose_trust(terms: Sequence[Term], shares: Mapping[str, Shares]) -> dict[st
 
 
 def _trust(parts: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> float:
+    usually = [_log_loss(usual, hit) for _, usual, hit in parts]
+
     def loss(trust: float) -> float:
-        ratios = [_log_loss(towards(p, usual, trust), hit) / _log_loss(usual, hit) for p, usual, hit in parts]
+        ratios = [
+            _log_loss(towards(p, usual, trust), hit) / before
+            for (p, usual, hit), before in zip(parts, usually, strict=True)
+        ]
         return float(np.mean(ratios)) + TRUST_WEIGHT * (trust - TRUST) ** 2
 
     return float(minimize_scalar(loss, bounds=(0, MOST_TRUST), method="bounded").x) if parts else TRUST
