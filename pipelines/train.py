@@ -52,21 +52,19 @@ def train(
     Returns per task what `bullwhip train --json` prints. A `challenger` is registered and never promoted; in a dry run
     nothing is registered.
     """
-    world = step(open_world, "read")(settings, as_of)
-    with world, tracking.run(
-        settings, flow="train", flow_run_id=str(runtime.flow_run.id), as_of=as_of, data_fingerprint=world.fingerprint,
-        git_sha=tracking.git_sha(), params=settings.public(),
-    ) as run:  # fmt: skip
+    with step(open_world, "read")(settings, as_of) as world:
         refuse_stale(world, tasks)
-        out = {name: _known_already(world, name, dry_run) for name in tasks or settings.tasks}
-        new = [name for name, known in out.items() if known is None]
-        for together in at_once(world, new):
-            threads = threads_each(settings, len(together))
-            found: dict[str, list[Learned]] = {name: [] for name in together}  # empty again before the next ones learn
-            side_by_side({name: (_learn, f"learn {name}", (world, name, threads, found[name])) for name in together})
-            for name in together:
-                out[name] = _decide(world, name, found[name].pop(), run, dry_run, challenger)
-        run.log_dict(out, "result")
+        with tracking.run(
+            settings, flow="train", flow_run_id=str(runtime.flow_run.id), as_of=as_of,
+            data_fingerprint=world.fingerprint, git_sha=tracking.git_sha(), params=settings.public(),
+        ) as run:  # fmt: skip
+            out = {name: _known_already(world, name, dry_run) for name in tasks or settings.tasks}
+            new = [name for name, known in out.items() if known is None]
+            for together in at_once(world, new):
+                found = _learn_together(world, together)
+                for name in together:
+                    out[name] = _decide(world, name, found[name].pop(), run, dry_run, challenger)
+            run.log_dict(out, "result")
     create_markdown_artifact(_paragraph(as_of, out), key="bullwhip-train", description=f"Training as of {as_of}")
     return {"as_of": as_of, "tasks": out}
 
@@ -75,6 +73,14 @@ def at_once(world: World, names: Sequence[str]) -> list[list[str]]:
     """Return which tasks learn side by side: all of them, but one after the other where their facts are very many."""
     facts = sum(int(world.con.execute(f"SELECT count(*) FROM {SIDES[name]}").fetchall()[0][0]) for name in names)
     return [[name] for name in names] if facts > FACTS_AT_ONCE else [list(names)] if names else []
+
+
+def _learn_together(world: World, names: Sequence[str]) -> dict[str, list[Learned]]:
+    """Return by task what was learnt side by side, each in a list for its taker to empty before others learn."""
+    threads = threads_each(world.settings, len(names))
+    found: dict[str, list[Learned]] = {name: [] for name in names}
+    side_by_side({name: (_learn, f"learn {name}", (world, name, threads, found[name])) for name in names})
+    return found
 
 
 def _learn(world: World, name: str, threads: int, found: list[Learned]) -> None:
