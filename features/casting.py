@@ -87,13 +87,14 @@ def typed(kind: str, cell: str, raw: str) -> str:
 
 def _moment(kind: str, cell: str) -> str:
     """Return SQL for ISO text. DuckDB reads an offset only as TIMESTAMPTZ; a date keeps the day that is written."""
+    zoned = f"TRY_CAST(replace(replace({cell}, ' +', '+'), ' -', '-') AS TIMESTAMPTZ)"
     if kind == "date":
-        read = f"CASE WHEN TRY_CAST({cell} AS TIMESTAMPTZ) IS NOT NULL THEN TRY_CAST(left({cell}, 10) AS DATE) END"
+        read = f"CASE WHEN {zoned} IS NOT NULL THEN TRY_CAST(left({cell}, 10) AS DATE) END"
         read = f"CASE WHEN length({cell}) = 10 THEN TRY_CAST({cell} AS DATE) ELSE {read} END"
     else:
-        zone = f"contains(substr({cell}, 11), '+') OR contains(substr({cell}, 11), '-')"
-        utc = f"TRY_CAST({cell} AS TIMESTAMPTZ) AT TIME ZONE 'UTC'"
-        read = f"CASE WHEN {zone} THEN {utc} ELSE TRY_CAST({cell} AS TIMESTAMP) END"
+        rest = f"substr({cell}, 12)"  # without a zone nothing follows the time of day, not even a blank
+        zone = " OR ".join(f"contains({rest}, '{sign}')" for sign in "+- ")
+        read = f"CASE WHEN {zone} THEN {zoned} AT TIME ZONE 'UTC' ELSE TRY_CAST({cell} AS TIMESTAMP) END"
         read = f"CASE WHEN length({cell}) = 10 THEN TRY_CAST({cell} AS DATE) ELSE {read} END"
     return f"CASE WHEN {cell} LIKE '____-__-__%' THEN {read} END"
 

@@ -263,7 +263,7 @@ def _never_readable(con: duckdb.DuckDBPyConnection, s: Seen, reasons: Mapping[st
 def _example(con: duckdb.DuckDBPyConnection, s: Seen, reason: str) -> str:
     """Return what came in the first such row; of a line that did not split into cells its text says which it is."""
     found = con.execute(
-        "SELECT shows, row + 1 FROM __found WHERE table_name = ? AND starts_with(rule, ?) ORDER BY row LIMIT 1",
+        "SELECT shows, row + 1 FROM __found WHERE table_name = ? AND starts_with(rule, ?) ORDER BY abs(row) LIMIT 1",
         [s.table.name, reason],
     ).fetchall()
     if not found:
@@ -283,6 +283,8 @@ def _too_many(con: duckdb.DuckDBPyConnection, s: Seen, bad: int, reasons: Mappin
             example += f", while others are written like {good[:10]!r}; write every date as YYYY-MM-DD"
         elif " is not a number" in reason:
             example += "; write 1234.5, without thousands separators or units"
+        elif reason.endswith("no UTF-8 text"):
+            example += "; save the file as CSV UTF-8"
         named.append(example)
     return (
         f"{bad:,} of {s.rows:,} rows are bad ({bad / s.rows:.0%}), at most {allowed:.0%} may be (max_quarantined): "

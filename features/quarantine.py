@@ -47,16 +47,14 @@ def find_unsplit(con: duckdb.DuckDBPyConnection, table: Table, rejects: str) -> 
     if not con.execute("SELECT count(*) FROM duckdb_tables() WHERE table_name = ?", [rejects]).fetchall()[0][0]:
         return 0, None
     name = text(table.name)
-    lines = f"""SELECT CAST(line AS BIGINT) AS line, any_value(csv_line) AS line_text, any_value(error_message) AS says
-                FROM {quote(rejects)} GROUP BY ALL"""
+    lines = f"""SELECT CAST(line AS BIGINT) AS line, any_value(csv_line) AS line_text,
+                'line ' || line || ': ' || any_value(error_message) AS says,
+                CASE WHEN says LIKE '%nvalid unicode%' THEN 'line is no UTF-8 text'
+                     ELSE 'line cannot be split into cells' END AS rule FROM {quote(rejects)} GROUP BY line"""
+    con.execute(f"INSERT INTO __found SELECT {name}, -line, rule, says, 1 FROM ({lines})")
     con.execute(
-        f"""INSERT INTO __found
-            SELECT {name}, -line, 'line cannot be split into cells', 'line ' || line || ': ' || says, 1
-            FROM ({lines})"""
-    )
-    con.execute(
-        f"""INSERT INTO quarantine SELECT {name}, NULL, '', 'line cannot be split into cells: line ' || line || ': '
-            || says, CAST(json_object('line', line_text) AS VARCHAR) FROM ({lines}) ORDER BY line"""
+        f"""INSERT INTO quarantine SELECT {name}, NULL, '', rule || ': ' || says,
+            CAST(json_object('line', line_text) AS VARCHAR) FROM ({lines}) ORDER BY line"""
     )
     counted = (
         f"SELECT count(*), min(line) FILTER (contains(trim(line_text, chr(13) || chr(10)), chr(10))) FROM ({lines})"

@@ -164,6 +164,8 @@ def _csv(path: Path, relation: str) -> str:
     except (EOFError, gzip.BadGzipFile):
         raise ValueError("is cut off or no gzip file; copy it again") from None
     first = head.partition("\n")[0]
+    if "\r" in first[:-1]:
+        raise ValueError("ends its lines with a carriage return alone; save it as CSV UTF-8 with usual line ends")
     if {"\0", "\N{REPLACEMENT CHARACTER}"} & set(first):
         raise ValueError("does not begin with a line of UTF-8 text; save it as CSV UTF-8")
     delimiter = max(",;\t|", key=first.count)

@@ -109,11 +109,19 @@ def test_whole_number_ids_are_the_same_id_in_every_type(con):
         ("2024-01-31T08:30:00+02:00", at("2024-01-31 06:30")),
         ("2024-01-31 08:30+02", at("2024-01-31 06:30")),
         ("2024-01-31 08:30:00.123456-05:00", at("2024-01-31 13:30:00.123456")),
+        ("2024-01-31 08:30:00.0000000 +02:00", at("2024-01-31 06:30")),
+        ("2024-01-31 08:30:00 UTC", at("2024-01-31 08:30")),
+        ("2024-01-31T08:30:00 Europe/Berlin", at("2024-01-31 07:30")),
     ],
 )
 def test_moments_are_read_as_utc(con, written, utc):
     held(con, orders=ORDERS.replace("2024-01-11 10:00:00", written))
     assert cells(con, "orders", "ordered_at", "1 DESC")[0] == (utc,)
+
+
+def test_half_days_are_refused_and_not_taken_for_the_morning(con):
+    held(con, orders=ORDERS.replace("2024-01-11 10:00:00", "2024-01-11 10:00:00 PM"), max_quarantined=1)
+    assert reasons(con, "orders") == {3: "ordered_at is not an ISO date (YYYY-MM-DD): '2024-01-11 10:00:00 PM'"}
 
 
 def test_zoned_columns_become_utc_and_dates_keep_their_day(con):

@@ -159,7 +159,7 @@ def test_csv_lines_that_do_not_split_are_set_aside(folder):
     (folder / "orders.csv").write_bytes((HEAD + ROWS + bad + ROWS.replace("o", "p")).encode("latin-1"))
     con, verdicts = bring(folder.parent)
     v = verdicts["orders"]
-    assert (v.rows, v.kept, v.quarantined, v.reasons) == (83, 80, 3, {"line cannot be split into cells": 3})
+    assert (v.rows, v.kept, v.quarantined, v.reasons) == (83, 80, 3, {"line cannot be split into cells": 2, "line is no UTF-8 text": 1})
     reasons = [row[0] for row in con.execute("SELECT reason FROM quarantine").fetchall()]
     assert "line cannot be split into cells: line 42: Expected Number of Columns: 5 Found: 3" in reasons
     con.close()
@@ -192,8 +192,9 @@ def test_csv_lines_that_do_not_split_are_set_aside(folder):
         ({"sales.csv": b"a\n1\n"}, "has the name of a table (sales.csv); name them orders.csv for demand shifts"),
         (
             {"orders.csv": (HEAD + "o1,M\xfcller,n,2025-01-01,1\n").encode("latin-1")},
-            "in 1 row, such as line 2: Invalid",
+            "line is no UTF-8 text in 1 row, such as line 2: Invalid",
         ),
+        ({"orders.csv": (HEAD + ROWS).replace("\n", "\r").encode()}, "orders.csv ends its lines with a carriage return"),
         ({}, "orders: the table is missing, and so are purchases and receipts; found none of the tables"),
     ],
 )
