@@ -5,6 +5,7 @@ from typing import Any
 
 import pandas as pd
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -260,7 +261,7 @@ def table(rows: pd.DataFrame, name: str, total: int, screen: Console) -> None:
     """Show any table: as many columns as fit, the names of the others below."""
     named = [c for c in rows.columns if c not in REPEATED]
     cells = {c: [cell(c, v) for v in rows[c]] for c in named}
-    shown = _that_fit({c: max([len(_head(c)), *map(len, cells[c])]) for c in named}, screen.width)
+    shown = _that_fit({c: max(map(cell_len, [_head(c), *cells[c]])) for c in named}, screen.width)
     drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
     for column in shown:
         right = pd.api.types.is_numeric_dtype(rows[column])
@@ -277,7 +278,7 @@ def table(rows: pd.DataFrame, name: str, total: int, screen: Console) -> None:
 def _that_fit(widths: Mapping[str, int], room: int) -> list[str]:
     shown: list[str] = []
     for column, width in widths.items():
-        room -= min(width, 40) + 2
+        room -= min(width, 40) + 3  # a blank on either side and one between two columns
         if room < 0 and shown:
             break
         shown.append(column)

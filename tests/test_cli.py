@@ -270,6 +270,16 @@ def test_tables_are_shown_whatever_columns_there_are(bullwhip, fake, frame, tabl
     assert f"of {len(frame)} " in out
 
 
+def test_a_table_shows_as_many_columns_as_fit_without_breaking_a_cell(bullwhip, fake):
+    frame = pd.DataFrame({f"column_{i}": ["2026-06-04", "抗生素药"] for i in range(12)})
+    fake(publish=lambda *_, **__: frame)
+    out = bullwhip("show", "--table", "health")[1]
+    drawn = [line for line in out.splitlines() if "2026" in line or "抗生素药" in line]
+    assert len(drawn) == 2
+    assert all(line.split() == [line.split()[0]] * len(line.split()) for line in drawn)
+    assert "Further columns, with --json: column_" in out
+
+
 @pytest.mark.parametrize(
     ("column", "value", "expected"),
     [
