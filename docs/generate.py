@@ -39,8 +39,9 @@ def data() -> str:
 INTRODUCTION = """# Input tables
 
 bullwhip reads these tables, whichever of them you have: from a folder with `<table>.parquet`, `<table>/*.parquet`,
-`<table>.csv` or `<table>.csv.gz`, or from a database with a table or view of the same name. Set `data` in
-`bullwhip.toml`, then try it with `bullwhip check`.
+`<table>.csv` or `<table>.csv.gz`, or from a database with a table or view of the same name: PostgreSQL, SQLite, a
+DuckDB file (`duckdb:////path/file.duckdb`), any that SQLAlchemy has a driver for. Set `data` in `bullwhip.toml`,
+then try it with `bullwhip check`.
 
 You need `purchases` and `receipts` to predict late deliveries, `orders` to predict demand shifts, or both sides. All
 other tables are optional. Columns that are not listed here are kept and do no harm.

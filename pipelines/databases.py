@@ -1,4 +1,4 @@
-"""Copy input tables out of any database SQLAlchemy speaks to, in chunks, without ever showing a password."""
+"""Copy input tables out of a DuckDB file or any database SQLAlchemy speaks to, without ever showing a password."""
 
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.pool import NullPool
 
-from features.casting import quote
+from features.casting import quote, text
 from features.contracts import TABLES
 from pipelines.settings import Unreachable, UserError, mask
 
@@ -19,21 +19,45 @@ CHUNK = 100_000
 
 
 def read(url: str, con: duckdb.DuckDBPyConnection) -> Mapping[str, str]:
-    """Copy the tables and views that have a contract name into `con` as text, and return {table: relation}."""
+    """Copy the tables and views that have a contract name into `con`, and return {table: relation}."""
+    if url.startswith("duckdb:"):
+        return _from_file(make_url(url).database or "", con)
     engine = engine_of(url)
     place = engine.url
     _refuse_missing_file(place)
     try:
         with engine.connect() as connection:
             there = sa.inspect(connection)
-            names = [*there.get_table_names(), *there.get_view_names()]
-            by_case = {n.casefold(): n for n in sorted(names)}
-            wanted = {t.name: by_case[t.name] for t in TABLES if t.name in by_case}
+            wanted = _wanted([*there.get_table_names(), *there.get_view_names()])
             return {name: _copy(connection, there_name, name, con) for name, there_name in wanted.items()}
     except sa.exc.SQLAlchemyError as error:
         raise Unreachable(f"database {mask(url)} does not answer: {without_password(error, place)}") from None
     finally:
         engine.dispose()
+
+
+def _wanted(names: Sequence[str]) -> dict[str, str]:
+    """Return {table: its name there} of the tables that are there, whatever their case."""
+    by_case = {n.casefold(): n for n in sorted(names)}
+    return {t.name: by_case[t.name] for t in TABLES if t.name in by_case}
+
+
+def _from_file(path: str, con: duckdb.DuckDBPyConnection) -> Mapping[str, str]:
+    """Copy the tables of a DuckDB file, which no driver is needed for and whose types stay."""
+    if not Path(path).is_file():
+        raise Unreachable(f"there is no DuckDB file {path}; a full path needs four slashes: duckdb:////…")
+    try:
+        con.execute(f"ATTACH {text(path)} AS there (READ_ONLY)")
+        found = con.execute(
+            "SELECT table_name FROM information_schema.tables WHERE table_catalog = 'there' AND table_schema = 'main'"
+        ).fetchall()
+        wanted = _wanted([row[0] for row in found])
+        for name, there_name in wanted.items():
+            con.execute(f"CREATE OR REPLACE TABLE {quote(f'raw_{name}')} AS FROM there.main.{quote(there_name)}")
+        con.execute("DETACH there")
+    except duckdb.Error as error:
+        raise Unreachable(f"DuckDB file {path} cannot be read: {' '.join(str(error).split())}") from None
+    return {name: f"raw_{name}" for name in wanted}
 
 
 def engine_of(url: str, wait_seconds: float = 30) -> sa.Engine:

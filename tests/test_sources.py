@@ -54,6 +54,9 @@ def refused(workspace, **more):
 def write(folder, name, form, query):
     with duckdb.connect() as con:
         data = con.sql(f"{query} FROM range(300) t(i)").to_arrow_table()
+        if form == "duckdb":
+            con.execute(f"ATTACH '{folder}/chain.db' AS file; CREATE TABLE file.{name} AS FROM data")
+            return
         if form != "sqlite":
             con.execute(f"COPY (SELECT * FROM data) TO '{folder / name}.{form}'")
             return
@@ -70,12 +73,12 @@ def _plain(value):
 
 def test_parquet_csv_and_sql_hold_identical_tables(tmp_path):
     seen = {}
-    for form in ("parquet", "csv", "sqlite"):
+    for form in ("parquet", "csv", "sqlite", "duckdb"):
         folder = tmp_path / form / "data"
         folder.mkdir(parents=True)
         for name, query in WORLD.items():
             write(folder, name, form, query)
-        data = f"sqlite:///{folder}/chain.db" if form == "sqlite" else "data"
+        data = f"{form}:///{folder}/chain.db" if form in ("sqlite", "duckdb") else "data"
         con, verdicts = bring(folder.parent, data=data, attributes=("ship_mode",))
         tables = {t.name: con.execute(f"FROM {t.name} ORDER BY ALL").fetchall() for t in TABLES}
         reasons = con.execute(
@@ -87,7 +90,7 @@ def test_parquet_csv_and_sql_hold_identical_tables(tmp_path):
         assert left == {"quarantine", *(t.name for t in TABLES)}
     assert len(seen["csv"][0]["orders"]) == 300
     assert seen["csv"][2], "some rows were meant to be bad"
-    assert seen["parquet"] == seen["csv"] == seen["sqlite"]
+    assert seen["parquet"] == seen["csv"] == seen["sqlite"] == seen["duckdb"]
 
 
 def test_fingerprint_ignores_the_order_of_rows_but_no_value(folder):
@@ -159,7 +162,12 @@ def test_csv_lines_that_do_not_split_are_set_aside(folder):
     (folder / "orders.csv").write_bytes((HEAD + ROWS + bad + ROWS.replace("o", "p")).encode("latin-1"))
     con, verdicts = bring(folder.parent)
     v = verdicts["orders"]
-    assert (v.rows, v.kept, v.quarantined, v.reasons) == (83, 80, 3, {"line cannot be split into cells": 2, "line is no UTF-8 text": 1})
+    assert (v.rows, v.kept, v.quarantined, v.reasons) == (
+        83,
+        80,
+        3,
+        {"line cannot be split into cells": 2, "line is no UTF-8 text": 1},
+    )
     reasons = [row[0] for row in con.execute("SELECT reason FROM quarantine").fetchall()]
     assert "line cannot be split into cells: line 42: Expected Number of Columns: 5 Found: 3" in reasons
     con.close()
@@ -194,7 +202,10 @@ def test_csv_lines_that_do_not_split_are_set_aside(folder):
             {"orders.csv": (HEAD + "o1,M\xfcller,n,2025-01-01,1\n").encode("latin-1")},
             "line is no UTF-8 text in 1 row, such as line 2: Invalid",
         ),
-        ({"orders.csv": (HEAD + ROWS).replace("\n", "\r").encode()}, "orders.csv ends its lines with a carriage return"),
+        (
+            {"orders.csv": (HEAD + ROWS).replace("\n", "\r").encode()},
+            "orders.csv ends its lines with a carriage return",
+        ),
         ({}, "orders: the table is missing, and so are purchases and receipts; found none of the tables"),
     ],
 )
@@ -236,6 +247,8 @@ def test_a_folder_that_is_not_there(tmp_path):
     ("url", "kind", "said"),
     [
         ("sqlite:////nowhere/chain.db", Unreachable, "there is no database file /nowhere/chain.db"),
+        ("duckdb:////nowhere/chain.db", Unreachable, "there is no DuckDB file /nowhere/chain.db"),
+        (f"duckdb:///{__file__}", Unreachable, "cannot be read: IO Error"),
         ("nosuch://me:sesame@host/x", UserError, "needs a driver that is not installed"),
         ("postgresql://me:sesame@127.0.0.1:1/x", UserError, ""),
         ("sqlite://me:sesame@host/x", UserError, ""),
