@@ -241,6 +241,7 @@ def _judge(con: duckdb.DuckDBPyConnection, s: Seen, ready: Mapping[str, Table], 
         s.error("", bad, _too_many(con, s, bad, reasons, max_quarantined))
     _unknown_ids(con, s, ready)
     _small_units(con, s)
+    _no_promise(con, s)
     facts = _measure(con, s) if s.rows > bad else {}
     return Verdict(name, s.rows, s.rows - bad, bad, tuple(s.breaches), reasons, **facts)
 
@@ -317,6 +318,15 @@ def _small_units(con: duckdb.DuckDBPyConnection, s: Seen) -> None:
     if half is not None and half < 0.5:
         message = f"half of the orders are for less than {half:.2g} units, and demand is read as counts; give smaller "
         s.warn("quantity", s.rows, message + "units, such as kilograms for tonnes")
+
+
+def _no_promise(con: duckdb.DuckDBPyConnection, s: Seen) -> None:
+    """Warn of purchases none of which has a promise: nothing could ever be judged late."""
+    if s.table.name != "purchases" or not s.rows:
+        return
+    if con.execute(f"SELECT count(promised_on) = 0 FROM {s.staged}").fetchall()[0][0]:
+        message = "not one line has a promised day, so none can be late; bring the day first confirmed, or the day "
+        s.warn("promised_on", s.rows, message + "ordered plus the agreed lead time")
 
 
 def _measure(con: duckdb.DuckDBPyConnection, s: Seen) -> dict[str, Any]:

@@ -269,7 +269,8 @@ def table(rows: pd.DataFrame, name: str, total: int, screen: Console) -> None:
     for i in range(len(rows)):
         drawn.add_row(*(escape(cells[c][i]) for c in shown))
     screen.print(drawn)
-    constant = [f"{c} {cell(c, rows[c].iloc[0])}" for c in ("as_of", "model_version") if c in rows and len(rows)]
+    alike = [c for c in ("as_of", "model_version") if c in rows and rows[c].nunique(dropna=False) == 1]
+    constant = [f"{c} {cell(c, rows[c].iloc[0])}" for c in alike if cell(c, rows[c].iloc[0])]
     hidden = [c for c in named if c not in shown]
     more = f" Further columns, with --json: {', '.join(hidden)}." if hidden else ""
     screen.print(f"[dim]{escape(', '.join([f'{len(rows)} of {total:,} rows of {name}', *constant]) + '.' + more)}[/]")

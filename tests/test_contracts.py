@@ -221,6 +221,13 @@ def test_orders_in_tonnes_are_told_to_come_in_kilograms(con):
     assert "give smaller units" in breach.message
 
 
+def test_purchases_without_any_promise_are_told(con):
+    assert held(con, purchases=PURCHASES, receipts=RECEIPTS)["purchases"].breaches == ()
+    none = re.sub(r"2024-01-\d\d(?= +\d+\n)", "-", PURCHASES)
+    (breach,) = held(con, purchases=none, receipts=RECEIPTS)["purchases"].breaches
+    assert (breach.severity, breach.column) == ("warning", "promised_on")
+
+
 def test_unknown_ids_are_named_and_their_rows_kept(con):
     verdicts = held(
         con, purchases=PURCHASES, receipts=RECEIPTS, suppliers="supplier_id  name\nacme  Acme Ltd", share=0.0

@@ -108,7 +108,7 @@ def _many(count: int) -> str:
 
 def shift_impact(low: int, mid: int, high: int, usual: int) -> tuple[str, str, str]:
     """Return the units that are expected, their likely range, and what is usual."""
-    return f"{units(mid)} units", f"likely {units(low)} to {units(high)}", f"usually {units(usual)}"
+    return f"{units(mid)} unit{'s' * (mid != 1)}", f"likely {units(low)} to {units(high)}", f"usually {units(usual)}"
 
 
 def readable(text: str) -> str:

@@ -44,18 +44,19 @@ def train(
     from pipelines import screen as screens
 
     refused = [
-        f"{k}: {v['refused_because']}{_hint(v)}"
+        f"{k}: {v['refused_because']}{_hint(k, v)}"
         for k, v in screens.per_task(result).items()
         if v.get("refused_because")
     ]
     return Answer(dict(result), lambda s: screens.trained(result, s), 4 if refused else 0, "; ".join(refused))
 
 
-def _hint(result: Mapping[str, Any]) -> str:
-    """Return what to do where no label has matured: most often the data ended long before this week."""
+def _hint(task: str, result: Mapping[str, Any]) -> str:
+    """Return what to do where no label has matured: the data ended long before this week, or nothing is promised."""
     rows = result.get("rows")
     none = isinstance(rows, Mapping) and rows.get("matured") == 0
-    return "; where the data ended earlier, name the day after its newest fact: --as-of" if none else ""
+    ended = "; where the data ended earlier, name the day after its newest fact: --as-of"
+    return ended + ("; lines without promised_on are never judged" if task == "delay" else "") if none else ""
 
 
 def backtest(

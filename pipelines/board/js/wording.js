@@ -69,7 +69,7 @@ function delayImpact(low, mid, high) {
 }
 
 function shiftImpact(low, mid, high, usual) {
-  return [`${count(mid)} units`, `likely ${count(low)} to ${count(high)}`, `usually ${count(usual)}`];
+  return [plural(mid, "unit"), `likely ${count(low)} to ${count(high)}`, `usually ${count(usual)}`];
 }
 
 function impact(row) {
