@@ -14,6 +14,7 @@ from models.lessons import DAY, Lesson, Training, happened
 from models.record import RECORD_WEEKS
 
 WARM_UPS = {"delay": (2, 12), "shift": (2, 13)}  # retrainings before the first that is judged, and weeks between them
+LEAST_WEEKS = {"delay": 0, "shift": 21}  # before a retraining: before that hardly a window has matured to learn from
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +45,10 @@ def warm_ups(task: str, first: np.datetime64, days: np.ndarray) -> list[Fold]:
     Days without enough history before them make no fold.
     """
     count, weeks = WARM_UPS[task]
-    step = np.timedelta64(7 * weeks, "D")
+    step, least = np.timedelta64(7 * weeks, "D"), np.timedelta64(7 * LEAST_WEEKS[task], "D")
     cuts = [first - back * step for back in range(count, 0, -1)]
     made = [Fold(cut, days[(days >= cut) & (days < cut + step)], judged=False) for cut in cuts]
-    return [fold for fold in made if len(fold.days) and (days < fold.cut).any()]
+    return [fold for fold in made if len(fold.days) and (days < fold.cut - least).any()]
 
 
 def replay(lesson: Lesson, given: Sequence[Fold], training: Training) -> list[pd.DataFrame]:

@@ -23,6 +23,8 @@ OFF_BY = 0.05  # share by which came true and foretold may differ
 BAND, BAND_BY = 0.80, 0.10  # the band's promise, and how far from it coverage may be
 OUTSIDE = 0.20  # share of what the model listens to that lies outside what it learnt from
 MOVED = 0.50  # standard deviations by which the probabilities may have moved since the walk-forward
+SILENT = 0.50  # share of series of which nothing can be said
+LONGEST = 26  # weeks that a window may have
 HEARD = 12  # inputs that are looked at: those with the largest share of the gain
 
 COLUMNS = ("row_id", "area", "subject", "verdict", "reason", "measured", "limit", "last_known_at", "model_version")
@@ -186,6 +188,30 @@ def moved(now: np.ndarray, then: np.ndarray) -> float:
     """Return how far the mean log-odds of `now` lie from those of `then`, in standard deviations of `then`."""
     a, b = (np.log(p / (1 - p)) for p in (np.clip(x[~np.isnan(x)], 1e-4, 1 - 1e-4) for x in (now, then)))
     return float((a.mean() - b.mean()) / b.std()) if len(a) and len(b) > 1 and b.std() > 0 else 0.0
+
+
+def reach(version: str, rows: pd.DataFrame, judged: pd.DataFrame) -> list[Finding]:
+    """Tell of series all of whose windows are shorter than two of their demand intervals: nothing is said of them.
+
+    `rows` are the windows of all series alive, `judged` those that are published.
+    """
+    series = rows.drop_duplicates(["product_id", "site_id"]).set_index(["product_id", "site_id"])
+    silent = series.drop(pd.MultiIndex.from_frame(judged[["product_id", "site_id"]]).unique())
+    if not len(silent):
+        return []
+    share, needed = len(silent) / len(series), 2 * float(silent["interval"].median())
+    longest = counted(int(rows["length_weeks"].max()), "week")
+    remedy = "bring them by something coarser, such as the category"
+    if needed <= LONGEST:
+        remedy = f"one of {np.ceil(needed):.0f} weeks would reach half of them (windows)"
+    said = (
+        f"nothing is said of {len(silent):,} of {len(series):,} series: they sell too rarely for a window of {longest}"
+        f"; {remedy}"
+    )
+    verdict = WATCH if share > SILENT else OK
+    return [
+        Finding("model|shift|reach", "model", "shift: reach", verdict, said, round(share, 6), SILENT, None, version)
+    ]
 
 
 # Matured forecasts

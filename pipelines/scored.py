@@ -12,7 +12,7 @@ from features.ladder import on_time_lines
 from models import risk
 from models.change import Week, with_reasons
 from models.forecasters import DelayForecaster, ShiftForecaster
-from models.health import as_table, merged
+from models.health import as_table, merged, reach
 from models.record import READS, RECORD_WEEKS, record_of, track_record
 from models.scoring import Champion, Forecasts, by_rules, line_risks, window_risks
 from pipelines import health, publish
@@ -115,9 +115,10 @@ def score_shifts(world: World, champion: RegisteredChampion, then: Week | None) 
     said = forecaster.forecasts(alive.X, alive.rows)
     table = window_risks(alive, champion, world.names(), _table_of(then, "demand_shift_risk"), said)
     rules = _shift_rule_forecasts(alive.rows, said, champion)
-    drifted = as_table(health.drift(world, champion.found, "shift", alive, table["p_up"].to_numpy(float)))
+    found = health.drift(world, champion.found, "shift", alive, table["p_up"].to_numpy(float))
+    found += reach(champion.version, scored.now.rows, alive.rows)
     between = pd.DataFrame() if then is None else rescored(world, forecaster, scored)
-    return Scored("demand_shift_risk", table, rules, between, drifted)
+    return Scored("demand_shift_risk", table, rules, between, as_table(found))
 
 
 def _shift_rule_forecasts(rows: pd.DataFrame, forecasts: Forecasts, champion: Champion) -> pd.DataFrame:

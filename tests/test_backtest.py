@@ -218,3 +218,11 @@ def test_folds_tile_the_days_and_warm_ups_come_before_them():
     assert warm_ups("delay", days[0], days) == []  # no history, no warm-up
     assert folds(days[:0], 28) == []
     assert isinstance(early[0].cut.astype(object), date)
+
+
+def test_windows_are_not_foretold_before_any_has_matured():
+    end = np.datetime64("2024-06-03")
+    days = end - np.arange(38, 0, -1) * np.timedelta64(7, "D")
+    (only,) = warm_ups("shift", end, days)
+    assert only.cut == end - np.timedelta64(13 * 7, "D")
+    assert len(warm_ups("shift", end, end - np.arange(60, 0, -1) * np.timedelta64(7, "D"))) == 2

@@ -170,6 +170,25 @@ def test_calibration_and_bands_are_watched():
     assert verdict_of("coverage", published(0).assign(inside=0.0), bands) == WATCH
 
 
+@pytest.mark.parametrize(
+    ("intervals", "verdict", "said"),
+    [
+        ((1.0, 2.0), None, ""),
+        ((1.0, 1.0, 5.5), OK, "1 of 3 series: they sell too rarely for a window of 5 weeks; one of 11 weeks would"),
+        ((1.0, np.nan), OK, "1 of 2 series: they sell too rarely for a window of 5 weeks; bring them by"),
+        ((1.0, 9.0, 20.0, 20.0), WATCH, "3 of 4 series: they sell too rarely for a window of 5 weeks; bring them by"),
+    ],
+)
+def test_series_that_sell_too_rarely_for_every_window_are_told(intervals, verdict, said):
+    rows = pd.DataFrame(
+        [(f"p{i}", "north", length, gap) for i, gap in enumerate(intervals) for length in (4, 5)],
+        columns=["product_id", "site_id", "length_weeks", "interval"],
+    )
+    found = health.reach("3", rows, rows[rows["length_weeks"] >= 2 * rows["interval"]])
+    assert [f.verdict for f in found] == ([verdict] if verdict else [])
+    assert all(said in f.reason for f in found)
+
+
 def test_the_table_begins_with_what_must_be_done():
     table = as_table([health.gate("a", "1", None), health.nobody("b", DAY), health.gate("c", "1", "why")])
     assert list(table["verdict"]) == [ACT, WATCH, OK]
