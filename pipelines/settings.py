@@ -13,6 +13,7 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 from pydantic import BaseModel, ConfigDict, Field, Secret, ValidationError, field_validator
 
+from models.tuning import TUNABLE
 from pipelines import running
 from pipelines.addresses import MailAddress, MailServer, ServerURL, Webhook, WebhookURL
 from pipelines.addresses import mask as mask
@@ -22,9 +23,6 @@ FILE = "bullwhip.toml"
 PREFIX = "BULLWHIP_"
 CRON = 'five fields of cron such as "0 6 * * MON", or "" for only when asked'
 SCHEMAS = ("bullwhip", "mlflow", "prefect")  # of `database`
-TUNABLE = (
-    "rounds", "learning_rate", "num_leaves", "min_data_in_leaf", "feature_fraction", "bagging_fraction", "lambda_l2",
-)  # fmt: skip
 FUNCTIONS = ("procurement", "logistics", "manufacturing", "sales", "finance")
 
 

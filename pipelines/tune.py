@@ -14,7 +14,7 @@ from prefect import flow, runtime
 from models.backtest import Fold, binary, play, warm_ups
 from models.gate import squared_errors
 from models.lessons import Lesson
-from models.tuning import SPACE, Choice
+from models.tuning import Choice, space
 from pipelines import tracking
 from pipelines.learn import prepare, training
 from pipelines.settings import FILE, Settings, UserError
@@ -68,10 +68,10 @@ def _search(
     study = _study(settings.workspace / "tune" / f"{task}.log", f"{task}-{same[:16]}", settings.seed)
     known = len(study.get_trials(states=[optuna.trial.TrialState.COMPLETE]))
     if not study.trials:
-        study.enqueue_trial({choice.name: choice.default for choice in SPACE[task]})
+        study.enqueue_trial({choice.name: choice.default for choice in space(task)})
 
     def objective(trial: Any) -> float:
-        params = {choice.name: _suggest(trial, choice) for choice in SPACE[task]}
+        params = {choice.name: _suggest(trial, choice) for choice in space(task)}
         skill = _skill(settings, task, lesson, early, params, trial)
         with tracking.child(run, f"trial {trial.number}") as own:
             own.log_metrics({f"{task}.skill": skill, **{f"param.{k}": float(v) for k, v in params.items()}})
@@ -139,7 +139,7 @@ def _skill(
 
 
 def _changed(task: str, params: Mapping[str, Any]) -> dict[str, Any]:
-    usual = {choice.name: choice.default for choice in SPACE[task]}
+    usual = {choice.name: choice.default for choice in space(task)}
     return {k: v if isinstance(v, int) else round(v, 5) for k, v in params.items() if v != usual[k]}
 
 

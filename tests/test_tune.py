@@ -12,7 +12,7 @@ from models.lessons import Training
 from pipelines import mlflow_store
 from pipelines import tune as tuner
 from pipelines.learn import training
-from pipelines.settings import TUNABLE, Settings, UserError, load
+from pipelines.settings import Settings, UserError, load
 from pipelines.simulate import simulate
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
@@ -37,7 +37,7 @@ def test_trials_are_remembered_and_the_first_are_the_defaults(toy_workspace, mon
     monkeypatch.setattr(tuner, "_skill", skill)
     settings = load(toy_workspace, environ={})
     found = tuner.tune(settings, "delay", as_of=settings.as_of, minutes=1, trials=6)
-    assert tried[0] == {choice.name: choice.default for choice in tuning.SPACE["delay"]}
+    assert tried[0] == {choice.name: choice.default for choice in tuning.space("delay")}
     assert (found["trials"], found["known_before"]) == (6, 0)
     assert found["skill"] >= found["skill_of_defaults"]
     again = tuner.tune(settings, "delay", as_of=settings.as_of, minutes=1, trials=2)
@@ -51,7 +51,8 @@ def test_trials_are_remembered_and_the_first_are_the_defaults(toy_workspace, mon
 
 
 def test_a_trial_is_worth_its_walk_forward_skill(toy_workspace, monkeypatch):
-    monkeypatch.setitem(tuning.SPACE, "delay", (tuning.Choice("rounds", 2, 8, 4), tuning.Choice("num_leaves", 3, 8, 4)))
+    few = (tuning.Choice("rounds", 2, 8, 4), tuning.Choice("num_leaves", 3, 8, 4))
+    monkeypatch.setattr(tuner, "space", {"delay": few}.__getitem__)
     settings = load(toy_workspace, environ={})
     found = tuner.tune(settings, "delay", as_of=settings.as_of, minutes=1, trials=1)
     assert -1 < found["skill"] == found["skill_of_defaults"] < 1
@@ -80,8 +81,8 @@ def test_a_task_that_does_not_exist_is_refused_in_one_line(tmp_path):
 @pytest.mark.parametrize("task", ["delay", "shift"])
 def test_the_search_holds_the_defaults_between_its_bounds(task):
     defaults = {"delay": hazard, "shift": shift}[task]
-    assert [choice.name for choice in tuning.SPACE[task]] == list(TUNABLE)
-    for choice in tuning.SPACE[task]:
+    assert [choice.name for choice in tuning.space(task)] == list(tuning.TUNABLE)
+    for choice in tuning.space(task):
         assert choice.low < choice.default < choice.high
         usual = defaults.ROUNDS if choice.name == "rounds" else defaults.PARAMS[choice.name]
         assert choice.default == usual
