@@ -34,6 +34,7 @@ def load(
     Refused rows go to `<workspace>/quarantine/<table>.parquet`, also when the input as a whole is refused with
     ContractError. Files of tables that are clean now are removed.
     """
+    _refuse_unknown(settings.country)
     con = connect(settings)
     sources = read(settings.data.get_secret_value() if settings.data_url else str(settings.data_folder), con)
     try:
@@ -48,6 +49,14 @@ def load(
             for rest in ("rejects", "scans"):
                 con.execute(f"DROP TABLE IF EXISTS {quote(f'{name}_{rest}')}")
     return con, verdicts
+
+
+def _refuse_unknown(country: str) -> None:
+    if country:
+        import holidays  # takes a tenth of a second
+
+        if country not in holidays.list_supported_countries():
+            raise UserError(f"country is {country!r}, expected one whose holidays are known, such as 'DE', or ''")
 
 
 def connect(settings: Settings) -> duckdb.DuckDBPyConnection:

@@ -243,6 +243,10 @@ def test_a_folder_that_is_not_there(tmp_path):
     assert "is a file; expected a folder" in refused(tmp_path)
 
 
+def test_a_country_without_known_holidays(folder):
+    assert "country is 'ZZ', expected one whose holidays are known" in refused(folder.parent, country="ZZ")
+
+
 @pytest.mark.parametrize(
     ("url", "kind", "said"),
     [
