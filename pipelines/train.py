@@ -163,7 +163,11 @@ def _against_champion(champion: RegisteredModel, learned: Learned) -> tuple[floa
 def _result(learned: Learned) -> dict[str, Any]:
     lesson, judged = learned.lesson, learned.judged
     y = lesson.outcomes(lesson.known_until)["y"]
-    rows = {"rows": len(lesson.rows), "matured": int(y.notna().sum()), "judged": len(learned.walk)}
+    rows = {
+        "rows": len(lesson.rows),
+        "matured": int(y.notna().sum()),
+        "judged": int((learned.walk["event"] == lesson.events[0]).sum()),
+    }
     result: dict[str, Any] = {"rows": rows, "metrics": {}, "rules": {}, "intervals": {}, "alarms": []}
     result |= {"sampled_share": round(lesson.share, 4)} if lesson.share < 1 else {}
     if judged is not None:
