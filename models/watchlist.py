@@ -130,26 +130,36 @@ def _delay_watch(delays: pd.DataFrame, as_of: pd.Timestamp, currency: str) -> pd
 
 def _delay_impact(due: pd.DataFrame, as_of: pd.Timestamp, currency: str) -> list[str]:
     return [
-        f"promised {promised:{'%d %b' if promised.year == as_of.year else '%d %b %Y'}}, {days_late(middle, high)}; "
+        f"promised {promised:{'%d %b' if promised.year == as_of.year else '%d %b %Y'}}, {days_late(low, high)}; "
         + (f"{units:,.0f} units open" if np.isnan(value) else f"{currency} {value:,.0f} open")
-        for promised, middle, high, value, units in zip(
-            due["promised_on"], due["days_late_p50"], due["days_late_p90"], due["open_value"], due["open_units"],
+        for promised, low, high, value, units in zip(
+            due["promised_on"], due["days_late_p10"], due["days_late_p90"], due["open_value"], due["open_units"],
             strict=True,
         )
     ]  # fmt: skip
 
 
-def days_late(middle: float, high: float) -> str:
-    """Return how late a line is likely to come: its middle case to a bad one (P50 to P90)."""
-    if np.isnan(high):
+def days_late(low: float, high: float) -> str:
+    """Return from when to when a line is likely to come, in eight cases of ten (P10 to P90)."""
+    if np.isnan(low) or np.isnan(high):
         return "arrival too far ahead to tell"
-    begin, end = max(round(middle), 0), max(round(high), 0)
-    if end == 0:
-        return "likely on time"
-    if end > MANY_DAYS:
-        return f"likely {begin} to over {MANY_DAYS} days late" if begin <= MANY_DAYS else "likely months late"
-    days = "1 day" if end == 1 else f"{end} days"
-    return f"likely up to {days} late" if begin == 0 else f"likely {f'{begin} to ' if begin < end else ''}{days} late"
+    begin, end = round(low), round(high)
+    if begin > MANY_DAYS:
+        return "likely months late"
+    if end < 0:
+        return f"likely {_days(-end)} early" if begin == end else f"likely {_many(-begin)} to {_days(-end)} early"
+    late = f"{_days(end)} late" if end else "on time"
+    if begin < 0:
+        return f"likely {_days(-begin)} early to {late}"
+    return f"likely {late}" if begin == end else f"likely {begin} to {late}" if begin else f"likely up to {late}"
+
+
+def _many(days: int) -> str:
+    return f"over {MANY_DAYS}" if days > MANY_DAYS else str(days)
+
+
+def _days(days: int) -> str:
+    return f"{_many(days)} {'day' if days == 1 else 'days'}"
 
 
 # Demand shifts ------------------------------------------------------------------------------------------------------

@@ -328,14 +328,16 @@ def test_a_series_is_the_same_risk_whichever_window_it_showed(row_id, kind, word
     assert table["p_last_week"].notna().tolist() == [words == "as last week"]
 
 
-@pytest.mark.parametrize(("middle", "high", "words"), [
-    (-9, 0, "likely on time"), (-2, 0.4, "likely on time"), (0, 1, "likely up to 1 day late"),
-    (-1, 6, "likely up to 6 days late"), (2, 9, "likely 2 to 9 days late"), (4, 4, "likely 4 days late"),
+@pytest.mark.parametrize(("low", "high", "words"), [
+    (-9, 0, "likely 9 days early to on time"), (-0.4, 0.4, "likely on time"), (0, 1, "likely up to 1 day late"),
+    (-1, 6, "likely 1 day early to 6 days late"), (2, 9, "likely 2 to 9 days late"), (4, 4, "likely 4 days late"),
     (1, 1, "likely 1 day late"), (3, 300, "likely 3 to over 60 days late"), (90, 300, "likely months late"),
-    (nan, nan, "arrival too far ahead to tell"), (3, nan, "arrival too far ahead to tell"),
+    (-80, 300, "likely over 60 days early to over 60 days late"), (-9, -2, "likely 9 to 2 days early"),
+    (-1, -1, "likely 1 day early"), (nan, nan, "arrival too far ahead to tell"),
+    (3, nan, "arrival too far ahead to tell"),
 ])  # fmt: skip
-def test_days_late_are_told_in_plain_words(middle, high, words):
-    assert days_late(middle, high) == words
+def test_days_late_are_told_in_plain_words(low, high, words):
+    assert days_late(low, high) == words
 
 
 def test_a_far_promise_names_its_year():
