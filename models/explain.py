@@ -64,6 +64,7 @@ UNITS: Mapping[str, Callable[[float], str]] = {
     "money per unit": amount,
     "standard deviations": lambda v: number(v, 1),
 }
+MONEY = ("money", "money per unit")
 FORMS: Mapping[str, Callable[[float], str]] = {
     "outcome": lambda v: "late" if v >= 0.5 else "on time",
     "shorter": lambda v: signed(v, "longer", "shorter"),
@@ -101,19 +102,21 @@ def _pieces(say: str) -> tuple[tuple[str, str | None, str | None], ...]:
     return tuple((words, field, form) for words, field, form, _ in string.Formatter().parse(say))
 
 
-def _told(value: Any, unit: str, form: str | None) -> str:
+def _told(value: Any, unit: str, form: str | None, currency: str) -> str:
     """Return `{value}` by the feature's unit and `{value:form}` by a named form; text is told as it is."""
     if isinstance(value, str):
         return value
-    return FORMS[form](value) if form and form in FORMS else UNITS.get(unit, plain)(value)
+    if form and form in FORMS:
+        return FORMS[form](value)
+    return f"{currency} " * (unit in MONEY and currency != "") + UNITS.get(unit, plain)(value)
 
 
-def tell(feature: Feature, value: Any, usual: float) -> str:
+def tell(feature: Feature, value: Any, usual: float, currency: str = "") -> str:
     """Return the value in a planner's words, next to what is usual; the "usually …" is left out where none is known."""
-    return _sentence(feature, usual)(value)
+    return _sentence(feature, usual, currency)(value)
 
 
-def _sentence(feature: Feature, usual: float) -> Callable[[Any], str]:
+def _sentence(feature: Feature, usual: float, currency: str) -> Callable[[Any], str]:
     """Return what tells a value of the feature: the words around it, what is usual among them, are made once."""
     say = feature.say or f"{feature.name} {{value}}"
     if not isinstance(usual, str) and np.isnan(usual):
@@ -122,20 +125,28 @@ def _sentence(feature: Feature, usual: float) -> Callable[[Any], str]:
     for text, field, form in _pieces(say):
         parts[-1] += text
         if field == "usual":
-            parts[-1] += _told(usual, feature.unit, form)
+            parts[-1] += _told(usual, feature.unit, form, currency)
         elif field:
             parts.append("")
             words.append(form)
 
     def told(value: Any) -> str:
-        each = (_told(value, feature.unit, form) + after for form, after in zip(words, parts[1:], strict=True))
+        each = (
+            _told(value, feature.unit, form, currency) + after for form, after in zip(words, parts[1:], strict=True)
+        )
         return parts[0] + "".join(each)
 
     return told
 
 
 def drivers(
-    contributions: np.ndarray, X: pd.DataFrame, features: Sequence[Feature], usual: pd.Series, *, top: int = DRIVERS
+    contributions: np.ndarray,
+    X: pd.DataFrame,
+    features: Sequence[Feature],
+    usual: pd.Series,
+    *,
+    top: int = DRIVERS,
+    currency: str = "",
 ) -> pd.DataFrame:
     """Return driver_1 … driver_n in words for every row, strongest first, "" where there are fewer.
 
@@ -154,7 +165,7 @@ def drivers(
     for feature, begin, end in zip(features, edges, edges[1:], strict=False):
         if begin < end:
             mine = by_teller[begin:end]
-            say = _sentence(feature, usual.get(feature.name, np.nan))
+            say = _sentence(feature, usual.get(feature.name, np.nan), currency)
             row, nth = np.divmod(mine, order.shape[1])
             out[row, nth] = _arrows(added[row, nth]) + _each(say, X[feature.name].to_numpy()[row])
     return pd.DataFrame(out, columns=[f"driver_{n + 1}" for n in range(top)], index=X.index)
@@ -191,7 +202,7 @@ def _tellers(contributions: np.ndarray, missing: np.ndarray, families: Sequence[
 
 
 def families(
-    contributions: np.ndarray, X: pd.DataFrame, features: Sequence[Feature], usual: pd.Series
+    contributions: np.ndarray, X: pd.DataFrame, features: Sequence[Feature], usual: pd.Series, currency: str = ""
 ) -> list[dict[str, Any]]:
     """Return every family of one row, strongest first: what it adds to the log-odds, its words, and its members.
 
@@ -208,10 +219,9 @@ def families(
         teller = next(
             (k for k in mine if contributions[k] * total > 0 and not pd.isna(X[features[k].name].iloc[0])), None
         )
-        words = (
-            ""
-            if teller is None
-            else tell(features[teller], X[features[teller].name].iloc[0], usual.get(features[teller].name, np.nan))
-        )
+        words = ""
+        if teller is not None:
+            name = features[teller].name
+            words = tell(features[teller], X[name].iloc[0], usual.get(name, np.nan), currency)
         out.append({"family": kind, "contribution": total, "words": words, "inputs": [features[k].name for k in mine]})
     return sorted(out, key=lambda f: (-abs(f["contribution"]), f["family"]))

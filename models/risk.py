@@ -17,11 +17,12 @@ KINDS = {"supplier": "supplier_id", "site": "site_id", "region": "region", "cate
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """Display names by id; an id without a name stands for itself."""
+    """Display names by id, an id without a name stands for itself; and the currency that amounts are told in."""
 
     suppliers: Mapping[str, str]
     products: Mapping[str, str]
     sites: Mapping[str, str]
+    currency: str = ""
 
     def of(self, kind: str, ids: pd.Series) -> pd.Series:
         known: Mapping[str, str] = getattr(self, kind)

@@ -41,7 +41,7 @@ def line_risks(
     p = spoken["p_late"]
     days = forecaster.arrivals(X, p.where(rows["state"] == "due_future").to_numpy(), said=said)
     stake = (p * rows["open_units"] * rows["unit_cost"].fillna(0)).to_numpy()
-    told = _told(lines, forecaster, stake, None).where(spoken["published_by"] == MODEL, "")
+    told = _told(lines, forecaster, stake, None, names.currency).where(spoken["published_by"] == MODEL, "")
     return risk.delay_risk(
         rows, p, days, told, X["supplier_matured_lines_52w"], base_rate=forecaster.model.base_rate_,
         published_by=spoken["published_by"], model_version=champion.version, names=names, last_week=last_week,
@@ -59,7 +59,7 @@ def window_risks(
     up = (p["p_up"] >= p["p_down"]).to_numpy()
     stake = (p[["p_up", "p_down"]].max(axis=1) * rows["baseline_units"] * rows["unit_price"]).to_numpy()
     by_model = p["published_by_up"].where(up, p["published_by_down"]).str.startswith(MODEL)
-    told = _told(windows, forecaster, stake, up).where(by_model, "")
+    told = _told(windows, forecaster, stake, up, names.currency).where(by_model, "")
     by = np.where(
         p["published_by_up"] == p["published_by_down"], p["published_by_up"],
         "surges: " + p["published_by_up"] + ", drops: " + p["published_by_down"],
@@ -71,7 +71,9 @@ def window_risks(
     )  # fmt: skip
 
 
-def _told(matrix: Matrix, forecaster: Forecaster, stake: np.ndarray, up: np.ndarray | None) -> pd.DataFrame:
+def _told(
+    matrix: Matrix, forecaster: Forecaster, stake: np.ndarray, up: np.ndarray | None, currency: str
+) -> pd.DataFrame:
     """Return the drivers in words of the rows with most at stake, empty words for the rest."""
     names = [f"driver_{k + 1}" for k in range(DRIVERS)]
     told = pd.DataFrame("", index=matrix.X.index, columns=names)
@@ -80,7 +82,7 @@ def _told(matrix: Matrix, forecaster: Forecaster, stake: np.ndarray, up: np.ndar
     top = np.sort(np.argsort(-np.nan_to_num(stake), kind="stable")[:EXPLAINED])
     X = matrix.X.iloc[top]
     shap, kept = shap_values(matrix, X, forecaster, None if up is None else up[top])
-    told.iloc[top] = drivers(shap, X, kept, forecaster.model.usual_).to_numpy()
+    told.iloc[top] = drivers(shap, X, kept, forecaster.model.usual_, currency=currency).to_numpy()
     return told
 
 

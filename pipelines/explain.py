@@ -42,7 +42,7 @@ def explain(settings: Settings, row_id: str, as_of: date | None = None) -> dict[
             facts = facts_of(con, row, table)
         names = world.names()
     found = (line_risks if task == "delay" else window_risks)(one, champion, names, pd.DataFrame()) if one else None
-    told = {} if one is None else _told(one, forecaster, row)
+    told = {} if one is None else _told(one, forecaster, row, settings.currency)
     return {
         "row_id": row["row_id"], "table": table, "as_of": day, "publication_id": row["publication_id"],
         "model": {"task": task, "version": champion.version, "learnt_to": forecaster.facts.cut},
@@ -155,7 +155,7 @@ def _late_facts(world: World, publication_id: str, day: date) -> list[str] | Non
 # What the model heard and said ---------------------------------------------------------------------------------------
 
 
-def _told(one: Matrix, forecaster: Forecaster, row: Mapping[str, Any]) -> dict[str, Any]:
+def _told(one: Matrix, forecaster: Forecaster, row: Mapping[str, Any], currency: str) -> dict[str, Any]:
     model, X = forecaster.model, one.X
     forecasts = forecaster.forecasts(X, one.rows)
     if isinstance(forecaster, DelayForecaster):
@@ -177,7 +177,7 @@ def _told(one: Matrix, forecaster: Forecaster, row: Mapping[str, Any]) -> dict[s
         for k, f in enumerate(heard)
     ]  # fmt: skip
     return {
-        "features": features, "drivers": families(shap[0], X, heard, model.usual_) if due else [],
+        "features": features, "drivers": families(shap[0], X, heard, model.usual_, currency) if due else [],
         "model_says": {event: float(given["model"].iloc[0]) for event, given in forecasts.items()},
         "rules": {event: {name: float(p[0]) for name, p in of.items()} for event, of in by_rules(forecasts).items()},
         **more,

@@ -92,7 +92,9 @@ class World:
         def of(table: str, key: str) -> dict[str, str]:
             return dict(self.con.execute(f"SELECT {key}, name FROM {table} WHERE name IS NOT NULL").fetchall())
 
-        return Names(of("suppliers", "supplier_id"), of("products", "product_id"), of("sites", "site_id"))
+        return Names(
+            of("suppliers", "supplier_id"), of("products", "product_id"), of("sites", "site_id"), self.settings.currency
+        )
 
 
 SIDES = {"delay": "purchases", "shift": "orders"}

@@ -94,6 +94,9 @@ def test_every_feature_can_be_told_at_every_value(name):
 ], ids=str)  # fmt: skip
 def test_values_are_told_as_a_planner_reads_them(say, unit, value, usual, words):
     assert tell(feature("x", say, unit), value, usual) == words
+    if "money" in unit:  # with the amounts' currency where it is known
+        verb, _, number = words.rpartition(" ")
+        assert tell(feature("x", say, unit), value, usual, "EUR") == f"{verb} EUR {number}"
 
 
 X = pd.DataFrame({"a": [5.0], "b": [3.0], "c": [nan], "d": ["sea"]}, index=[7])
