@@ -30,26 +30,32 @@ OF_SERIES = Cut("product_id", (ORDERS, STOCK, PLAN), ("products", "sites", "sign
 
 
 @contextmanager
-def few(con: duckdb.DuckDBPyConnection, cut: Cut, most: int, day: date) -> Iterator[duckdb.DuckDBPyConnection | None]:
+def few(
+    con: duckdb.DuckDBPyConnection, cut: Cut, most: int, day: date, *, by_series: bool = False
+) -> Iterator[duckdb.DuckDBPyConnection | None]:
     """Yield a connection that shows a world of some suppliers or products alone; None where all of them are few.
 
-    As many of them as have at most about `most` lines together, others for every `day`.
+    As many of them as have at most about `most` lines together, or with `by_series` so many series, others for every
+    `day`.
     """
     lines = cut.tables[0].name
-    if con.execute(f"SELECT count(*) <= {most} FROM {lines}").fetchall()[0][0]:
+    there = f"(SELECT DISTINCT {cut.by}, site_id FROM {lines})" if by_series else lines
+    if con.execute(f"SELECT count(*) <= {most} FROM {there}").fetchall()[0][0]:
         yield None
         return
     home = con.execute("SELECT current_schema()").fetchall()[0][0]
-    chosen = (
-        f"SELECT {cut.by} FROM (SELECT {cut.by}, count(*) AS n, "
-        f"sum(count(*)) OVER (ORDER BY hash({cut.by}, DATE '{day}'), {cut.by}) AS upto FROM {home}.{lines} "
+    chosen = f"{home}.few_by_{cut.by}"
+    con.execute(
+        f"CREATE OR REPLACE TABLE {chosen} AS SELECT {cut.by} FROM (SELECT {cut.by}, count(*) AS n, "
+        f"sum(count(*)) OVER (ORDER BY hash({cut.by}, DATE '{day}'), {cut.by}) AS upto FROM {there} "
         f"GROUP BY {cut.by}) QUALIFY upto <= {most} OR row_number() OVER (ORDER BY n, {cut.by}) = 1"
     )
 
     def view(table: Table, source: str) -> str:
         if table not in cut.tables:
             return f"SELECT * FROM {source}"
-        return f"SELECT f.* FROM {cut.rows(table, source, f'{home}.purchases')} WHERE {cut.by} IN ({chosen})"
+        return f"SELECT f.* FROM {cut.rows(table, source, f'{home}.purchases')} SEMI JOIN {chosen} USING ({cut.by})"
 
     with showing(con, view, copied=cut.tables) as seen:
+        con.execute(f"DROP TABLE {chosen}")
         yield seen

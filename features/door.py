@@ -22,7 +22,6 @@ from features.quarantine import (
 )
 
 TYPES = {"id": "VARCHAR", "text": "VARCHAR", "date": "DATE", "timestamp": "TIMESTAMP", "number": "DOUBLE"}
-PACKED = 5_000_000  # rows from which a table is worth the second that packing a million and a half of them takes
 OURS = (duckdb.ParserException, duckdb.BinderException, duckdb.CatalogException, duckdb.InternalException)
 
 WEEKLY = (
@@ -174,15 +173,13 @@ def _stage(con: duckdb.DuckDBPyConnection, s: Seen, now: datetime, known_before:
             defaults["known_at"] = "ordered_at + INTERVAL 7 DAY - INTERVAL 1 MICROSECOND"
             s.warn("known_at", 0, WEEKLY)
         select = stage_sql(s.table, s.source, s.raw, now=now, defaults=defaults, known_before=known_before)
-        con.execute(f"CREATE OR REPLACE TABLE {part(s.table.name)} AS {select}")
+        _fill(con, s.table, select)
     except duckdb.Error as error:
         return s.error("", 0, unreadable(error))
     s.staged = part(s.table.name)
     if known_before and any(c.name == "known_at" for c in s.table.columns):
         con.execute(f"DELETE FROM {s.staged} WHERE known_at >= DATE '{known_before}'")  # the others keep their numbers
     s.rows = con.execute(f"SELECT count(*) FROM {s.staged}").fetchall()[0][0]
-    if s.rows >= PACKED:
-        pack(con)
     unsplit, swallowed = find_unsplit(con, s.table, f"{s.source}_rejects")
     s.rows += unsplit
     if swallowed:
@@ -198,11 +195,15 @@ def _stage(con: duckdb.DuckDBPyConnection, s: Seen, now: datetime, known_before:
     return None
 
 
-def pack(con: duckdb.DuckDBPyConnection) -> None:
-    """Keep what the tables in memory hold in a fifth of the room, and give the rest back to the system."""
-    con.execute("CHECKPOINT")
-    ((limit,),) = con.execute("SELECT current_setting('memory_limit')").fetchall()
-    con.execute(f"SET memory_limit = '{limit}'")  # freed memory is let go of only when the limit is set
+def _fill(con: duckdb.DuckDBPyConnection, table: Table, select: str) -> None:
+    """Make the typed table. Keys differ from row to row: to look for a way to pack them would take a third of it."""
+    key = table.key[0] if len(table.key) == 1 else ""
+    columns = [
+        f"{quote(row[0])} {row[1]}" + " USING COMPRESSION 'uncompressed'" * (row[0] == key)
+        for row in con.execute(f"DESCRIBE {select}").fetchall()
+    ]
+    con.execute(f"CREATE OR REPLACE TABLE {part(table.name)} ({', '.join(columns)})")
+    con.execute(f"INSERT INTO {part(table.name)} {select}")
 
 
 def _weekly_totals(con: duckdb.DuckDBPyConnection, s: Seen) -> bool:

@@ -76,7 +76,7 @@ def find_duplicates(con: duckdb.DuckDBPyConnection, table: Table) -> None:
     first = "known_at, r" if "known_at" in names else "r"
     content = ", ".join(f"{text(n)}, CAST({quote(n)} AS VARCHAR)" for n in names)
     more = ", known_at" if "known_at" in names and "known_at" not in table.key else ""
-    hashed = con.execute(f"SELECT hash({keys}) AS h FROM {staged} WHERE {filled}").fetchnumpy()["h"]
+    hashed = _column(con, f"SELECT hash({keys}) FROM {staged} WHERE {filled}", np.uint64)
     hashed.sort()  # grouping takes twice as long and eight times the memory
     twice = np.unique(hashed[1:][hashed[1:] == hashed[:-1]])
     con.register("twice", pd.DataFrame({"h": twice}))
@@ -102,6 +102,16 @@ def find_duplicates(con: duckdb.DuckDBPyConnection, table: Table) -> None:
             FROM other
             WHERE r <> same_row OR content <> first_content OR ({table.all_versions_fall} AND other_row IS NOT NULL)"""
     )
+
+
+def _column(con: duckdb.DuckDBPyConnection, query: str, dtype: type) -> np.ndarray:
+    """Return the one column that a query gives, written once: very many rows are not held twice."""
+    out = np.empty(con.execute(f"SELECT count(*) FROM ({query})").fetchall()[0][0], dtype)
+    begin = 0
+    for batch in con.sql(query).to_arrow_reader(1 << 20):
+        out[begin : begin + batch.num_rows] = batch.column(0).to_numpy()
+        begin += batch.num_rows
+    return out
 
 
 def find_links(con: duckdb.DuckDBPyConnection, tables: Mapping[str, Table]) -> None:

@@ -1,6 +1,9 @@
 """Write files so that a reader sees the old one or the new one, never half of either, and keep others from a folder."""
 
 import os
+import shutil
+import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,3 +36,12 @@ def sole(path: Path) -> Iterator[bool]:
             yield False
             return
         yield True
+
+
+def scratch_folder(scratch: Path, prefix: str) -> Path:
+    """Make a folder for one run, and remove those that runs killed more than a day ago have left."""
+    scratch.mkdir(parents=True, exist_ok=True)
+    for left in scratch.glob(f"{prefix}*"):
+        if left.stat().st_mtime < time.time() - 86_400:
+            shutil.rmtree(left, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix=prefix, dir=scratch)).resolve()

@@ -2,7 +2,8 @@
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import date
 from typing import Any, Literal
@@ -10,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from features.cut import OF_LINES, OF_SERIES, few
 from features.demand import net_units
 from features.labels import (
     ShiftTerms,
@@ -34,6 +36,8 @@ from pipelines.settings import Settings
 from pipelines.world import TO_LEARN, World, delay_rows, request, shift_rows, steps_to_learn_from
 
 At = Literal["snapshot", "order"]
+PER_SNAPSHOT = {"delay": 2, "shift": 1 / 25}
+"""Purchase lines, or series, to draw each snapshot from: a million, or 20,000, for half a million snapshots."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -103,6 +107,29 @@ def prepare(
     question (what counts as a shift) is fixed by what had matured at `judged_from`: never chosen on judged weeks.
     `reach_weeks` asks for rows further back than one history; `ets` adds what the AutoETS rule reads.
     """
+    if whole_from is not None:
+        return _prepared(world, name, asked, judged_from, at, reach_weeks, ets, whole_from)
+    with enough(world, name) as some:
+        return _prepared(some, name, asked, judged_from, at, reach_weeks, ets)
+
+
+@contextmanager
+def enough(world: World, name: str) -> Iterator[World]:
+    """Hand out a world of as many suppliers, or products, as a sample of `max_snapshots` can be drawn from.
+
+    Others would be worked out over the whole history only to be left out. All that is known of those chosen is there,
+    and what suppliers or series share are ratios, means and medians, which so many tell.
+    """
+    most = round(world.settings.max_snapshots * PER_SNAPSHOT[name])
+    cut = OF_LINES if name == "delay" else OF_SERIES
+    with few(world.con, cut, most, world.as_of, by_series=name == "shift") as seen:
+        yield replace(world, connection=[seen]) if seen else world
+
+
+def _prepared(
+    world: World, name: str, asked: Request, judged_from: np.datetime64, at: At, reach_weeks: int, ets: bool,
+    whole_from: date | None = None,
+) -> Lesson:  # fmt: skip
     known_until = np.datetime64(world.as_of, "D")
     steps = steps_to_learn_from(asked, world.settings.history_weeks + reach_weeks)
     there = most_snapshots(world.con, asked, steps, name, at)

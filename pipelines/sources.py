@@ -6,7 +6,9 @@ import gzip
 import hashlib
 import io
 import os
+import shutil
 import tempfile
+import weakref
 from collections.abc import Mapping
 from datetime import date, datetime
 from pathlib import Path
@@ -17,17 +19,19 @@ from features.casting import quote, text
 from features.contracts import TABLES, Breach, ContractError, Verdict
 from features.door import hold, unreadable
 from pipelines import databases
-from pipelines.files import replacing
+from pipelines.files import replacing, scratch_folder
 from pipelines.settings import Settings, UserError
 
 SUFFIXES = (".parquet", ".csv", ".csv.gz")
+LARGE = 64 << 20  # bytes of input from which tables are kept in a file: some six million order lines in Parquet
+ROOM = "1500MB"  # of memory for what is read of that file and worked on
 NAMES = tuple(t.name for t in TABLES)
 
 
 def load(
     settings: Settings, *, now: datetime, known_before: date | None = None
 ) -> tuple[duckdb.DuckDBPyConnection, tuple[Verdict, ...]]:
-    """Read the tables that settings name and hold them to their contracts, in memory; big ones spill to disk.
+    """Read the tables that settings name and hold them to their contracts, in memory; very big ones in a file.
 
     With `known_before` as they stood when that day began: what became known later is not read.
 
@@ -60,15 +64,32 @@ def _refuse_unknown(country: str) -> None:
 
 
 def connect(settings: Settings) -> duckdb.DuckDBPyConnection:
-    """Open a DuckDB in memory that may spill to the temporary folder."""
-    spill = Path(tempfile.gettempdir()) / f"bullwhip-{os.getpid()}"
-    con = duckdb.connect(config={"temp_directory": str(spill)})
+    """Open a DuckDB in memory, or for very much input in a file of the scratch folder that goes when it is closed."""
+    if _is_large(settings):
+        folder = scratch_folder(scratch_of(settings), "facts-")
+        con = duckdb.connect(folder / "facts.duckdb", config={"temp_directory": str(folder / "spill")})
+        weakref.finalize(con, shutil.rmtree, folder, ignore_errors=True)
+    else:
+        spill = Path(tempfile.gettempdir()) / f"bullwhip-{os.getpid()}"
+        con = duckdb.connect(config={"temp_directory": str(spill)})
     con.execute("SET enable_progress_bar = false")  # it would stop a run in the background that has a terminal
     if settings.threads:
         con.execute(f"SET threads = {settings.threads}")
-    if settings.memory:
-        con.execute(f"SET memory_limit = '{settings.memory}'")
+    if memory := settings.memory or (ROOM if _is_large(settings) else ""):
+        con.execute(f"SET memory_limit = '{memory}'")
     return con
+
+
+def scratch_of(settings: Settings) -> Path:
+    """Return the folder for the parts of a run."""
+    return Path(settings.scratch or settings.workspace / "scratch").expanduser()
+
+
+def _is_large(settings: Settings) -> bool:
+    """Whether the input is too much to be held in memory; of a database it is not known."""
+    if settings.data_folder is None:
+        return True
+    return sum(f.stat().st_size for f in settings.data_folder.rglob("*") if f.is_file()) > LARGE
 
 
 def read(data: str, con: duckdb.DuckDBPyConnection) -> Mapping[str, str]:

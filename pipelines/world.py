@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
-from pathlib import Path
 
 import duckdb
 import numpy as np
@@ -294,8 +293,7 @@ def _cut(world: World, task: str) -> Iterator[How | None]:
     """Hand out how the settings have a task's rows cut into partitions, None where they are built at once."""
     with engine(world.settings) as connected:
         parts = world.settings.partitions or partitions_for(world.con, connected, task)
-        scratch = Path(world.settings.scratch or world.settings.workspace / "scratch").expanduser()
-        yield None if parts == 1 and connected.slots == 1 else How(connected, parts, scratch)
+        yield None if parts == 1 and connected.slots == 1 else How(connected, parts, sources.scratch_of(world.settings))
 
 
 def shift_rows(world: World, asked: Request, steps: np.ndarray, proof: Proof, *, ahead_weeks: int = 0) -> Matrix:

@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from features import door
 from features.contracts import TABLES, ContractError
+from pipelines import sources
 from pipelines.check import check, report
 from pipelines.settings import Settings, Unreachable, UserError
 from pipelines.sources import fingerprint, load, read
@@ -118,16 +118,21 @@ def test_tables_larger_than_their_memory_spill_to_disk(folder):
         Settings(workspace=folder.parent, memory="a lot")
 
 
-def test_a_large_table_is_packed_and_holds_the_same(folder, monkeypatch):
+def test_much_input_is_kept_in_a_file_that_goes_with_the_connection_and_holds_the_same(folder, monkeypatch):
     line = "'order ' || i AS order_line_id, i % 99 AS product_id, 'x' AS site_id, 1 AS quantity"
     moment = "TIMESTAMP '2024-01-01 10:30:00' + INTERVAL (i) SECOND AS ordered_at"
     duckdb.execute(f"COPY (SELECT {line}, {moment} FROM range(300000) t(i)) TO '{folder}/orders.parquet'")
     plain, _ = bring(folder.parent)
-    monkeypatch.setattr(door, "PACKED", 300_000)
-    packed, _ = bring(folder.parent)
-    room = "SELECT sum(memory_usage_bytes) FROM duckdb_memory()"
-    assert packed.execute(room).fetchall()[0][0] < plain.execute(room).fetchall()[0][0] / 2
-    assert fingerprint(plain) == fingerprint(packed)
+    monkeypatch.setattr(sources, "LARGE", 100_000)
+    filed, _ = bring(folder.parent)
+    room = "SELECT sum(memory_usage_bytes) FROM duckdb_memory() WHERE tag = 'IN_MEMORY_TABLE'"
+    assert filed.execute(room).fetchall()[0][0] < plain.execute(room).fetchall()[0][0] / 2
+    assert fingerprint(plain) == fingerprint(filed)
+    assert len(list((folder.parent / "scratch").iterdir())) == 1
+    plain.close()
+    filed.close()
+    del filed
+    assert not list((folder.parent / "scratch").iterdir())
 
 
 # Where tables are found
