@@ -8,7 +8,7 @@ import numpy as np
 
 from features.core import back, ratio, steps_since_first
 from features.events import Effects, Event, learn_effects, together
-from features.exact import Ask, alone, as_numbers, column_sums, exact_sums
+from features.exact import NOBODY, Others, as_numbers, column_sums, exact_sums
 from features.moves import Move, move
 from features.noise import Groups, Past, noise
 
@@ -51,21 +51,22 @@ def outlook(
     windows: Windows = WINDOWS,
     events: Sequence[Event] = (),
     oldest: int = 0,
-    ask: Ask = alone,
+    others: Others = NOBODY,
 ) -> Outlook:
-    """Return the outlook of weekly `units` [as_of, series]; `ask` tells what they share with series elsewhere.
+    """Return the outlook of weekly `units` [as_of, series]; `others` tell what they share with series elsewhere.
 
     `plan` gives, per window, the plan in force at each origin, NaN where there is none. `events` are what is known
     ahead. Noise is worked out for the last year before origin number `oldest` and later; what is older is missing.
     """
     oldest = max(oldest - 52 - max(map(sum, windows)), 0)
-    interval = demand_interval(units)
+    interval = others.once("interval", lambda: {"interval": demand_interval(units)})["interval"]
     horizon = max(lead + length for lead, length in windows)
     told = together(events, horizon) if events else None
-    effects = _effects(units, interval, groups, told, ask)
-    base = level(units, interval, effects)
+    effects = _effects(units, interval, groups, told, others)
+    base = others.once("level", lambda: {"level": level(units, interval, effects)})["level"]
     cleared = _cleared(units, effects)
-    shared = as_numbers(ask({"cleared": exact_sums(cleared, groups.category, groups.categories)})["cleared"])
+    sums = others.told("cleared", lambda: {"cleared": exact_sums(cleared, groups.category, groups.categories)})
+    shared = as_numbers(sums["cleared"])
     factors = (factor[:, groups.category] for factor in seasons(shared, horizon))
     made, planned = _sums(base, factors, effects, told, windows)
     made = [
@@ -74,7 +75,7 @@ def outlook(
     then = [back(m, lead + length) for m, (lead, length) in zip(made, windows, strict=True)]
     error = [_total(units, length) - t for t, (_, length) in zip(then, windows, strict=True)]
     pasts = [Past(e, t, m, length) for e, t, m, (_, length) in zip(error, then, made, windows, strict=True)]
-    found = noise(pasts, groups, oldest=oldest, ask=ask)
+    found = noise(pasts, groups, oldest=oldest, others=others)
     sigma = [
         np.fmax(s, np.sqrt(phi * np.maximum(np.nan_to_num(m), 1))) for (phi, s), m in zip(found, made, strict=True)
     ]
@@ -118,13 +119,15 @@ def demand_interval(units: np.ndarray) -> np.ndarray:
 
 
 def _effects(
-    units: np.ndarray, interval: np.ndarray, groups: Groups, told: Iterator[np.ndarray] | None, ask: Ask
+    units: np.ndarray, interval: np.ndarray, groups: Groups, told: Iterator[np.ndarray] | None, others: Others
 ) -> Effects | None:
     """Learn what events do from the week just ended at every as-of, the first that `told` yields."""
     if told is None:
         return None
     past = next(told)
-    beta = learn_effects(units, past, groups, interval < INTERMITTENT, ask)
+    beta = others.once(
+        "beta", lambda: {"beta": learn_effects(units, past, groups, interval < INTERMITTENT, others)}
+    )["beta"]  # fmt: skip
     return Effects(beta, past, bn.move_mean(past, window=min(52, len(past)), min_count=1, axis=0))
 
 

@@ -1,6 +1,7 @@
 """Count order lines per series and step, in one reading and by number instead of by name."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
@@ -51,14 +52,36 @@ def weekly_counts(con: duckdb.DuckDBPyConnection, grid: Grid) -> tuple[pd.DataFr
     ahead from the step they are known in until that day or their cancellation. A line without a customer is one of its
     own.
     """
-    numbers, series = _number(con, grid)
-    cells = {measure: np.zeros(len(series) * grid.size) for measure in COUNTED}
-    for lines in _read(con, grid, numbers):
-        _count(lines, cells, numbers, grid.size)
-    cells |= {"units_squared": np.square(cells["units"]), **_rare(con, numbers, grid)}
-    for key in KEYS:
-        con.execute(f"DROP TABLE {key}_numbers")
-    return series, {measure: cells[measure].reshape(grid.size, len(series)) for measure in MEASURES}
+    with series_of(con, grid) as (numbers, series):
+        parts: dict[str, list[np.ndarray]] = {measure: [] for measure in MEASURES}
+        for measure, cells in counts_of(con, numbers, grid):
+            parts[measure].append(cells)
+    return series, {m: _joined(parts.pop(m)) for m in MEASURES}
+
+
+def _joined(cells: list[np.ndarray]) -> np.ndarray:
+    return cells[0] if len(cells) == 1 else np.concatenate(cells)
+
+
+@contextmanager
+def series_of(con: duckdb.DuckDBPyConnection, grid: Grid) -> Iterator[tuple[Numbers, pd.DataFrame]]:
+    """Hand out the series, sorted, with their category and region, and the numbers that `counts_of` goes by."""
+    try:
+        yield _number(con, grid)
+    finally:
+        for key in KEYS:
+            con.execute(f"DROP TABLE IF EXISTS {key}_numbers")
+
+
+def counts_of(con: duckdb.DuckDBPyConnection, numbers: Numbers, grid: Grid) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield each measure's counts [step, series], the steps of each in their order: a stretch of them at a time."""
+    series = len(numbers.pairs)
+    for begin, end in _stretches(con, grid):
+        cells = {measure: np.zeros((end - begin) * series) for measure in COUNTED}
+        _count(_read(con, grid, numbers, begin, end), cells, numbers, end - begin)
+        cells["units_squared"] = np.square(cells["units"])
+        yield from ((measure, found.reshape(end - begin, series)) for measure, found in cells.items())
+    yield from ((measure, found.reshape(grid.size, series)) for measure, found in _rare(con, numbers, grid))
 
 
 KEYS = ("product_id", "site_id", "customer_id")
@@ -94,19 +117,18 @@ def _within(grid: Grid, begin: int, end: int) -> str:
     return f"known_at < DATE '{until}'" + (f" AND known_at >= DATE '{since}'" if begin else "")
 
 
-def _read(con: duckdb.DuckDBPyConnection, grid: Grid, numbers: Numbers) -> Iterator[Mapping[str, np.ndarray]]:
-    """Yield the lines of some steps at a time, in the order in which DuckDB's threads come to them."""
-    ((total, unpriced),) = con.execute("SELECT count(*), count(*) - count(unit_price) FROM orders").fetchall()
+def _read(con: duckdb.DuckDBPyConnection, grid: Grid, numbers: Numbers, begin: int, end: int) -> dict[str, np.ndarray]:
+    """Return the lines of the steps from `begin`, here number 0, to `end`, in the order DuckDB comes to them."""
+    ((unpriced,),) = con.execute("SELECT count(*) - count(unit_price) FROM orders").fetchall()
     priced = _counted("CASE WHEN unit_price IS NOT NULL THEN quantity END")
     price = f"{priced} AS priced_units," if unpriced else ""
-    for begin, end in _stretches(con, grid, total):
-        found = con.sql(
-            f"""SELECT {numbers.pair}, {grid.sql_index("known_at")} AS step, coalesce(c.n, -1) AS customer, {price}
-                       {_counted("quantity")} AS units, {_counted("quantity * unit_price")} AS value
-                FROM {NUMBERED} LEFT JOIN customer_id_numbers c USING (customer_id)
-                WHERE {_within(grid, begin, end)}"""
-        ).to_arrow_table()
-        yield {name: found[name].to_numpy() for name in found.column_names}
+    found = con.sql(
+        f"""SELECT {numbers.pair}, {grid.sql_index("known_at")} - {begin} AS step, coalesce(c.n, -1) AS customer,
+                   {price} {_counted("quantity")} AS units, {_counted("quantity * unit_price")} AS value
+            FROM {NUMBERED} LEFT JOIN customer_id_numbers c USING (customer_id)
+            WHERE {_within(grid, begin, end)}"""
+    ).to_arrow_table()
+    return {name: found[name].to_numpy() for name in found.column_names}
 
 
 def _counted(number: str) -> str:
@@ -114,8 +136,9 @@ def _counted(number: str) -> str:
     return f"round(coalesce({number}, 0) / {FRACTION}::DOUBLE) * {FRACTION}::DOUBLE"
 
 
-def _stretches(con: duckdb.DuckDBPyConnection, grid: Grid, total: int) -> Iterator[tuple[int, int]]:
+def _stretches(con: duckdb.DuckDBPyConnection, grid: Grid) -> Iterator[tuple[int, int]]:
     """Yield stretches of steps with about LINES lines each."""
+    ((total,),) = con.execute("SELECT count(*) FROM orders").fetchall()
     if total <= LINES:
         yield 0, grid.size
         return
@@ -201,8 +224,8 @@ def _changes(x: np.ndarray) -> np.ndarray:
     return out
 
 
-def _rare(con: duckdb.DuckDBPyConnection, numbers: Numbers, grid: Grid) -> dict[str, np.ndarray]:
-    """Count what few lines have: a cancellation, or a day for which they were ordered."""
+def _rare(con: duckdb.DuckDBPyConnection, numbers: Numbers, grid: Grid) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield the counts of what few lines have: a cancellation, or a day for which they were ordered."""
     known, cancelled = grid.sql_index("known_at"), grid.sql_index("greatest(cancelled_at, known_at)")
     gone = f"least({grid.sql_index_of_day('requested_on')}, CASE WHEN cancelled_at IS NOT NULL THEN {cancelled} END)"
     found = con.execute(
@@ -221,10 +244,7 @@ def _rare(con: duckdb.DuckDBPyConnection, numbers: Numbers, grid: Grid) -> dict[
         mine = mine & (step < grid.size)
         return np.bincount(step[mine] * np.int64(series) + entity[mine], units[mine], series * grid.size)
 
-    every = np.ones(len(entity), bool)
-    return {
-        "cancelled_units": total(x["cancelled"], every, x["units"]),
-        "ahead_units": total(x["step"], x["waits"], x["units"]) - total(x["gone"], x["waits"], x["units"]),
-        "asked_units": total(x["step"], x["asked"], x["units"]),
-        "wait_unit_days": total(x["step"], x["asked"], x["units"] * x["wait"]),
-    }
+    yield "cancelled_units", total(x["cancelled"], np.ones(len(entity), bool), x["units"])
+    yield "ahead_units", total(x["step"], x["waits"], x["units"]) - total(x["gone"], x["waits"], x["units"])
+    yield "asked_units", total(x["step"], x["asked"], x["units"])
+    yield "wait_unit_days", total(x["step"], x["asked"], x["units"] * x["wait"])

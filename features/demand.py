@@ -13,7 +13,7 @@ from features.baseline import INTERMITTENT, WINDOWS, Outlook, Windows, outlook
 from features.core import Tile, moving_sum, past_sum, ratio, share
 from features.counts import MEASURES, weekly_counts
 from features.events import events
-from features.exact import Ask, alone, as_numbers, exact_sums, group_totals
+from features.exact import NOBODY, Others, as_numbers, exact_sums, group_totals
 from features.noise import Groups
 from features.panels import over_steps
 from features.sampling import EVERY, Sample, in_sample, stretches
@@ -46,21 +46,23 @@ class Demand:
 
 def demand(
     con: duckdb.DuckDBPyConnection, grid: Grid, *, windows: Windows = WINDOWS, oldest: int = 0, planned: bool = True,
-    ask: Ask = alone, counted: Counted | None = None,
+    others: Others = NOBODY, counted: Counted | None = None,
 ) -> Demand:  # fmt: skip
     """Return weekly demand on a grid of seven-day steps.
 
     Rows will be asked for from as-of number `oldest` on. Without `planned` the baseline expects nothing of calendars.
-    Where `con` holds some products only, `ask` tells what their series share with those elsewhere.
+    Where `con` holds some products only, `others` tell what their series share with those elsewhere.
     """
     series, counts = (counted or weekly_counts)(con, grid)
-    (category, categories), (site, sites) = _numbered(series, ("category", "site_id"), ask)
+    (category, categories), (site, sites) = _numbered(series, ("category", "site_id"), others)
     product = pd.factorize(series["product_id"])[0]
     net = _net(counts)
-    sums = ask({"category": exact_sums(net, category, categories), "site": exact_sums(net, site, sites)})
+    sums = others.told(
+        "units", lambda: {"category": exact_sums(net, category, categories), "site": exact_sums(net, site, sites)}
+    )
     out = outlook(
         net, Groups(category, product, categories), _plans(con, grid, series, windows), windows=windows,
-        events=events(con, grid, series, ask) if planned else (), oldest=oldest, ask=ask,
+        events=events(con, grid, series, others) if planned else (), oldest=oldest, others=others,
     )  # fmt: skip
     cells = {measure: counts[measure] for measure in MEASURES} | {
         "net": net, "category_units": as_numbers(sums["category"])[:, category],
@@ -80,16 +82,9 @@ def net_units(con: duckdb.DuckDBPyConnection, grid: Grid) -> np.ndarray:
     return _net(weekly_counts(con, grid)[1])
 
 
-def numbered_series(grid: Grid) -> str:
-    """SQL for the number of each product and site among the series that are known by the grid's end."""
-    keys = ", ".join(SERIES)
-    known = f"SELECT DISTINCT {keys} FROM orders WHERE known_at < DATE '{grid.as_of}'"
-    return f"SELECT {keys}, row_number() OVER (ORDER BY {keys}) - 1 AS entity FROM ({known})"
-
-
-def _numbered(series: pd.DataFrame, keys: Sequence[str], ask: Ask) -> list[tuple[np.ndarray, int]]:
+def _numbered(series: pd.DataFrame, keys: Sequence[str], others: Others) -> list[tuple[np.ndarray, int]]:
     """Return, per key, the number of each series' value among all that there are anywhere, and how many those are."""
-    told = ask({key: series[key].value_counts().sort_index() for key in keys})
+    told = others.told("keys", lambda: {key: series[key].value_counts().sort_index() for key in keys})
     return [(told[key].index.get_indexer(series[key]), len(told[key])) for key in keys]
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from features.core import ratio
-from features.exact import Ask, alone, as_numbers, exact_sums, group_totals
+from features.exact import NOBODY, Others, as_numbers, exact_sums, group_totals
 from features.noise import Groups
 from features.signals import KEYS, Series, match
 from features.weeks import Grid
@@ -99,14 +99,14 @@ def together(events: Sequence[Event], ahead: int) -> Iterator[np.ndarray]:
         yield np.stack(week, axis=2)
 
 
-def events(con: duckdb.DuckDBPyConnection, grid: Grid, series: pd.DataFrame, ask: Ask = alone) -> list[Event]:
+def events(con: duckdb.DuckDBPyConnection, grid: Grid, series: pd.DataFrame, others: Others = NOBODY) -> list[Event]:
     """Return every calendar signal that names a series, here or elsewhere."""
     keys = {kind: [c for c in of if c in series] for kind, of in (KEYS | {"region": ("region",)}).items()}
     found = con.execute("SELECT DISTINCT signal FROM signals WHERE kind = 'calendar' ORDER BY 1").fetchall()
     told = [_event(con, name, grid, series, keys) for (name,) in found]
     if not told:
         return []
-    named = ask({"named": np.array([len(event.places) for event in told], int)})["named"]
+    named = others.told("named", lambda: {"named": np.array([len(event.places) for event in told], int)})["named"]
     return [event for event, places in zip(told, named, strict=True) if places]
 
 
@@ -173,7 +173,7 @@ class Effects:
 
 
 def learn_effects(
-    units: np.ndarray, past: np.ndarray, groups: Groups, regular: np.ndarray, ask: Ask = alone
+    units: np.ndarray, past: np.ndarray, groups: Groups, regular: np.ndarray, others: Others = NOBODY
 ) -> np.ndarray:
     """Return beta [as_of, series, event]: what a unit of each event adds to the log of a week's demand.
 
@@ -183,10 +183,10 @@ def learn_effects(
     """
     moves = _moves(units, past)  # a week's log units first, then its events
     use = regular & ~np.isnan(moves).any(axis=2)
-    y, x = _against_others(moves, use, ask)
+    y, x = _against_others(moves, use, others)
     xx, xy, yy = _upto_refits(y, x)
     seen = np.cumsum(use.sum(axis=1))[::REFIT]
-    told = ask({
+    told = others.told("effects", lambda: {
         "seen": seen,
         "yy": exact_sums(yy, np.zeros(len(groups.category), int), 1),
         "xx": _of_groups(xx, groups.category, groups.categories),
@@ -210,15 +210,17 @@ def _moves(units: np.ndarray, past: np.ndarray) -> np.ndarray:
     return np.stack([np.clip(_less_mean(logs), -2.5, 2.5), *events], axis=2)
 
 
-def _against_others(moves: np.ndarray, use: np.ndarray, ask: Ask) -> tuple[np.ndarray, np.ndarray]:
+def _against_others(moves: np.ndarray, use: np.ndarray, others: Others) -> tuple[np.ndarray, np.ndarray]:
     """Return log units and events less their mean over all series of the week, 0 where not used.
 
     What all of them share in a week, a holiday or the weather, cannot be told from that week's own accident.
     """
     kept = np.where(use[..., None], moves, 0.0)
     everyone = np.zeros(use.shape[1], int)
-    sums = np.stack([exact_sums(kept[..., e], everyone, 1)[..., 0] for e in range(kept.shape[2])], axis=2)
-    told = ask({"count": use.sum(axis=1), "moves": sums})
+    told = others.told("moves", lambda: {
+        "count": use.sum(axis=1),
+        "moves": np.stack([exact_sums(kept[..., e], everyone, 1)[..., 0] for e in range(kept.shape[2])], axis=2),
+    })  # fmt: skip
     count = told["count"][:, None]
     mean = np.where(count > 1, as_numbers(told["moves"]) / np.maximum(count, 1), 0.0)
     held = np.where(use[..., None], kept - mean[:, None], 0.0)

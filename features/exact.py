@@ -1,7 +1,7 @@
 """Add numbers up exactly: a sum does not tell in which order, or in how many parts, it was made."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -9,12 +9,30 @@ import pandas as pd
 QUANTA = (2.0**30, 1.0, 2.0**-30, 2.0**-60)  # a number is so many of each, as in Kulisch's accumulator (2013)
 
 Shared = Mapping[str, Any]  # arrays of whole numbers, of the same shape everywhere, or pandas series of them by label
-Ask = Callable[[Shared], Shared]  # from what some series add to each sum to the sums over all series
+Kept = Mapping[str, np.ndarray]
 
 
-def alone(mine: Shared) -> Shared:
-    """Return what is shared where no series are elsewhere: their own."""
-    return mine
+class Others(Protocol):
+    """The series elsewhere, of which those here need to know; they may be gone through again with each answer."""
+
+    def told(self, name: str, mine: Callable[[], Shared], /) -> Shared:
+        """Return the sums over all series of what each part of them adds: `mine` is worked out once."""
+
+    def once(self, name: str, work: Callable[[], Kept], /) -> Kept:
+        """Return what `work` makes of the series here, worked out the first time and read afterwards."""
+
+
+class Nobody:
+    """No series are elsewhere: what is shared is the series' own, and nothing is worked out twice."""
+
+    def told(self, _name: str, mine: Callable[[], Shared], /) -> Shared:
+        return mine()
+
+    def once(self, _name: str, work: Callable[[], Kept], /) -> Kept:
+        return work()
+
+
+NOBODY = Nobody()
 
 
 def added(parts: Sequence[Shared]) -> Shared:

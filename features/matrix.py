@@ -13,7 +13,7 @@ from features.casting import quote
 from features.core import Feature
 from features.counts import COUNTED_FOR
 from features.demand import Counted, Demand, demand, most_windows, series_windows
-from features.exact import Ask, alone
+from features.exact import NOBODY, Others
 from features.orders import LINE_FEATURES, count_open, line_features, new_lines, open_lines
 from features.panels import LINE_KEYS, Terms, write_line_events, write_line_history
 from features.recent import RECENT_FEATURES, recent_features
@@ -172,16 +172,16 @@ def lines_alone(con: duckdb.DuckDBPyConnection, request: Request, earlier: Matri
 
 
 def shift_matrix(
-    con: duckdb.DuckDBPyConnection, request: Request, steps: np.ndarray, *, ask: Ask = alone,
+    con: duckdb.DuckDBPyConnection, request: Request, steps: np.ndarray, *, others: Others = NOBODY,
     counted: Counted | None = None,
 ) -> tuple[Matrix, Demand]:  # fmt: skip
     """Return product × site windows at the as-of days numbered `steps` of a weekly grid, and the demand behind them.
 
-    Where `con` holds some products only, `ask` tells what their series share with those elsewhere.
+    Where `con` holds some products only, `others` tell what their series share with those elsewhere.
     """
     data = demand(
         con, request.grid, windows=request.windows, oldest=int(min(steps, default=0)),
-        planned=request.planned_in_baseline, ask=ask, counted=counted,
+        planned=request.planned_in_baseline, others=others, counted=counted,
     )  # fmt: skip
     rows = series_windows(data, steps, request.country, request.sample)
     block, _ = demand_features(data, rows)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import bottleneck as bn
@@ -9,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from features.core import ratio
-from features.exact import Ask, alone, as_numbers, column_sums, exact_sums
+from features.exact import NOBODY, Kept, Others, Shared, as_numbers, column_sums, exact_sums
 
 SLOPE = 0.75  # of log σ on log Σb where a category is too small to show its own; 0.5 is pure chance, 1 pure percentages
 FEWEST = 8  # matured errors before a series has a record, and series before a category has a line
@@ -42,33 +43,36 @@ class Past:
 Noise = tuple[np.ndarray, np.ndarray]
 
 
-def noise(pasts: Sequence[Past], groups: Groups, *, oldest: int, ask: Ask = alone) -> list[Noise]:
+def noise(pasts: Sequence[Past], groups: Groups, *, oldest: int, others: Others = NOBODY) -> list[Noise]:
     """Return φ [as_of, series] of each kind of window, and σ [as_of, series] by its record, missing before `oldest`.
 
     φ is what `over_dispersion` makes of the category. The record is 1.4826·MAD of matured errors, 52 origins, at least
     8, each stated at today's baseline along the category's line log σ = c0 + c1·log Σb, and shrunk towards that line by
     how little so few overlapping errors can tell; a series without record stands on the line.
     """
-    usual: list[np.ndarray] = []
-    mine: dict[str, Any] = {}
+    records = [others.once(f"record {k}", partial(_records, past, oldest)) for k, past in enumerate(pasts)]
+    told = others.told("records", lambda: _record_sums(pasts, records, groups))
+    slopes = [category_slopes(told[f"slope {k}"])[:, groups.category] for k in range(len(pasts))]
+    scaled = []
     for k, past in enumerate(pasts):
-        raw, size = _records(past, oldest)
-        mine |= {f"squares {k}": _squares(past, groups.category), f"slope {k}": _slope_sums(raw, size, groups)}
-        usual.append(size)
-        del raw  # of all series in all weeks, as what follows is
-    told = ask(mine)
-    slopes = [category_slopes(told[f"slope {k}"]) for k in range(len(pasts))]
-    scaled = [
-        _scaled_records(past, usual.pop(0), slope[:, groups.category], oldest)
-        for past, slope in zip(pasts, slopes, strict=True)
-    ]
-    centres = ask({f"centre {k}": _centre_sums(records, groups) for k, records in enumerate(scaled)})
+        work = partial(_scaled_records, past, records.pop(0), slopes[k], oldest)
+        scaled.append(others.once(f"scaled {k}", work)["scaled"])
+        del work  # its record is of all series in all weeks, as what follows is
+    centres = others.told("centres", lambda: {f"centre {k}": _centre_sums(x, groups) for k, x in enumerate(scaled)})
     out = []
     for k, past in enumerate(pasts):
         phi = over_dispersion(told[f"squares {k}"], (len(past.error), groups.categories))
         line, spread = _centre(centres[f"centre {k}"])
-        sigma = _sigma(past, scaled[k], line[:, groups.category], spread, slopes[k][:, groups.category], oldest)
+        sigma = _sigma(past, scaled[k], line[:, groups.category], spread, slopes[k], oldest)
         out.append((phi[:, groups.category], sigma))
+    return out
+
+
+def _record_sums(pasts: Sequence[Past], records: Sequence[Kept], groups: Groups) -> Shared:
+    out: dict[str, Any] = {}
+    for k, (past, record) in enumerate(zip(pasts, records, strict=True)):
+        out[f"squares {k}"] = _squares(past, groups.category)
+        out[f"slope {k}"] = _slope_sums(record["raw"], record["usual"], groups)
     return out
 
 
@@ -114,8 +118,11 @@ def _log_size(made: np.ndarray) -> np.ndarray:
     return np.log(np.maximum(np.nan_to_num(made), 1))
 
 
-def _records(past: Past, oldest: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the log of 1.4826·MAD and the mean log Σb of each as-of's matured errors, NaN with fewer than FEWEST."""
+def _records(past: Past, oldest: int) -> Kept:
+    """Return `raw`, the log of 1.4826·MAD, and `usual`, the mean log Σb, of each as-of's matured errors.
+
+    NaN with fewer than FEWEST.
+    """
     raw, usual = np.full((2, *past.error.shape), np.nan)
     size = _log_size(past.made)
     for t in range(oldest, len(raw)):
@@ -126,18 +133,19 @@ def _records(past: Past, oldest: int) -> tuple[np.ndarray, np.ndarray]:
         raw[t, told] = log_mad(error[:, told])
         mean = column_sums(np.where(there, size[max(t - 51, 0) : t + 1], 0)) / np.maximum(count, 1)
         usual[t] = np.where(told, mean, np.nan)
-    return raw, usual
+    return {"raw": raw, "usual": usual}
 
 
-def _scaled_records(past: Past, usual: np.ndarray, slope: np.ndarray, oldest: int) -> np.ndarray:
+def _scaled_records(past: Past, record: Kept, slope: np.ndarray, oldest: int) -> Kept:
     """Return the records with each error stated at the series' usual size, less the category's slope up to there."""
-    out, size = np.full(usual.shape, np.nan), _log_size(past.made)
+    usual, size = record["usual"], _log_size(past.made)
+    out = np.full(usual.shape, np.nan)
     for t in range(oldest, len(out)):
         told = ~np.isnan(usual[t])
         then = slice(max(t - 51, 0), t + 1)
         scaled = past.error[then, told] * np.exp(slope[t, told] * (usual[t, told] - size[then, told]))
         out[t, told] = log_mad(scaled) - slope[t, told] * usual[t, told]
-    return out
+    return {"scaled": out}
 
 
 def _sigma(

@@ -32,15 +32,9 @@ from models.forecasters import DelayForecaster, Forecaster
 from models.risk import Names
 from pipelines import sources
 from pipelines.engines import engine
-from pipelines.partitions import (
-    How,
-    in_order,
-    partitioned,
-    partitioned_windows,
-    partitions_for,
-    windows_in_order,
-)
+from pipelines.partitions import How, in_order, partitioned, partitions_for
 from pipelines.settings import Settings
+from pipelines.windows import partitioned_windows
 
 LEAD_IN_WEEKS = 53  # weeks before the first row to learn from, so that its yearly windows are whole
 WARM_UP_WEEKS = 8  # without so much history a row can only tell that it knows nothing
@@ -281,11 +275,10 @@ def window_builder(world: World) -> Iterator[Build]:
     with _cut(world, "shift") as how:
 
         def build(con: duckdb.DuckDBPyConnection, asked: Request, steps: np.ndarray) -> Matrix:
-            if how is None:
-                return _windows(con, asked, steps)
-            return windows_in_order(con, partitioned_windows(con, asked, steps, how=how), asked.grid)
+            assert how
+            return partitioned_windows(con, asked, steps, how=how)
 
-        yield build
+        yield build if how else _windows
 
 
 @contextmanager

@@ -19,9 +19,10 @@ from features.suppliers import LEVELS
 from features.weeks import Grid
 from pipelines import sources
 from pipelines.engines import Engine, engine
-from pipelines.partitions import How, in_order, partitioned, partitioned_windows, partitions_for, windows_in_order
+from pipelines.partitions import How, in_order, partitioned, partitions_for
 from pipelines.settings import Unreachable, UserError, load
 from pipelines.simulate import simulate
+from pipelines.windows import partitioned_windows
 from pipelines.world import NO_PROOF, TO_SCORE, World, delay_rows, line_builder, request, shift_rows
 
 AS_OF = date(2026, 6, 1)
@@ -148,7 +149,7 @@ def series_in_parts(con, request, steps, parts, scratch):
     with engine(load(scratch, environ={})) as here:
         made = partitioned_windows(con, request, steps, how=How(here, parts, scratch))
     assert not list(scratch.iterdir()), "nothing is left behind"
-    return windows_in_order(con, made, request.grid)
+    return made
 
 
 @pytest.mark.parametrize("planned", [True, False])
@@ -210,7 +211,7 @@ def test_a_cluster_that_loses_a_worker_gives_the_same_bytes(con, asked, demanded
             write_lines(con, asked)
             made = in_order(con, partitioned(con, asked, steps, at="snapshot", how=how))
         else:
-            made = windows_in_order(con, partitioned_windows(con, asked, steps, how=how), asked.grid)
+            made = partitioned_windows(con, asked, steps, how=how)
     assert lost.exists(), "a worker died"
     same(delay_matrix(con, asked, steps) if task == "delay" else shift_matrix(con, asked, steps)[0], made)
 
