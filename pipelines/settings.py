@@ -135,7 +135,7 @@ class Settings(BaseModel):
     partitions: int = key(
         0,
         "Into how many parts suppliers, and products of demand, are cut, of which one is in memory at a time; 0: as"
-        " many as two million lines, or 40,000 series, each ask for. The tables are the same whatever the number.",
+        " many as two million lines, or 12,000 series, each ask for. The tables are the same whatever the number.",
         "a whole number from 0",
         ge=0,
     )
@@ -147,15 +147,16 @@ class Settings(BaseModel):
     threads: int = key(0, "Processor threads for training; 0 for all.", "a whole number from 0", ge=0)
     memory: str = key(
         "",
-        "Memory the input tables may take before they spill to disk; empty: four fifths of the machine's.",
+        "Memory the input tables may take before they spill to disk; empty: four fifths of the machine's, or 1.5 GB"
+        " where they are kept in a file of the scratch folder: with some six million order lines and more.",
         'a size such as "4GB", or ""',
         pattern=r"^(\d+(\.\d+)? ?[MGT]i?B)?$",
     )
     history_weeks: int = key(156, "Weeks of history to learn from.", "a whole number from 1", ge=1)
     max_snapshots: int = key(
         500_000,
-        "Rows a task learns from and is judged on at most, a sample by a hash of key and day beyond: it bounds time and"
-        " memory of training. Scoring takes no sample.",
+        "Rows a task learns from and is judged on at most, a sample by a hash of key and day beyond, out of at most two"
+        " purchase lines, or a 25th of a series, for each: it bounds what training takes. Scoring takes no sample.",
         "a whole number from 1000",
         ge=1000,
     )
