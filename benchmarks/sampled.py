@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from features.cut import OF_LINES, OF_SERIES, few
+from features.matrix import Matrix
 from features.sampling import in_sample
 from models.backtest import Fold, binary, play
 from models.lessons import KEYS, Lesson
@@ -45,6 +47,24 @@ def skills(lesson: Lesson, workspace: Path, first: date, share: float, seed: int
     return int((inside & (days < cut)).sum()), len(pairs), found
 
 
+def of_some(workspace: Path, whole: Lesson, first: date, last: date, share: float, day: date) -> Lesson:
+    """Return a lesson of the rows before `first` that a world of some suppliers or products has, and all since then."""
+    name, cut = whole.task, np.datetime64(first, "D")
+    with open_world(load(workspace, as_of=last, max_snapshots=10**9), last) as world:
+        of = OF_LINES if name == "delay" else OF_SERIES
+        unit = "count(*)" if name == "delay" else "count(DISTINCT (product_id, site_id))"
+        ((there,),) = world.con.execute(f"SELECT {unit} FROM {of.tables[0].name}").fetchall()
+        with few(world.con, of, round(there * share), day, by_series=name == "shift") as seen:
+            assert seen
+            small = replace(world, connection=[seen])
+            asked = request(world, name, first_cut=first)
+            some = prepare(small, name, asked, judged_from=cut, whole_from=first)
+    before = some.matrix.take(some.between(np.datetime64("0", "D"), cut))
+    since = whole.matrix.take(whole.between(cut, np.datetime64(last, "D") + 1))
+    rows = pd.concat([before.rows, since.rows], ignore_index=True)
+    return replace(whole, matrix=Matrix(rows, pd.concat([before.X, since.X], ignore_index=True), before.features))
+
+
 def main() -> int:
     """Print a row per share of the snapshots: how many were learnt from, and the skill of every seed."""
     words = argparse.ArgumentParser(prog="python -m benchmarks.sampled", description=__doc__)
@@ -54,6 +74,14 @@ def main() -> int:
     words.add_argument("--to", dest="last", type=date.fromisoformat, required=True)
     words.add_argument("--share", type=float, nargs="+", default=[1.0, 0.5, 0.25, 0.125])
     words.add_argument("--seeds", type=int, nargs="+", default=[7, 8])
+    words.add_argument(
+        "--some",
+        type=date.fromisoformat,
+        nargs="*",
+        default=[],
+        metavar="DAY",
+        help="leave out whole suppliers or products, those that these days choose, instead of snapshots",
+    )
     given = words.parse_args()
     lesson = whole_lesson(given.workspace, given.task, given.first, given.last)
     print("| snapshots learnt from | judged | Brier skill over climatology, per seed |\n|---|---|---|")
@@ -61,6 +89,11 @@ def main() -> int:
         found = [skills(lesson, given.workspace, given.first, share, seed) for seed in given.seeds]
         said = "; ".join(", ".join(f"{event} {skill:.4f}" for event, skill in one[2].items()) for one in found)
         print(f"| {found[0][0]:,} | {found[0][1]:,} | {said} |", flush=True)
+        for day in given.some if share < 1 else ():
+            some = of_some(given.workspace, lesson, given.first, given.last, share, day)
+            rows, judged, skill = skills(some, given.workspace, given.first, 1.0, given.seeds[0])
+            said = ", ".join(f"{event} {value:.4f}" for event, value in skill.items())
+            print(f"| {rows:,} of whole entities, {day} | {judged:,} | {said} |", flush=True)
     return 0
 
 
