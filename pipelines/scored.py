@@ -20,7 +20,7 @@ from pipelines.change import explained, rescored
 from pipelines.ledger import Target
 from pipelines.registered import RegisteredModel
 from pipelines.settings import Settings
-from pipelines.world import World, judgeable, open_world, scorable
+from pipelines.world import World, at_once, judgeable, open_world, scorable
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -58,9 +58,12 @@ class Runner(Protocol):
 def risk_tables(
     world: World, champions: Mapping[str, RegisteredChampion], then: Week | None, runner: Runner
 ) -> dict[str, pd.DataFrame]:
-    """Score the tasks side by side, then rank and sum up what came of both."""
+    """Score the tasks side by side, or one after the other (`at_once`), then rank and sum up what came of both."""
     score_one = {"delay": (score_delays, "score open lines"), "shift": (score_shifts, "score demand")}
-    parts = runner.side_by_side({task: (*score_one[task], (world.beside(), c, then)) for task, c in champions.items()})
+    work = {task: (*score_one[task], (world.beside(), c, then)) for task, c in champions.items()}
+    parts: dict[str, Scored] = {}
+    for together in at_once(world, [*work]):
+        parts |= runner.side_by_side({task: work[task] for task in together})
     tables = {part.name: part.table for part in parts.values()}
     tables["rule_forecasts"] = pd.concat([part.rules for part in parts.values()], ignore_index=True)
     tables["health"] = merged(part.health for part in parts.values())

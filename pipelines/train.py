@@ -30,7 +30,7 @@ from pipelines.learn import Learned, learn, threads_each
 from pipelines.registered import RegisteredModel
 from pipelines.settings import Settings
 from pipelines.steps import side_by_side, step, stoppable
-from pipelines.world import SIDES, World, open_world
+from pipelines.world import World, at_once, open_world
 
 LEARNT_WITH = (
     "every_days", "tolerance_days", "short_tolerance", "country", "attributes", "seed", "history_weeks",
@@ -38,7 +38,6 @@ LEARNT_WITH = (
 )  # fmt: skip
 TITLES = {"late": "Late deliveries", "down": "Drops of demand", "up": "Surges of demand"}
 TOO_GOOD_ROC, TOO_GOOD_SHARE = 0.95, 0.60
-FACTS_AT_ONCE = 5_000_000  # purchase and order lines above which one task learns after the other: it halves the memory
 
 
 @flow(name="train", validate_parameters=False)
@@ -67,12 +66,6 @@ def train(
             run.log_dict(out, "result")
     create_markdown_artifact(_paragraph(as_of, out), key="bullwhip-train", description=f"Training as of {as_of}")
     return {"as_of": as_of, "tasks": out}
-
-
-def at_once(world: World, names: Sequence[str]) -> list[list[str]]:
-    """Return which tasks learn side by side: all of them, but one after the other where their facts are very many."""
-    facts = sum(int(world.con.execute(f"SELECT count(*) FROM {SIDES[name]}").fetchall()[0][0]) for name in names)
-    return [[name] for name in names] if facts > FACTS_AT_ONCE else [list(names)] if names else []
 
 
 def _learn_together(world: World, names: Sequence[str]) -> dict[str, list[Learned]]:

@@ -1,6 +1,6 @@
 """Open the facts of a run and build the inputs of each task from them, the same way for training and scoring."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
@@ -91,6 +91,13 @@ class World:
 
 
 SIDES = {"delay": "purchases", "shift": "orders"}
+FACTS_AT_ONCE = 5_000_000  # purchase and order lines above which one task follows the other: it halves the memory
+
+
+def at_once(world: World, names: Sequence[str]) -> list[list[str]]:
+    """Return which tasks learn or score side by side: all, but one after the other where their facts are very many."""
+    facts = sum(int(world.con.execute(f"SELECT count(*) FROM {SIDES[name]}").fetchall()[0][0]) for name in names)
+    return [[name] for name in names] if facts > FACTS_AT_ONCE else [list(names)] if names else []
 
 
 def open_world(settings: Settings, as_of: date, *, hindsight: bool = False) -> World:

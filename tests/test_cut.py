@@ -11,7 +11,9 @@ from features.contracts import TABLES
 from features.cut import OF_LINES, OF_SERIES, few
 from features.matrix import shift_matrix
 from features.prover import LeakError
+from pipelines import learn
 from pipelines import world as worlds
+from pipelines.learn import enough, prepare
 from pipelines.settings import load
 from pipelines.world import NO_PROOF, TO_LEARN, TO_SCORE, World, delay_rows, request, shift_rows
 
@@ -102,3 +104,21 @@ def test_windows_moved_on_are_not_proven_but_there(world):
     assert mine.X.equals(shift_rows(world, asked, steps, NO_PROOF).X)
     assert (moved.rows["lead_weeks"] == mine.rows["lead_weeks"]).all()
     assert not moved.X.equals(mine.X)
+
+
+@pytest.mark.parametrize(("task", "by"), [("delay", "supplier_id"), ("shift", "product_id")])
+def test_training_learns_from_as_many_as_its_sample_needs_and_a_backtest_judges_all(
+    toy, tmp_path, monkeypatch, task, by
+):
+    monkeypatch.setattr(learn, "PER_SNAPSHOT", {"delay": 0.5, "shift": 0.03})  # of a thousand: 500 lines, 30 series
+    lines = _lines(CUTS["lines" if task == "delay" else "series"])
+    counted = "count(*)" if task == "delay" else "count(DISTINCT (product_id, site_id))"
+    with World([toy.cursor()], (), load(tmp_path, environ={}, max_snapshots=1_000), DAY, "") as here:
+        asked, day = request(here, task), np.datetime64(DAY, "D")
+        with enough(here, task) as some:
+            assert 0 < read(some.con, f"SELECT {counted} FROM {lines}")[0][0] <= {"delay": 500, "shift": 30}[task]
+            own = {row[0] for row in read(some.con, f"SELECT DISTINCT {by} FROM {lines}")}
+        assert set(prepare(here, task, asked, judged_from=day).rows[by]) <= own
+        whole = prepare(here, task, asked, judged_from=day, whole_from=date(2026, 5, 1))
+        assert not set(whole.rows[by]) <= own
+        assert read(here.con, "SELECT current_schema()") == [("main",)]

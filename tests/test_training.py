@@ -14,7 +14,8 @@ from models import lessons
 from models.delay import DelayModel
 from models.forecasters import load as load_forecaster
 from models.gate import Decision
-from pipelines import learn, mlflow_store, registry, train
+from pipelines import learn, mlflow_store, registry
+from pipelines import world as worlds
 from pipelines.world import NO_PROOF, World, delay_rows, open_world, request
 from tests.workspaces import EARLIER, MONDAY, bullwhip, change, forget_from, settings, tables_of
 
@@ -40,13 +41,13 @@ def keep_only(workspace, *tables):
 
 @pytest.mark.parametrize(("most", "groups"), [(7, [["delay", "shift"]]), (6, [["delay"], ["shift"]])])
 def test_very_many_facts_are_learnt_from_one_task_after_the_other(most, groups, monkeypatch):
-    monkeypatch.setattr(train, "FACTS_AT_ONCE", most)
+    monkeypatch.setattr(worlds, "FACTS_AT_ONCE", most)
     with duckdb.connect() as con:
         con.execute("CREATE TABLE orders AS FROM range(5); CREATE TABLE purchases AS FROM range(2)")
         world = World([con], (), None, MONDAY, "")
-        assert train.at_once(world, ["delay", "shift"]) == groups
-        assert train.at_once(world, ["shift"]) == [["shift"]]
-        assert train.at_once(world, []) == []
+        assert worlds.at_once(world, ["delay", "shift"]) == groups
+        assert worlds.at_once(world, ["shift"]) == [["shift"]]
+        assert worlds.at_once(world, []) == []
 
 
 def test_nobody_learns_from_data_that_ended_long_before(workspace):
