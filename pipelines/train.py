@@ -248,7 +248,7 @@ def register(
 
 
 def _promote(world: World, name: str, version: str, refusal: str | None) -> None:
-    because = refusal or "no naive rule is clearly better, and the last champion is not as good"
+    because = refusal or "no naive rule is clearly better, and no champion before it was as good"
     registry.decide(world.settings, name, version, PROMOTED, since=world.as_of, because=because)
 
 
