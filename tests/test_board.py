@@ -104,6 +104,7 @@ def test_a_probability_is_in_percent_and_never_quite_sure(p, said):
         ((-9, -3, -1), ("3 days early", "likely 9 early to 1 early")),
         ((-9, -3, 0), ("3 days early", "likely 9 early to on time")), ((0, 0, 0), ("on time", "likely 0")),
         ((5, 70, 90), ("over 60 days late", "likely 5 to over 60")),
+        ((349, 900, 1003), ("over 60 days late", "likely months late")),
         ((4, None, None), ("Date open", "too far ahead to tell")),
         ((2, 4, None), ("4 days late", "")),
     ],

@@ -95,6 +95,8 @@ def delay_impact(low: int | None, mid: int | None, high: int | None) -> tuple[st
         return big, f"likely {_many(-low)} early to {_many(high)} late"
     if high <= 0 and low < 0:
         return big, f"likely {_many(-low)} early to {'on time' if high == 0 else f'{_many(-high)} early'}"
+    if low > MANY_DAYS:
+        return big, "likely months late"
     return big, f"likely {low} to {_many(high)}" if low < high else f"likely {_many(high)}"
 
 

@@ -65,6 +65,7 @@ function delayImpact(low, mid, high) {
   if (low === null || high === null) return [big, ""];
   if (low < 0 && high > 0) return [big, `likely ${many(-low)} early to ${many(high)} late`];
   if (low < 0) return [big, `likely ${many(-low)} early to ${high === 0 ? "on time" : `${many(-high)} early`}`];
+  if (low > MANY_DAYS) return [big, "likely months late"];
   return [big, low < high ? `likely ${low} to ${many(high)}` : `likely ${many(high)}`];
 }
 
