@@ -19,8 +19,9 @@ FAR = 1.64  # usual gaps by which a series has moved before a reader is told: ni
 def board_rows(week: Week) -> pd.DataFrame:
     """Return one row per published risk of some value, or whose value nobody knows, largest value first.
 
-    Whole numbers throughout: p in hundredths of a percent, money in cents, days from the as-of; missing is NA. A line
-    without a promise carries no probability and is left out, and so is what is worth nothing.
+    What is late already comes after all that can still be prevented. Whole numbers throughout: p in hundredths of a
+    percent, money in cents, days from the as-of; missing is NA. A line without a promise carries no probability and is
+    left out, and so is what is worth nothing.
     """
     parts = [part for part in (_deliveries(week), _shifts(week)) if len(part)]
     if not parts:
@@ -29,8 +30,10 @@ def board_rows(week: Week) -> pd.DataFrame:
     rows = rows[rows["p"].notna() & ~(rows["value"].fillna(1) <= 0)]
     rows["level"] = np.where(rows["kind"] == "overdue", "past", level(rows["p"] / 10_000))
     rows = rows.merge(_todo(week), on=["row_id", "table"], how="left")
-    rows = rows.sort_values(["value", "stake", "row_id"], ascending=[False, False, True], na_position="last")
-    return rows.reset_index(drop=True)
+    rows = rows.assign(past=rows["kind"] == "overdue").sort_values(
+        ["past", "value", "stake", "row_id"], ascending=[True, False, False, True], na_position="last"
+    )
+    return rows.drop(columns="past").reset_index(drop=True)
 
 
 def _deliveries(week: Week) -> pd.DataFrame:
