@@ -1,6 +1,7 @@
 """How long did the last lines of this supplier take, and would they have met this line's promise?"""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import duckdb
 import numpy as np
@@ -17,26 +18,6 @@ CHUNK = 1 << 13  # rows looked up at once: their last lines stay in the processo
 PRIOR_LINES = 4.0  # lines that the chain's late share weighs against the last ones
 HALF_LIFE = 4.0  # lines after which one counts half in a weighted mean
 WEIGHTS = 0.5 ** (np.arange(LAST) / HALF_LIFE)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Last:
-    """The last completed lines [row, nth last] of each row's entity as known at its as-of, NaN where there are fewer.
-
-    `lead` and `work` are days and working days from order to completion, `miss` days from promise to completion,
-    `after` days from this line's order to theirs, `ago` days from their completion to this row's as-of. `rows` holds
-    the rows themselves, with `prior`, the late share of the chain. `shipped` and `waited` are, of the last lines
-    ordered, completed or not: how many came, and the working days they have waited, older lines counting less.
-    """
-
-    rows: pd.DataFrame
-    lead: np.ndarray
-    work: np.ndarray
-    miss: np.ndarray
-    after: np.ndarray
-    ago: np.ndarray
-    shipped: np.ndarray
-    waited: np.ndarray
 
 
 def recent_features(
@@ -59,15 +40,15 @@ def _look_back(
     out: np.ndarray,
 ) -> None:  # fmt: skip
     """Write into `out` [row, feature] what the last lines of each row's entity tell; `entity` is that of every line."""
+    books = _Books(lines, entity, grid)
     mine = taken(entity, rows["line"].to_numpy())
-    came = (entity >= 0) & (lines["done_step"].to_numpy() < grid.size)
-    done = _Book(lines, entity, came, ("done_at", "completed", "ordered"), "done_step", grid)
-    known = _Book(lines, entity, entity >= 0, ("known_at",), "step", grid)
+    order = np.argsort(mine * np.int64(grid.size) + rows["step"].to_numpy(), kind="stable")
 
     def work(part: slice) -> None:
-        view = _view(done, known, rows.iloc[part], mine[part])
+        some = order[part]  # rows of one entity and day look back on the same lines, and are together here
+        last = Last.of(books, rows.iloc[some], mine[some])
         for k, feature in enumerate(formulas):
-            out[part, k] = feature.formula(view)
+            out[some, k] = feature.formula(last)
 
     side_by_side(work, pieces(len(rows), CHUNK))
 
@@ -96,7 +77,7 @@ def _lines(con: duckdb.DuckDBPyConnection, grid: Grid, country: str) -> pd.DataF
         completed=_day(lines, "complete_on"),
         work=np.where(came, working_days(begin, np.where(came, end, begin), holiday_dates(country)), np.nan),
         miss=_day(lines, "complete_on") - _day(lines, "promised_on"),
-        ordered_day=begin,
+        ordered_day=_day(lines, "ordered_on"),
     )
 
 
@@ -109,50 +90,133 @@ class _Book:
         """Take the lines `among` all, which are in their own order, sorted by entity and the columns `by`."""
         mine = np.flatnonzero(among)
         keys = [lines[c].to_numpy()[mine] for c in reversed(by)]
-        order = mine[np.lexsort((*keys, entity[mine]))]
-        self.columns = {c: lines[c].to_numpy(float)[order] for c in ("ordered", "completed", "work", "miss")}
-        self.columns |= {c: lines[c].to_numpy(float)[order] for c in ("done_step", "line")}
-        self.columns["ordered_day"] = _day(lines, "ordered_day")[order]
-        self.entity, self.size = entity[order].astype(np.int64), grid.size + 1
-        self.key = self.entity * self.size + np.minimum(lines[step].to_numpy(np.int64)[order], grid.size)
+        self.lines, self.order = lines, mine[np.lexsort((*keys, entity[mine]))]
+        self.entity, self.size = entity[self.order].astype(np.int64), grid.size + 1
+        self.key = self.entity * self.size + np.minimum(lines[step].to_numpy(np.int64)[self.order], grid.size)
 
-    def last(self, rows: pd.DataFrame, entity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the places [row, nth last] of the last lines, and whether there is one."""
-        newest = np.searchsorted(self.key, entity * self.size + rows["step"].to_numpy(np.int64), side="right")
-        place = newest[:, None] - 1 - np.arange(LAST)
+    def upto(self, entity: np.ndarray, step: np.ndarray) -> np.ndarray:
+        """Return the place after the last line of each entity that is known at its step."""
+        return np.searchsorted(self.key, entity * self.size + step, side="right")
+
+    def last(self, entity: np.ndarray, step: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the places [entity, nth last] of the last lines, and whether there is one."""
+        place = self.upto(entity, step)[:, None] - 1 - np.arange(LAST)
         there = place >= np.searchsorted(self.entity, entity)[:, None]
         return np.where(there, place, 0), there
 
     def read(self, column: str, place: np.ndarray, there: np.ndarray) -> np.ndarray:
-        values = self.columns[column]
-        return np.where(there, values[place], np.nan) if len(values) else np.full(place.shape, np.nan)
+        if not len(self.order):
+            return np.full(place.shape, np.nan)
+        return np.where(there, self.lines[column].to_numpy()[self.order[place]], np.nan)
 
 
-def _view(done: _Book, known: _Book, rows: pd.DataFrame, entity: np.ndarray) -> Last:
-    at = done.last(rows, entity)
-    completed, ordered = done.read("completed", *at), done.read("ordered", *at)
-    as_of = _day(rows, "as_of")[:, None]
-    shipped, waited = _pace(known, rows, entity)
-    return Last(
-        rows,
-        lead=completed - np.floor(ordered),
-        work=done.read("work", *at),
-        miss=done.read("miss", *at),
-        after=ordered - rows["ordered"].to_numpy(float)[:, None],
-        ago=as_of - completed,
-        shipped=shipped,
-        waited=waited,
-    )
+@dataclass(frozen=True, eq=False)
+class _Books:
+    """The lines of some entities as they were completed and as they became known, sorted once they are asked for."""
+
+    lines: pd.DataFrame
+    entity: np.ndarray
+    grid: Grid
+
+    @cached_property
+    def done(self) -> _Book:
+        came = (self.entity >= 0) & (self.lines["done_step"].to_numpy() < self.grid.size)
+        return _Book(self.lines, self.entity, came, ("done_at", "completed", "ordered"), "done_step", self.grid)
+
+    @cached_property
+    def known(self) -> _Book:
+        return _Book(self.lines, self.entity, self.entity >= 0, ("known_at",), "step", self.grid)
+
+    @cached_property
+    def place(self) -> np.ndarray:
+        """Where each line stands among the known ones; 0 for lines of others."""
+        out = np.zeros(len(self.lines), np.int64)
+        out[self.known.order] = np.arange(len(self.known.order))
+        return out
 
 
-def _pace(known: _Book, rows: pd.DataFrame, entity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    place, there = known.last(rows, entity)
-    there &= known.read("line", place, there) != rows["line"].to_numpy()[:, None]
-    came = there & (known.read("done_step", place, there) <= rows["step"].to_numpy()[:, None])
-    # an open line has waited the working days of its age: five of seven, since the exact count is not worth its time
-    so_far = (_day(rows, "as_of")[:, None] - known.read("ordered_day", place, there)) * 5 / 7
-    waited = np.where(came, known.read("work", place, there), so_far)
-    return (WEIGHTS * came).sum(axis=1), (WEIGHTS * np.where(there, np.maximum(waited, 0) + 0.5, 0)).sum(axis=1)
+@dataclass(frozen=True, eq=False)
+class Last:
+    """What the last completed lines [entity, nth last] were as known at an as-of, NaN where there are fewer.
+
+    An entity is a supplier, or an item of one, on a day. `rows`, with `prior`, the late share of the chain, are open
+    lines of theirs: each of the entity `number`.
+    """
+
+    books: _Books
+    rows: pd.DataFrame
+    number: np.ndarray
+    entity: np.ndarray
+    step: np.ndarray
+    as_of: np.ndarray
+
+    @classmethod
+    def of(cls, books: _Books, rows: pd.DataFrame, entity: np.ndarray) -> "Last":
+        """Take rows of which those of one entity and day stand together."""
+        step = rows["step"].to_numpy(np.int64)
+        begins = (np.diff(entity, prepend=-1) != 0) | (np.diff(step, prepend=-1) != 0)
+        own = entity[begins].astype(np.int64)
+        return cls(books, rows, np.cumsum(begins) - 1, own, step[begins], _day(rows, "as_of")[begins])
+
+    def each(self, x: np.ndarray) -> np.ndarray:
+        """Return for each row what x says of its entity."""
+        return x.take(self.number, axis=0)
+
+    @cached_property
+    def _done(self) -> tuple[np.ndarray, np.ndarray]:
+        return self.books.done.last(self.entity, self.step)
+
+    @cached_property
+    def completed(self) -> np.ndarray:
+        return self.books.done.read("completed", *self._done)
+
+    @cached_property
+    def ordered(self) -> np.ndarray:
+        """Day of the order, its hour as a fraction."""
+        return self.books.done.read("ordered", *self._done)
+
+    @cached_property
+    def lead(self) -> np.ndarray:
+        """Days from order to completion."""
+        return self.completed - np.floor(self.ordered)
+
+    @cached_property
+    def work(self) -> np.ndarray:
+        """Working days from order to completion."""
+        return self.books.done.read("work", *self._done)
+
+    @cached_property
+    def miss(self) -> np.ndarray:
+        """Days from promise to completion."""
+        return self.books.done.read("miss", *self._done)
+
+    @cached_property
+    def ago(self) -> np.ndarray:
+        """Days from completion to the as-of."""
+        return self.as_of[:, None] - self.completed
+
+    def paces(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return per row, of the last lines ordered but itself, completed or not, how many came, and the working days
+        they have waited, older lines counting less."""
+        known = self.books.known
+        place, there = known.last(self.entity, self.step)
+        came = there & (known.read("done_step", place, there) <= self.step[:, None])
+        # an open line has waited the working days of its age: five of seven, the exact count is not worth its time
+        so_far = (self.as_of[:, None] - known.read("ordered_day", place, there)) * 5 / 7
+        waited = np.where(came, known.read("work", place, there), so_far)
+        own = self.each(known.upto(self.entity, self.step)) - 1 - self.books.place[self.rows["line"].to_numpy()]
+        shipped = WEIGHTS * came
+        waited = WEIGHTS * np.where(there, np.maximum(waited, 0) + 0.5, 0)
+        return self._but(own, shipped), self._but(own, waited)
+
+    def _but(self, own: np.ndarray, x: np.ndarray) -> np.ndarray:
+        """Return per row the sum of its entity's x, without the `own`-th."""
+        total = self.each(x.sum(axis=1))
+        among = np.flatnonzero((own >= 0) & (own < LAST))
+        others = x[self.number[among]]
+        others[np.arange(len(among)), own[among]] = 0.0
+        total[among] = others.sum(axis=1)
+        return total
 
 
 # Formulas -----------------------------------------------------------------------------------------------------------
@@ -171,17 +235,25 @@ def _quantile(x: np.ndarray, q: float) -> np.ndarray:
 
 
 def _over_promise(last: Last, *, still_open: bool) -> np.ndarray:
-    promised = last.rows["promised_work"].to_numpy(float)
-    among = ~np.isnan(last.work)
+    promised, work = last.rows["promised_work"].to_numpy(float), last.each(last.work)
+    longer = work > promised[:, None]
     if still_open:
-        among &= last.work >= last.rows["age_work"].to_numpy(float)[:, None]
-    longer = ((last.work > promised[:, None]) & among).sum(axis=1)
-    share = (longer + PRIOR_LINES * last.rows["prior"].to_numpy(float)) / (among.sum(axis=1) + PRIOR_LINES)
+        among = work >= last.rows["age_work"].to_numpy(float)[:, None]
+        longer, n = longer & among, among.sum(axis=1)
+    else:
+        n = last.each((~np.isnan(last.work)).sum(axis=1))
+    share = (longer.sum(axis=1) + PRIOR_LINES * last.rows["prior"].to_numpy(float)) / (n + PRIOR_LINES)
     return np.where(np.isnan(promised), np.nan, share)
 
 
 def _overtaken(last: Last) -> np.ndarray:
-    return np.where(np.isnan(last.after[:, 0]), np.nan, (last.after > 0).sum(axis=1))
+    after = last.each(last.ordered) - last.rows["ordered"].to_numpy(float)[:, None]
+    return np.where(np.isnan(after[:, 0]), np.nan, (after > 0).sum(axis=1))
+
+
+def _pace(last: Last) -> np.ndarray:
+    shipped, waited = last.paces()
+    return (shipped + 1) / (waited + 4)
 
 
 def _gap_ratio(last: Last) -> np.ndarray:
@@ -191,7 +263,7 @@ def _gap_ratio(last: Last) -> np.ndarray:
 
 
 WORK = Feature(
-    "recent_working_days", lambda v: _weighted(v.work), "days",
+    "recent_working_days", lambda v: v.each(_weighted(v.work)), "days",
     f"Mean working days from order to completion of the last {LAST} lines completed, the latest counting most.",
     "its last lines took {value:working}, usually {usual:working}", "lead time",
 )  # fmt: skip
@@ -204,27 +276,27 @@ OVER = Feature(
 RECENT = (
     WORK,
     Feature(
-        "recent_lead_days", lambda v: _weighted(v.lead), "days",
+        "recent_lead_days", lambda v: v.each(_weighted(v.lead)), "days",
         f"Mean days from order to completion of the last {LAST} lines completed, the latest counting most.",
         "its last lines took {value} from order to delivery, usually {usual}", "lead time",
     ),
     Feature(
-        "recent_working_days_p50", lambda v: _quantile(v.work, 0.5), "days",
+        "recent_working_days_p50", lambda v: v.each(_quantile(v.work, 0.5)), "days",
         f"Median working days from order to completion of the last {LAST} lines completed.",
         "half of its last lines took {value:working}, usually {usual:working}", "lead time",
     ),
     Feature(
-        "recent_working_days_p90", lambda v: _quantile(v.work, 0.9), "days",
+        "recent_working_days_p90", lambda v: v.each(_quantile(v.work, 0.9)), "days",
         f"Working days from order to completion within which nine of ten of the last {LAST} lines completed came.",
         "nine in ten of its last lines took {value:working}, usually {usual:working}", "lead time",
     ),
     Feature(
-        "recent_days_late", lambda v: _weighted(v.miss), "days",
+        "recent_days_late", lambda v: v.each(_weighted(v.miss)), "days",
         f"Mean days from promise to completion of the last {LAST} lines completed, the latest counting most.",
         "its last lines came {value:after} the promise, usually {usual:after}", "lead time",
     ),
     Feature(
-        "pace", lambda v: (v.shipped + 1) / (v.waited + 4), "lines per working day",
+        "pace", _pace, "lines per working day",
         f"Lines completed per working day waited, of the last {LAST} lines ordered, completed or not; the latest count "
         "most.",
         "completes {value:rate} of its open lines per working day, usually {usual:rate}", "lead time",
@@ -242,11 +314,11 @@ RECENT = (
         "overtaken by {value} ordered later", "overtaken",
     ),
     Feature(
-        "days_since_completion", lambda v: v.ago[:, 0], "days", "Days since a line was last completed.",
+        "days_since_completion", lambda v: v.each(v.ago[:, 0]), "days", "Days since a line was last completed.",
         "completed nothing for {value}, usually {usual}", "recency",
     ),
     Feature(
-        "silence", _gap_ratio, "ratio",
+        "silence", lambda v: v.each(_gap_ratio(v)), "ratio",
         f"Days since a line was last completed against the mean gap of the last {LAST}, plus a day.",
         "the time since its last delivery is {value} its usual gap", "recency",
     ),
