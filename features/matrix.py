@@ -133,8 +133,7 @@ def most_snapshots(con: duckdb.DuckDBPyConnection, request: Request, steps: np.n
         return most_windows(con, request.grid, steps, request.windows)
     if at == "order":
         return int(con.execute("SELECT count(*) FROM purchases").fetchall()[0][0])
-    write_line_history(con, request.terms)
-    return count_open(con, request.grid, steps)
+    return count_open(con, request.grid, request.terms, steps)
 
 
 def _line_inputs(

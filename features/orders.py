@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from features.core import Feature, ratio
-from features.panels import Terms
+from features.panels import CLOSED_AT, Terms, completions
 from features.sampling import EVERY, Sample, in_sample, stretches
 from features.threads import pieces, side_by_side
 from features.tiles import write_rows
@@ -59,21 +59,26 @@ def _snapshots(
     return np.concatenate([line for line, _ in kept]), np.concatenate([step for _, step in kept])
 
 
-def count_open(con: duckdb.DuckDBPyConnection, grid: Grid, steps: np.ndarray) -> int:
-    """Return how many rows `open_lines` has when no sample is taken."""
-    opens, closes, _ = _edges(con, grid)
+def count_open(con: duckdb.DuckDBPyConnection, grid: Grid, terms: Terms, steps: np.ndarray) -> int:
+    """Return how many rows `open_lines` has when no sample is taken; needs no `line_history`."""
+    lines = f"SELECT p.known_at, {CLOSED_AT} AS closed_at FROM purchases p LEFT JOIN complete d USING (po_line_id)"
+    found = con.execute(f"WITH {completions(terms)} SELECT {_steps_of(grid)} FROM ({lines})").fetchnumpy()
+    opens, closes = (np.asarray(found[edge], np.int64) for edge in ("opens", "closes"))
     return int(stretches(opens, closes, np.unique(steps), grid.size)[1].sum())
 
 
 def _edges(con: duckdb.DuckDBPyConnection, grid: Grid) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the steps at which every line enters and leaves the risk set, and its hash; unknown ones never enter."""
-    found = con.execute(
-        f"SELECT CASE WHEN known_at < DATE '{grid.as_of}' THEN {grid.sql_index('known_at')} ELSE {grid.size} END "
-        f"AS opens, coalesce({grid.sql_index('closed_at')}, {grid.size}) AS closes, {HASHED} AS hashed "
-        "FROM line_history ORDER BY line"
-    ).fetchnumpy()
+    found = con.execute(f"SELECT {_steps_of(grid)}, {HASHED} AS hashed FROM line_history ORDER BY line").fetchnumpy()
     opens, closes = (np.asarray(found[edge], np.int64) for edge in ("opens", "closes"))
     return opens, closes, np.asarray(found["hashed"], np.uint64)
+
+
+def _steps_of(grid: Grid) -> str:
+    """SQL for the steps at which a line enters and leaves the risk set; one that is unknown never enters."""
+    known, closed = grid.sql_index("known_at"), grid.sql_index("closed_at")
+    opens = f"CASE WHEN known_at < DATE '{grid.as_of}' THEN {known} ELSE {grid.size} END AS opens"
+    return f"{opens}, coalesce({closed}, {grid.size}) AS closes"
 
 
 def stays(opens: np.ndarray, closes: np.ndarray, steps: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:

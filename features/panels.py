@@ -39,6 +39,23 @@ def posting_lag_days(con: duckdb.DuckDBPyConnection, as_of: object) -> int:
     return max(int(np.ceil(lag or 1)), 1)
 
 
+def completions(terms: Terms) -> str:
+    """SQL for the tables `got`, what came of each line and when it was known, and `complete`: when the receipts known
+    until then first covered a line."""
+    return f"""got AS (
+  SELECT po_line_id, r.received_on, greatest(r.known_at, p.known_at) AS known_at,
+         coalesce(r.quantity, p.quantity) AS units, p.quantity * (1 - {terms.short_tolerance} - 1e-12) AS needed
+  FROM receipts r JOIN purchases p USING (po_line_id)),
+known AS (
+  SELECT po_line_id, known_at, needed, sum(units) OVER (PARTITION BY po_line_id ORDER BY known_at) AS total FROM got),
+complete AS (SELECT po_line_id, min(known_at) AS complete_known_at FROM known WHERE total >= needed GROUP BY ALL)"""
+
+
+# When a line `p` leaves the risk set, `d` being what completed it.
+CLOSED_AT = """greatest(least(d.complete_known_at, p.cancelled_at),
+  CASE WHEN p.cancelled_at IS NOT NULL THEN p.known_at END)"""
+
+
 def write_line_history(con: duckdb.DuckDBPyConnection, terms: Terms, attributes: Sequence[str] = ()) -> None:
     """Make the tables `line_history` (one row per purchase line) and `promise_history` (one per promise).
 
@@ -49,13 +66,7 @@ def write_line_history(con: duckdb.DuckDBPyConnection, terms: Terms, attributes:
     extra = "".join(f", p.{quote(name)} AS {quote(f'attribute_{name}')}" for name in attributes)
     con.execute(f"""
 CREATE OR REPLACE TABLE line_history AS
-WITH got AS (
-  SELECT po_line_id, r.received_on, greatest(r.known_at, p.known_at) AS known_at,
-         coalesce(r.quantity, p.quantity) AS units, p.quantity * (1 - {terms.short_tolerance} - 1e-12) AS needed
-  FROM receipts r JOIN purchases p USING (po_line_id)),
-known AS (
-  SELECT po_line_id, known_at, needed, sum(units) OVER (PARTITION BY po_line_id ORDER BY known_at) AS total FROM got),
-complete AS (SELECT po_line_id, min(known_at) AS complete_known_at FROM known WHERE total >= needed GROUP BY ALL),
+WITH {completions(terms)},
 covered AS (
   SELECT po_line_id, received_on, complete_known_at, needed,
          sum(units) OVER (PARTITION BY po_line_id ORDER BY received_on) AS total
@@ -67,8 +78,7 @@ SELECT CAST(row_number() OVER (ORDER BY p.po_line_id) - 1 AS INTEGER) AS line, p
        coalesce(l.region, '') AS site_region, p.known_at, CAST(p.ordered_at AS DATE) AS ordered_on,
        date_part('epoch', p.ordered_at) % 86400 / 3600 AS ordered_hour, p.promised_on,
        p.quantity, p.unit_cost, p.requested_on, p.need_on, p.cancelled_at, d.complete_on, d.complete_known_at,
-       greatest(least(d.complete_known_at, p.cancelled_at), CASE WHEN p.cancelled_at IS NOT NULL THEN p.known_at END)
-         AS closed_at,
+       {CLOSED_AT} AS closed_at,
        p.cancelled_at IS NOT NULL AND coalesce(p.cancelled_by, '') <> 'supplier' AS buyer_cancelled{extra}
 FROM purchases p LEFT JOIN done d USING (po_line_id)
 LEFT JOIN suppliers s ON s.supplier_id = p.supplier_id

@@ -1,5 +1,6 @@
 """How long did the last lines of this supplier take, and would they have met this line's promise?"""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -25,32 +26,32 @@ def recent_features(
 ) -> np.ndarray:
     """Return float32 [row, feature] of RECENT_FEATURES; `prior` is each row's late share to shrink towards."""
     lines, codes = _lines(con, grid, country), codes_of(con, KEYS)
-    asked = rows[list(ASKED)].assign(prior=prior, ordered=_moment(rows))
+    asked = {c: rows[c].to_numpy() for c in ASKED} | {"prior": prior, "ordered": _moment(rows)}
     out = np.full((len(rows), len(RECENT_FEATURES)), np.nan, np.float32)
     column = 0
     for level in RECENT_LEVELS:
-        entity, _ = entities_asked(joint_key(codes, level.keys), asked["line"].to_numpy())
+        entity, _ = entities_asked(joint_key(codes, level.keys), asked["line"])
         _look_back(lines, entity, level.formulas, asked, grid, out[:, column : column + len(level.formulas)])
         column += len(level.formulas)
     return out
 
 
 def _look_back(
-    lines: pd.DataFrame, entity: np.ndarray, formulas: tuple[Feature, ...], rows: pd.DataFrame, grid: Grid,
-    out: np.ndarray,
+    lines: pd.DataFrame, entity: np.ndarray, formulas: tuple[Feature, ...], rows: Mapping[str, np.ndarray],
+    grid: Grid, out: np.ndarray,
 ) -> None:  # fmt: skip
     """Write into `out` [row, feature] what the last lines of each row's entity tell; `entity` is that of every line."""
     books = _Books(lines, entity, grid)
-    mine = taken(entity, rows["line"].to_numpy())
-    order = np.argsort(mine * np.int64(grid.size) + rows["step"].to_numpy(), kind="stable")
+    mine = taken(entity, rows["line"])
+    order = np.argsort(mine * np.int64(grid.size) + rows["step"], kind="stable")
 
     def work(part: slice) -> None:
         some = order[part]  # rows of one entity and day look back on the same lines, and are together here
-        last = Last.of(books, rows.iloc[some], mine[some])
+        last = Last.of(books, {name: column[some] for name, column in rows.items()}, mine[some])
         for k, feature in enumerate(formulas):
             out[some, k] = feature.formula(last)
 
-    side_by_side(work, pieces(len(rows), CHUNK))
+    side_by_side(work, pieces(len(mine), CHUNK))
 
 
 def _moment(lines: pd.DataFrame) -> np.ndarray:
@@ -59,7 +60,11 @@ def _moment(lines: pd.DataFrame) -> np.ndarray:
 
 
 def _day(lines: pd.DataFrame, column: str) -> np.ndarray:
-    given = lines[column].to_numpy().astype("datetime64[D]")
+    return _days(lines[column].to_numpy())
+
+
+def _days(moments: np.ndarray) -> np.ndarray:
+    given = moments.astype("datetime64[D]")
     return np.where(np.isnat(given), np.nan, given.astype(float))
 
 
@@ -144,19 +149,19 @@ class Last:
     """
 
     books: _Books
-    rows: pd.DataFrame
+    rows: Mapping[str, np.ndarray]
     number: np.ndarray
     entity: np.ndarray
     step: np.ndarray
     as_of: np.ndarray
 
     @classmethod
-    def of(cls, books: _Books, rows: pd.DataFrame, entity: np.ndarray) -> "Last":
+    def of(cls, books: _Books, rows: Mapping[str, np.ndarray], entity: np.ndarray) -> "Last":
         """Take rows of which those of one entity and day stand together."""
-        step = rows["step"].to_numpy(np.int64)
+        step = rows["step"].astype(np.int64)
         begins = (np.diff(entity, prepend=-1) != 0) | (np.diff(step, prepend=-1) != 0)
         own = entity[begins].astype(np.int64)
-        return cls(books, rows, np.cumsum(begins) - 1, own, step[begins], _day(rows, "as_of")[begins])
+        return cls(books, rows, np.cumsum(begins) - 1, own, step[begins], _days(rows["as_of"])[begins])
 
     def each(self, x: np.ndarray) -> np.ndarray:
         """Return for each row what x says of its entity."""
@@ -204,7 +209,7 @@ class Last:
         # an open line has waited the working days of its age: five of seven, the exact count is not worth its time
         so_far = (self.as_of[:, None] - known.read("ordered_day", place, there)) * 5 / 7
         waited = np.where(came, known.read("work", place, there), so_far)
-        own = self.each(known.upto(self.entity, self.step)) - 1 - self.books.place[self.rows["line"].to_numpy()]
+        own = self.each(known.upto(self.entity, self.step)) - 1 - self.books.place[self.rows["line"]]
         shipped = WEIGHTS * came
         waited = WEIGHTS * np.where(there, np.maximum(waited, 0) + 0.5, 0)
         return self._but(own, shipped), self._but(own, waited)
@@ -235,19 +240,19 @@ def _quantile(x: np.ndarray, q: float) -> np.ndarray:
 
 
 def _over_promise(last: Last, *, still_open: bool) -> np.ndarray:
-    promised, work = last.rows["promised_work"].to_numpy(float), last.each(last.work)
+    promised, work = last.rows["promised_work"], last.each(last.work)
     longer = work > promised[:, None]
     if still_open:
-        among = work >= last.rows["age_work"].to_numpy(float)[:, None]
+        among = work >= last.rows["age_work"][:, None]
         longer, n = longer & among, among.sum(axis=1)
     else:
         n = last.each((~np.isnan(last.work)).sum(axis=1))
-    share = (longer.sum(axis=1) + PRIOR_LINES * last.rows["prior"].to_numpy(float)) / (n + PRIOR_LINES)
+    share = (longer.sum(axis=1) + PRIOR_LINES * last.rows["prior"]) / (n + PRIOR_LINES)
     return np.where(np.isnan(promised), np.nan, share)
 
 
 def _overtaken(last: Last) -> np.ndarray:
-    after = last.each(last.ordered) - last.rows["ordered"].to_numpy(float)[:, None]
+    after = last.each(last.ordered) - last.rows["ordered"][:, None]
     return np.where(np.isnan(after[:, 0]), np.nan, (after > 0).sum(axis=1))
 
 

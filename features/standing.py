@@ -30,7 +30,7 @@ def history(
     `shared` has the counts of all (`shared_counts`).
     """
     every = [f for level in LEVELS for f in level.features]
-    out = np.full((len(rows), len(every)), np.nan, np.float32)
+    out = np.empty((len(rows), len(every)), np.float32)
     standing: dict[str, np.ndarray] = {}
     book, column = read_book(con, grid), 0
     for level in LEVELS:
