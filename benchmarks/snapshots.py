@@ -11,11 +11,11 @@ import xarray as xr
 from benchmarks.contest import OURS, Contender, Stage
 from features.core import Feature
 from features.orders import stays
-from features.threads import pieces
+from features.threads import pieces, side_by_side
 from features.tiles import taker, worked_out, write_rows
 
 SNAPSHOTS, WEEKS, OPEN_WEEKS = 31_000_000, 156, 10
-LISTED = 500_000  # lines whose snapshots are listed at a time, as where a sample is taken
+LISTED = 1 << 14  # lines whose snapshots are listed at a time
 OWN = [f"own{k}" for k in range(5)]  # inputs of the line itself, its age besides
 MEASURES = [f"m{k}" for k in range(14)]  # inputs of its supplier at the as-of
 FEATURES = tuple(Feature(m, lambda p, m=m: p[m], "", "") for m in MEASURES)
@@ -40,34 +40,35 @@ def make(folder: Path, scale: float) -> str:
     return f"about {SNAPSHOTS * scale:,.0f} snapshots × {len(OWN) + 1 + len(MEASURES)} inputs"
 
 
-def as_arrays(folder: Path) -> tuple[pd.DataFrame, xr.Dataset]:
-    """Return the lines, and the suppliers' measures as the panel they are in the product."""
-    lines, told = pd.read_parquet(folder / "lines.parquet"), pd.read_parquet(folder / "standing.parquet")
-    told = told.sort_values(["supplier", "step"])
-    cells = {m: (("as_of", "entity"), told[m].to_numpy(float).reshape(-1, WEEKS).T) for m in MEASURES}
+def as_arrays(folder: Path) -> tuple[dict[str, np.ndarray], xr.Dataset]:
+    """Return the columns of the lines, and the suppliers' measures as the panel they are in the product."""
+    with duckdb.connect() as con:  # what it holds is given back, as a reader's would be
+        lines = con.sql(f"FROM '{folder}/lines.parquet'").fetchnumpy()
+        told = con.sql(f"FROM '{folder}/standing.parquet' ORDER BY supplier, step").fetchnumpy()
+    cells = {m: (("as_of", "entity"), told[m].reshape(-1, WEEKS).T) for m in MEASURES}
     return lines, xr.Dataset(cells, attrs={"step_days": 7})
 
 
-def ours(given: tuple[pd.DataFrame, xr.Dataset]) -> np.ndarray:
+def ours(given: tuple[dict[str, np.ndarray], xr.Dataset]) -> np.ndarray:
     lines, panel = given
-    opens, closes, supplier = (lines[c].to_numpy() for c in ("opens", "closes", "supplier"))
-    out = np.empty((int((closes - opens).clip(0).sum()), len(OWN) + 1 + len(MEASURES)), np.float32)
-    own = taker(np.column_stack([lines[name] for name in OWN]).astype(np.float32))
+    opens, closes, supplier = (lines[c] for c in ("opens", "closes", "supplier"))
+    own = taker(np.column_stack([lines[name] for name in OWN]))
     standing = worked_out(panel, FEATURES, 0, WEEKS)
+    cut = list(pieces(len(opens), LISTED))
+    edges = np.cumsum([0, *((closes[some] - opens[some]).clip(0).sum() for some in cut)])
+    out = np.empty((edges[-1], len(OWN) + 1 + len(MEASURES)), np.float32)
 
-    def write(some: slice, first: int) -> int:
+    def write(number: int) -> None:
+        some = cut[number]
         line, step = stays(opens[some], closes[some], np.arange(WEEKS, dtype=np.int32), WEEKS)
         line += some.start
         parts = (
-            lambda rows: own(line[rows]), lambda rows: step[rows] - opens[line[rows]],
-            lambda rows: standing(supplier[line[rows]], step[rows]),
+            lambda rows: own(line[rows]), lambda rows: step[rows] - opens.take(line[rows], mode="clip"),
+            lambda rows: standing(supplier.take(line[rows], mode="clip"), step[rows]),
         )  # fmt: skip
-        write_rows(parts, out[first : first + len(line)])
-        return first + len(line)
+        write_rows(parts, out[slice(*edges[number : number + 2])])
 
-    done = 0
-    for some in pieces(len(lines), LISTED):
-        done = write(some, done)
+    side_by_side(write, range(len(cut)))
     return out
 
 

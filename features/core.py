@@ -132,7 +132,9 @@ class Tile:
 
     def __getitem__(self, measure: str) -> Cells:
         if measure not in self._cells:
-            x = np.ascontiguousarray(self._panel.variables[measure].values[:, self._block], float)
+            x = np.asarray(self._panel.variables[measure].values[:, self._block], float)
+            if x.strides[1] != x.itemsize:  # each day's numbers stand together
+                x = np.ascontiguousarray(x)
             self._cells[measure] = given(x, self._panel.attrs["step_days"])
         return self._cells[measure]
 
@@ -203,26 +205,25 @@ def past_std(x: Cells, weeks: float, at_least: int = 1, ddof: int = 0) -> Cells:
     """
     n = min(steps(x, weeks), x.size)
 
-    def at(begin: int, end: int) -> np.ndarray:
+    def work(begin: int, end: int, out: np.ndarray | None = None) -> np.ndarray:
         squares, residue = x.once("squares", _squares_of)
-        sums, out = (
-            _differences(x.once("total", _total_of), n, begin, end),
-            _differences((squares, None), n, begin, end),
-        )
+        sums = _differences(x.once("total", _total_of), n, begin, end)
+        spread = _differences((squares, None), n, begin, end)
         count = _counts(x, n, begin, end)
-        out *= count
-        least = None if residue is None else np.maximum(1e-12 * out, 1e-6 * count * residue[begin:end])
-        out -= np.square(sums, out=sums)
+        spread *= count
+        least = None if residue is None else np.maximum(1e-12 * spread, 1e-6 * count * residue[begin:end])
+        spread -= np.square(sums, out=sums)
         if least is not None:
-            np.copyto(out, 0.0, where=out < least)
-        np.sqrt(out, out=out)
+            np.copyto(spread, 0.0, where=spread < least)
+        np.sqrt(spread, out=spread)
+        out = spread if out is None else out
         few = np.flatnonzero((count < at_least).any(axis=1))
         with np.errstate(divide="ignore", invalid="ignore"):
-            out /= np.sqrt(count * (count - ddof).clip(0))
+            np.divide(spread, np.sqrt(count * (count - ddof).clip(0)), out=out, casting="same_kind")
         out[few] = np.where(count[few] < at_least, np.nan, out[few])
         return out
 
-    return Cells(at, x.size, x.step_days)
+    return Cells(work, x.size, x.step_days, work)
 
 
 def _counts(x: Cells, n: int, begin: int, end: int) -> np.ndarray:

@@ -10,9 +10,11 @@ import xarray as xr
 from features.core import Feature, Tile
 from features.threads import pieces, side_by_side
 
-TILE = 1024  # entities worked on at a time: what a formula reads and writes then stays in the processor's cache
+TILE = 2048  # entities worked on at a time: what a formula reads and writes then stays in the processor's cache
+WIDER = 4  # times as many where few days are asked for: a formula then reads and adds up, and writes hardly anything
+FEW = 8  # days
 BLOCK = 1 << 24  # values of all features that are kept at once to take rows from
-CHUNK = 4096  # rows taken at a time
+CHUNK = 1 << 14  # rows taken at a time: enough work for two threads not to wait for the interpreter
 
 
 def fill(panel: xr.Dataset, features: Sequence[Feature], rows: slice = slice(None)) -> list[np.ndarray]:
@@ -24,15 +26,21 @@ def fill(panel: xr.Dataset, features: Sequence[Feature], rows: slice = slice(Non
     begin, end, _ = rows.indices(panel.sizes["as_of"])
     shape = (len(features), max(end - begin, 0))
     whole = np.empty((panel.sizes["entity"], math.prod(shape)), np.float32)  # one stretch of memory
-    out = {b.start: whole[b].reshape(*shape, b.stop - b.start) for b in pieces(len(whole), TILE)}
+    cut = list(_blocks(len(whole), shape[1]))
+    out = {b.start: whole[b].reshape(*shape, b.stop - b.start) for b in cut}
 
     def work(block: slice) -> None:
         tile = Tile(panel, block)
         for k, feature in enumerate(features):
             feature.formula(tile).write(begin, end, out[block.start][k])
 
-    side_by_side(work, pieces(len(whole), TILE))
+    side_by_side(work, cut)
     return [*out.values()]
+
+
+def _blocks(entities: int, days: int) -> Iterator[slice]:
+    """Cut the entities into tiles in which all of `days` are worked out."""
+    return pieces(entities, TILE if days > FEW else TILE * WIDER)
 
 
 def gather(
@@ -89,7 +97,7 @@ def write_rows(parts: Sequence[Part], out: np.ndarray) -> None:
                     _whole(out[mine, column:last])[...] = _whole(found)
                     column = last
 
-    side_by_side(work, pieces(len(out), 64 * CHUNK))
+    side_by_side(work, pieces(len(out), 16 * CHUNK))
 
 
 def _whole(rows: np.ndarray) -> np.ndarray:
@@ -115,9 +123,16 @@ def worked_out(
     def work(block: slice) -> None:
         cells[block] = _rows_of(Tile(panel, block), features, begin, end, block.stop - block.start).transpose(1, 0, 2)
 
-    side_by_side(work, pieces(len(cells), TILE))
+    side_by_side(work, _blocks(len(cells), end - begin))
     rows = taker(cells.reshape(-1, len(features)))
-    return lambda entity, step: rows(entity * np.int64(end - begin) + (step - begin))
+
+    def take(entity: np.ndarray, step: np.ndarray) -> np.ndarray:
+        place = np.multiply(entity, end - begin, dtype=np.intp)
+        place += step
+        place -= begin
+        return rows(place)
+
+    return take
 
 
 def _gather_by_tile(

@@ -43,7 +43,8 @@ def test_values_stand_where_they_were_given_and_add_up(given):
 @pytest.mark.parametrize("rows", [slice(None), slice(-1, None), slice(2, 5)])
 @pytest.mark.parametrize("threads", ["1", "2"])
 def test_a_filled_panel_holds_what_the_formulas_say(rows, threads, monkeypatch):
-    monkeypatch.setattr(tiles, "TILE", 16)
+    monkeypatch.setattr(tiles, "TILE", 5)
+    monkeypatch.setattr(tiles, "FEW", 3)
     monkeypatch.setenv("OMP_NUM_THREADS", threads)
     panel = dense(*world(40), 40, GRID)
     whole = np.stack([f.formula(Tile(panel)).values for f in FEATURES]).astype(np.float32)
