@@ -79,6 +79,8 @@ INSTEAD = {
     "`cancelled_at` on the line they cancel as a whole, nothing for a part of it. Never take them off the quantity "
     "that was ordered: nobody knew then.",
     "postage, discounts, bookings among the orders": "nothing of them: they are no demand",
+    "products that sell once a month or more rarely": "`windows` of several weeks in the settings, such as "
+    "`[[0, 13], [13, 13]]`: nothing is said in a window shorter than two gaps between sales",
     "products that hardly ever sell twice": "something coarser as `product_id`, such as the category",
     "totals per week": "one row per product, site and week; `ordered_at` is the first day of the week",
     "several currencies": "money in the one that `currency` names, at the rate of the day of the order",
