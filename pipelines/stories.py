@@ -64,7 +64,7 @@ def explained(story: Mapping[str, Any], currency: str, screen: Console) -> None:
         _drivers(story["drivers"], screen)
     if story.get("curve"):
         _arrival(story["curve"], row, screen)
-    if story.get("rules"):
+    if story.get("rules") and row.get("state", "due_future") == "due_future":
         _rules(story, screen)
     if story.get("features"):
         _inputs(story["features"], screen)
@@ -86,9 +86,9 @@ def _line(row: Mapping[str, Any], currency: str, screen: Console) -> None:
             + (f", {currency} {money(row['open_value'])}" if pd.notna(row["open_value"]) else "")
         )
     )
-    chance = (
-        f"{share(row['p_late'])} late (usually {share(row['base_rate'])})" if pd.notna(row["p_late"]) else "no chance"
-    )
+    chance = "no probability, since nothing is promised"
+    if pd.notna(row["p_late"]):
+        chance = f"{share(row['p_late'])} late (usually {share(row['base_rate'])})"
     worth = f", {currency} {money(row['value_at_risk'])} at risk" if pd.notna(row["value_at_risk"]) else ""
     screen.print(Text(f"{chance}{worth}, rank {row['rank']}, said by {row['published_by']}", style="cyan"))
 

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 import pipelines
-from pipelines import cli, screen, terminal
+from pipelines import cli, screen, stories, terminal
 from pipelines.settings import GateRefused, Unreachable
 
 RULES = {
@@ -443,3 +443,22 @@ def test_a_process_ends_at_once_after_all_that_is_registered_unless_told_to_stop
     done = subprocess.run([sys.executable, "-c", ENDING, str(code)], capture_output=True, text=True, check=False)
     said = ["registered later, called before"] + ["never heard"] * taken_apart
     assert (done.returncode, done.stdout.splitlines(), done.stderr) == (code, said, "")
+
+
+@pytest.mark.parametrize(("state", "p", "said"), [("due_future", 0.4, "40 % late"), ("no_promise", None, "nothing is")])
+def test_a_line_without_a_promise_has_no_probability_and_no_rule_speaks_of_it(state, p, said):
+    row = {
+        "state": state, "promised_on": pd.NaT, "supplier_name": "Acme", "product_name": "pump", "site_id": "north",
+        "po_line_id": "l1", "open_units": 5.0, "open_value": None, "p_late": p, "base_rate": 0.2,
+        "value_at_risk": None, "rank": 1, "published_by": "model",
+    }  # fmt: skip
+    story = {
+        "row": row, "table": "supplier_delay_risk", "check": {"equal": True, "words": "as published", "differs": []},
+        "rules": {"late": {"climatology": 0.5}}, "model_says": {"late": 0.5}, "facts": {}, "publication_id": "x.r1",
+        "model": {"task": "delay", "version": "1", "learnt_to": "2026-06-01"},
+    }  # fmt: skip
+    seen = screen.console(120)
+    with seen.capture() as captured:
+        stories.explained(story, "EUR", seen)
+    assert said in captured.get()
+    assert ("climatology" in captured.get()) == (state == "due_future")

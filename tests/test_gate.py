@@ -59,6 +59,7 @@ def test_too_little_is_too_little():
     decision = decide(record(150, model=0.0, days_to_promise=0.4), "delay")
     assert decision.publishes == {"late": "days_to_promise"}
     assert "too little has matured" in decision.refused_because
+    assert "in which lines have reached a promised day" in decision.refused_because
 
 
 def test_where_nothing_came_true_it_says_so():
