@@ -22,6 +22,10 @@ URL = "PREFECT_API_URL"
 SECONDS_TO_START = 120  # a fresh home takes up to 19 s on a quiet machine
 SECONDS_TO_END = 5
 OFF = ("0", "false", "no", "off")
+OWN = {
+    "PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1",
+    "PREFECT_SERVER_SERVICES_TRIGGERS_ENABLED": "0",  # it lives as long as one command, and watches nobody
+}  # fmt: skip
 
 
 def begin(environ: Mapping[str, str] = os.environ) -> str | None:
@@ -32,10 +36,9 @@ def begin(environ: Mapping[str, str] = os.environ) -> str | None:
     if "prefect" in sys.modules or is_told_where(environ, Path()):
         return None
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        own = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
         server = subprocess.Popen(
             [sys.executable, "-m", __name__, str(listening.fileno())], stdin=subprocess.PIPE,
-            pass_fds=(listening.fileno(),), env={**environ, **own},
+            pass_fds=(listening.fileno(),), env={**environ, **OWN},
         )  # fmt: skip
         url = f"http://127.0.0.1:{listening.getsockname()[1]}/api"
     atexit.register(_end, server)

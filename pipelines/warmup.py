@@ -44,10 +44,12 @@ def warm_up(workspace: Path) -> Callable[[], None]:
     """
     if "prefect" not in sys.modules:
         gc.disable()
-    begun = _begun(workspace.resolve())
+    begun, server = _begun(workspace.resolve())
 
     def ready() -> None:
         begun.join()
+        if server:
+            _without_heartbeats()
         if not gc.isenabled():
             gc.freeze()  # what is imported stays: nothing of it is looked at again
             gc.enable()
@@ -55,12 +57,20 @@ def warm_up(workspace: Path) -> Callable[[], None]:
     return ready
 
 
+def _without_heartbeats() -> None:
+    """Give no signs of life to a server that watches nobody: to end their thread takes up to a second."""
+    from prefect.settings import get_current_settings
+
+    get_current_settings().flows.heartbeat_frequency = None
+
+
 @cache
-def _begun(workspace: Path) -> threading.Thread:
+def _begun(workspace: Path) -> tuple[threading.Thread, str | None]:
+    """Return what starts things, and the address of the temporary server that is among them, if one is."""
     server = temporary_server.begin()
     thread = threading.Thread(target=_start, args=(workspace, server), name="warm-up", daemon=True)
     thread.start()
-    return thread
+    return thread, server
 
 
 def _start(workspace: Path, server: str | None) -> None:
