@@ -24,6 +24,7 @@ COLUMNS = {
     "reason": "str",
 }  # fmt: skip
 AS_BEFORE = "as last week"
+TOLD_OF = ("state", "ordered_on", "promised_on", "open_units")  # of a line, when its change is put in words
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -136,13 +137,11 @@ def _tell_lines(
         p_this_week=after["p_late"].astype(float),
     )  # fmt: skip
     ended = told.ended.reindex(out.index)
+    facts = (out.to_dict("records"), *(t[list(TOLD_OF)].to_dict("records") for t in (before, after)))
     words = [
-        _line_words(row, was, now_, end, then, now, told.versions.get(RISKS[0], ("", "")))
-        for row, was, now_, end in zip(
-            out.to_dict("records"), before.to_dict("records"), after.to_dict("records"), ended.to_dict("records"),
-            strict=True,
-        )
-    ]  # fmt: skip
+        _line_words(row, was, is_, end, then, now, told.versions.get(RISKS[0], ("", "")))
+        for row, was, is_, end in zip(*facts, ended.to_dict("records"), strict=True)
+    ]
     return out.assign(reason=words)
 
 
