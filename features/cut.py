@@ -35,8 +35,8 @@ def few(
 ) -> Iterator[duckdb.DuckDBPyConnection | None]:
     """Yield a connection that shows a world of some suppliers or products alone; None where all of them are few.
 
-    As many of them as have at most about `most` lines together, or with `by_series` so many series, others for every
-    `day`.
+    As many of them as it takes to have `most` lines together, or with `by_series` so many series, others for every
+    `day`. One that alone has more is among them only where all smaller ones together do not have enough.
     """
     lines = cut.tables[0].name
     there = f"(SELECT DISTINCT {cut.by}, site_id FROM {lines})" if by_series else lines
@@ -46,9 +46,9 @@ def few(
     home = con.execute("SELECT current_schema()").fetchall()[0][0]
     chosen = f"{home}.few_by_{cut.by}"
     con.execute(
-        f"CREATE OR REPLACE TABLE {chosen} AS SELECT {cut.by} FROM (SELECT {cut.by}, count(*) AS n, "
-        f"sum(count(*)) OVER (ORDER BY hash({cut.by}, DATE '{day}'), {cut.by}) AS upto FROM {there} "
-        f"GROUP BY {cut.by}) QUALIFY upto <= {most} OR row_number() OVER (ORDER BY n, {cut.by}) = 1"
+        f"CREATE OR REPLACE TABLE {chosen} AS SELECT {cut.by} FROM (SELECT {cut.by}, sum(count(*)) OVER "
+        f"(ORDER BY greatest(count(*), {most}), hash({cut.by} || '{day}'), {cut.by}) - count(*) AS before "
+        f"FROM {there} GROUP BY {cut.by}) WHERE before < {most}"
     )
 
     def view(table: Table, source: str) -> str:

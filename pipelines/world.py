@@ -176,7 +176,7 @@ class Proof:
 
 TO_LEARN, TO_SCORE, NO_PROOF = Proof(2), Proof(1, (MIXED,)), Proof(0)
 PROVEN = {"delay": 25_000, "shift": 100_000}
-"""Purchase or order lines whose suppliers or products are rebuilt for a proof: as many as take about a second."""
+"""Purchase or order lines beyond which a proof rebuilds those of some suppliers or products: what a second can."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

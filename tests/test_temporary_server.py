@@ -9,7 +9,7 @@ from urllib.request import urlopen
 
 import pytest
 
-from pipelines.temporary_server import is_told_where
+from pipelines.temporary_server import OWN, is_told_where
 
 
 @pytest.mark.parametrize(
@@ -37,16 +37,21 @@ def test_it_is_told_where_by_environment_and_files(tmp_path, environ, file, text
 
 
 BEGIN = """
-import sys, time
-from pipelines import temporary_server
-url = temporary_server.begin()
-temporary_server.wait(url)
-print(url, flush=True)
+import os, time
+from pathlib import Path
+from pipelines import warmup
+warmup.load = None  # tracking begins beside it, and is not what is looked at
+ready = warmup.warm_up(Path())
+from prefect.settings import get_current_settings
+assert get_current_settings().flows.heartbeat_frequency == 180
+ready()
+assert get_current_settings().flows.heartbeat_frequency is None  # ending their thread takes up to a second
+print(os.environ["PREFECT_API_URL"], flush=True)
 time.sleep(60)
 """
 
 
-def test_it_answers_and_goes_even_with_a_process_that_was_killed(tmp_path):
+def test_it_answers_wants_no_signs_of_life_and_goes_even_with_a_process_that_was_killed(tmp_path):
     environ = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT")}
     environ |= {"PREFECT_HOME": str(tmp_path), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
     with subprocess.Popen(
@@ -59,6 +64,18 @@ def test_it_answers_and_goes_even_with_a_process_that_was_killed(tmp_path):
     while answers(url) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not answers(url)
+
+
+TRIGGERS = """
+from prefect.settings import get_current_settings
+print(get_current_settings().server.services.triggers.enabled)
+"""
+
+
+def test_no_automation_is_carried_out_on_it():
+    """Without signs of life `deploy`'s would call a long training crashed."""
+    said = subprocess.check_output([sys.executable, "-c", TRIGGERS], env=os.environ | OWN, text=True)
+    assert said.strip() == "False"
 
 
 def answers(url):
