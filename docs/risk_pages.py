@@ -5,7 +5,8 @@ from typing import Any
 
 import yaml
 
-from models.risk_contract import ADDED, KIND_ABOUT, PUBLICATIONS, SCHEMA_VERSION, TABLES, Column, Table
+from models.risk_columns import KIND_ABOUT, Column, Table
+from models.risk_contract import ADDED, PUBLICATIONS, SCHEMA_VERSION, TABLES
 from pipelines.content import SQL_TYPE, TYPES
 
 SOURCE = "models/risk_contract.py"

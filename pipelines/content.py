@@ -10,7 +10,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from models.risk_contract import ADDED, BY_NAME, Column, Kind, Table
+from models.risk_columns import Column, Kind, Table
+from models.risk_contract import ADDED, BY_NAME
 from pipelines.settings import UserError
 
 TYPES: Mapping[Kind, pa.DataType] = {

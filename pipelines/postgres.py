@@ -10,7 +10,7 @@ import pyarrow.csv as csv
 import sqlalchemy as sa
 from psycopg import sql
 
-from models.risk_contract import KIND_ABOUT, Column, Table
+from models.risk_columns import KIND_ABOUT, Column, Table
 
 LOCK = "bullwhip publication"
 AT_ONCE = 32_768  # rows per block of COPY

@@ -17,7 +17,8 @@ import duckdb
 import pandas as pd
 import pyarrow as pa
 
-from models.risk_contract import BY_NAME, Table
+from models.risk_columns import Table
+from models.risk_contract import BY_NAME
 from pipelines import releases
 from pipelines.content import RESERVED, SQL_TYPE, checked, digest
 from pipelines.content import PublishError as PublishError

@@ -10,7 +10,7 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
-from models.risk_contract import Table
+from models.risk_columns import Table
 from pipelines import releases
 from pipelines.content import SQL_TYPE
 from pipelines.ledger import VIEWS, Line

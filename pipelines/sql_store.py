@@ -14,7 +14,8 @@ import psycopg
 import pyarrow as pa
 import sqlalchemy as sa
 
-from models.risk_contract import ADDED, BY_NAME, PUBLICATIONS, Column, Table
+from models.risk_columns import Column, Table
+from models.risk_contract import ADDED, BY_NAME, PUBLICATIONS
 from pipelines import databases, postgres
 from pipelines.content import SQL_TYPE, TYPES
 from pipelines.ledger import VIEWS, Line

@@ -10,7 +10,8 @@ import duckdb
 import pandas as pd
 import pyarrow as pa
 
-from models.risk_contract import BY_NAME, Table
+from models.risk_columns import Table
+from models.risk_contract import BY_NAME
 from pipelines.ledger import Line, Target
 
 

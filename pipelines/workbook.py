@@ -14,7 +14,8 @@ import xlsxwriter
 from xlsxwriter.format import Format
 from xlsxwriter.worksheet import Worksheet
 
-from models.risk_contract import ADDED, BY_NAME, MONEY, SHARE, Column, P
+from models.risk_columns import MONEY, SHARE, Column, P
+from models.risk_contract import ADDED, BY_NAME
 from pipelines.published import Published
 
 ROWS = 1_048_576  # Excel's own limits: rows of a sheet, …

@@ -9,8 +9,8 @@ import duckdb
 import pandas as pd
 import pytest
 
-from models.risk_contract import Column, Table, number, share, text
-from models.risk_contract import count as whole
+from models.risk_columns import Column, Table, number, share, text
+from models.risk_columns import count as whole
 from pipelines.publish import PublishError, previous_week, publications, publish, read, release
 from pipelines.settings import UserError
 

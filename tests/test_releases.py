@@ -21,7 +21,7 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 
-from models.risk_contract import Table, number, text
+from models.risk_columns import Table, number, text
 from pipelines import releases
 from pipelines.publish import publications, publish, read
 from pipelines.releases import PublishConflict, TargetError

@@ -6,7 +6,8 @@ import pytest
 import yaml
 
 from models.record import READS
-from models.risk_contract import ADDED, BY_NAME, KIND_ABOUT, PUBLICATIONS, TABLES, Column, Table, share
+from models.risk_columns import KIND_ABOUT, Column, Table, share
+from models.risk_contract import ADDED, BY_NAME, PUBLICATIONS, TABLES
 from pipelines.ledger import Line
 
 EVERY = (*TABLES, PUBLICATIONS)

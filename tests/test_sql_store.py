@@ -9,7 +9,8 @@ import pytest
 import sqlalchemy as sa
 
 from models import risk_contract
-from models.risk_contract import PUBLICATIONS, Column, Table, count, money, share, text
+from models.risk_columns import Column, Table, count, money, share, text
+from models.risk_contract import PUBLICATIONS
 from pipelines import postgres as postgres_module
 from pipelines import publish as publishing
 from pipelines.publish import PublishConflict, PublishError, history, previous_week, publications, publish, read
