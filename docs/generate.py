@@ -120,7 +120,8 @@ put no line in doubt.
 
 **A warning changes nothing but is shown**: ids that are not listed in `suppliers`, `products` or `sites` (the rows are
 kept), an optional table without rows, a column that looks like a misspelt optional one, orders that look like
-weekly totals without `known_at`, and orders in such large units that half of them are for less than half a unit.
+weekly totals without `known_at`, orders in such large units that half of them are for less than half a unit, four
+weeks and more without any order in a chain that has many, and purchases none of which has a promised day.
 """
 
 

@@ -22,6 +22,7 @@ from features.quarantine import (
 )
 
 TYPES = {"id": "VARCHAR", "text": "VARCHAR", "date": "DATE", "timestamp": "TIMESTAMP", "number": "DOUBLE"}
+LONG_GAP, MANY_ORDERS = 4, 5  # weeks without any order, and orders a week that make them strange
 OURS = (duckdb.ParserException, duckdb.BinderException, duckdb.CatalogException, duckdb.InternalException)
 
 WEEKLY = (
@@ -243,6 +244,7 @@ def _judge(con: duckdb.DuckDBPyConnection, s: Seen, ready: Mapping[str, Table], 
     _unknown_ids(con, s, ready)
     _small_units(con, s)
     _no_promise(con, s)
+    _long_gap(con, s)
     facts = _measure(con, s) if s.rows > bad else {}
     return Verdict(name, s.rows, s.rows - bad, bad, tuple(s.breaches), reasons, **facts)
 
@@ -328,6 +330,21 @@ def _no_promise(con: duckdb.DuckDBPyConnection, s: Seen) -> None:
     if con.execute(f"SELECT count(promised_on) = 0 FROM {s.staged}").fetchall()[0][0]:
         message = "not one line has a promised day, so none can be late; bring the day first confirmed, or the day "
         s.warn("promised_on", s.rows, message + "ordered plus the agreed lead time")
+
+
+def _long_gap(con: duckdb.DuckDBPyConnection, s: Seen) -> None:
+    """Warn of weeks without any order in a chain that has many in others: an export may be missing."""
+    if s.table is not ORDERS or not s.rows:
+        return
+    week, before, rows, weeks = con.execute(
+        f"""SELECT arg_max(week, empty), max(empty), sum(n), count(*) FROM (
+                SELECT week, n, date_diff('week', lag(week) OVER (ORDER BY week), week) - 1 AS empty FROM (
+                    SELECT date_trunc('week', ordered_at) AS week, count(*) AS n FROM {s.staged}
+                    WHERE ordered_at IS NOT NULL GROUP BY week))"""
+    ).fetchall()[0]
+    if before and before >= LONG_GAP and rows >= MANY_ORDERS * weeks:
+        s.warn("ordered_at", 0, f"no order in the {before} weeks before {week:%Y-%m-%d}: that counts as no demand; "
+               "bring what is missing if there was any")  # fmt: skip
 
 
 def _measure(con: duckdb.DuckDBPyConnection, s: Seen) -> dict[str, Any]:

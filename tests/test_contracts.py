@@ -2,7 +2,7 @@
 
 import json
 import re
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -219,6 +219,14 @@ def test_orders_in_tonnes_are_told_to_come_in_kilograms(con):
     (breach,) = held(con, orders=tonnes)["orders"].breaches
     assert (breach.severity, breach.column) == ("warning", "quantity")
     assert "give smaller units" in breach.message
+
+
+@pytest.mark.parametrize(("empty", "told"), [(3, []), (4, ["no order in the 4 weeks before 2024-02-26"])])
+def test_weeks_without_any_order_in_a_busy_chain_are_told(con, empty, told):
+    days = [date(2024, 1, 1) + timedelta(days=d) for d in (*range(28), *range(28 + 7 * empty, 84))]
+    rows = "".join(f"    o{i}  soap  north  {day} 08:00:00  1\n" for i, day in enumerate(days))
+    found = held(con, orders=ORDERS.partition("\n    o1")[0] + "\n" + rows)["orders"].breaches
+    assert [b.message.partition(":")[0] for b in found] == told
 
 
 def test_purchases_without_any_promise_are_told(con):
