@@ -23,7 +23,7 @@ def lines(**values):
             "product_name": "Meter", "site_id": "MEM", "state": "due_future", "pushes": 0,
             "promised_on": pd.Timestamp("2026-07-01"),
             "ordered_on": pd.Timestamp("2026-05-01"), "open_units": 10.0, "open_value": 1000.0, "p_late": 0.5,
-            "days_late_p50": 2.0, "days_late_p90": 9.0, "evidence_n": 20, "driver_1": "",
+            "days_late_p10": 2.0, "days_late_p90": 9.0, "evidence_n": 20, "driver_1": "",
             "driver_2": "", "driver_3": "", "published_by": "model", "model_version": "1",
         }  # fmt: skip
         rows.append(row | own)
