@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -33,27 +34,30 @@ def score(settings: Settings, *, as_of: date, dry_run: bool = False, late: bool 
     Of a week that is caught up `late`, nobody is sent a digest. Returns what `bullwhip score --json` prints.
     """
     began = time.monotonic()
-    with step(open_world, "read")(settings, as_of) as world, held(settings.target):
-        health.refuse_stale(world)
-        champions = step(find_champions, "find champions")(world)
-        then = week_before(settings.target, as_of)
-        with tracking.run(
-            settings, flow="score", flow_run_id=str(runtime.flow_run.id), as_of=as_of,
-            data_fingerprint=world.fingerprint, git_sha=tracking.git_sha(), params=settings.public(),
-        ) as run:  # fmt: skip
-            tables = risk_tables(world, champions, then, steps)
-            release = step(put_out, "publish")(world, champions, tables, dry_run)
-            result = _result(release, tables, champions, then)
-            if dry_run:
-                result["value_at_risk_before"] = totals_before(settings, as_of)
-            run.log_metrics(
-                {f"rows.{k}": v for k, v in result["rows"].items()}
-                | {f"value_at_risk.{k}": v for k, v in result["value_at_risk"].items()}
-            )
-            run.log_dict(result, "result")
-            known = json.dumps(census(world.con, as_of))
-            run.tag(publication_id=release.publication_id, status=release.status, facts_known=known)
-            result["handouts"] = {} if dry_run else step(hand_out, "hand out")(settings, release, late=late)
+    with ExitStack() as facts:
+        world = facts.enter_context(step(open_world, "read")(settings, as_of))
+        with held(settings.target):
+            health.refuse_stale(world)
+            champions = step(find_champions, "find champions")(world)
+            then = week_before(settings.target, as_of)
+            with tracking.run(
+                settings, flow="score", flow_run_id=str(runtime.flow_run.id), as_of=as_of,
+                data_fingerprint=world.fingerprint, git_sha=tracking.git_sha(), params=settings.public(),
+            ) as run:  # fmt: skip
+                tables = risk_tables(world, champions, then, steps)
+                release = step(put_out, "publish")(world, champions, tables, dry_run)
+                result = _result(release, tables, champions, then)
+                if dry_run:
+                    result["value_at_risk_before"] = totals_before(settings, as_of)
+                run.log_metrics(
+                    {f"rows.{k}": v for k, v in result["rows"].items()}
+                    | {f"value_at_risk.{k}": v for k, v in result["value_at_risk"].items()}
+                )
+                run.log_dict(result, "result")
+                known = json.dumps(census(world.con, as_of))
+                run.tag(publication_id=release.publication_id, status=release.status, facts_known=known)
+                facts.close()  # what people open is made of what is published: there is room for it now
+                result["handouts"] = {} if dry_run else step(hand_out, "hand out")(settings, release, late=late)
     create_markdown_artifact(
         _paragraph(result, settings.currency), key="bullwhip-score", description=f"Scores as of {as_of}"
     )

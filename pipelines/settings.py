@@ -147,7 +147,7 @@ class Settings(BaseModel):
     threads: int = key(0, "Processor threads for training; 0 for all.", "a whole number from 0", ge=0)
     memory: str = key(
         "",
-        "Memory the input tables may take before they spill to disk; empty: four fifths of the machine's, or 1.5 GB"
+        "Memory the input tables may take before they spill to disk; empty: four fifths of the machine's, or 1 GB"
         " where they are kept in a file of the scratch folder: with some six million order lines and more.",
         'a size such as "4GB", or ""',
         pattern=r"^(\d+(\.\d+)? ?[MGT]i?B)?$",

@@ -24,7 +24,7 @@ from pipelines.settings import Settings, UserError
 
 SUFFIXES = (".parquet", ".csv", ".csv.gz")
 LARGE = 64 << 20  # bytes of input from which tables are kept in a file: some six million order lines in Parquet
-ROOM = "1500MB"  # of memory for what is read of that file and worked on
+ROOM = "1GB"  # of memory for what is read of that file and worked on
 NAMES = tuple(t.name for t in TABLES)
 
 
