@@ -25,6 +25,7 @@ OUTSIDE = 0.20  # share of what the model listens to that lies outside what it l
 MOVED = 0.50  # standard deviations by which the probabilities may have moved since the walk-forward
 SILENT = 0.50  # share of series of which nothing can be said
 LONGEST = 26  # weeks that a window may have
+BY_SCORING = ("|drift", "|reach")  # ends of row_id of what only those see who have the rows that are scored
 HEARD = 12  # inputs that are looked at: those with the largest share of the gain
 
 COLUMNS = ("row_id", "area", "subject", "verdict", "reason", "measured", "limit", "last_known_at", "model_version")

@@ -10,7 +10,7 @@ from prefect import flow, runtime
 from prefect.artifacts import create_table_artifact
 
 from models.forecasters import EVENTS
-from models.health import ACT, as_table, merged
+from models.health import ACT, BY_SCORING, as_table, merged
 from models.tenure import ROLLED_BACK, champion_of
 from pipelines import health, publish, registry, tracking
 from pipelines.registered import RegisteredModel
@@ -55,13 +55,13 @@ def champions(world: World) -> dict[str, RegisteredModel]:
 
 
 def judge(world: World, found: Mapping[str, RegisteredModel]) -> pd.DataFrame:
-    """Return `health` as of now; what only scoring can see, whether inputs have drifted, is that of the last week."""
+    """Return `health` as of now; what only scoring can see is that of the last week."""
     target = world.settings.target
     known = publish.previous_week(target, "health", world.as_of)
-    drifted = known[known["row_id"].str.endswith("|drift")][list(as_table([]))] if len(known) else as_table([])
+    seen = known[known["row_id"].str.endswith(BY_SCORING)][list(as_table([]))] if len(known) else as_table([])
     judged = health.judged(world, past_releases(target, world.as_of))
     rows = [*health.inputs(world), *health.champions(world, found), *health.forecasts(world, found, judged)]
-    return merged([drifted, as_table(rows)])
+    return merged([seen, as_table(rows)])
 
 
 def take_back(

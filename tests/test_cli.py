@@ -384,8 +384,12 @@ def test_a_process_leaves_with_its_exit_code(tmp_path):
 SLEEPING = """
 import sys, time, types, pipelines
 from pipelines import cli
+def sleep(*_, **__):
+    print("started", file=sys.stderr, flush=True)
+    for _ in range(600):
+        time.sleep(0.1)  # one long sleep would not hear of a signal that comes as it falls asleep
 module = types.ModuleType("pipelines.catch_up")
-module.score_week = lambda *_, **__: (print("started", file=sys.stderr, flush=True), time.sleep(60))
+module.score_week = sleep
 sys.modules["pipelines.catch_up"] = pipelines.catch_up = module
 sys.argv = ["bullwhip", "score", "--workspace", sys.argv[1]]
 cli.main()

@@ -14,6 +14,7 @@ import pytest
 
 from features import matrix, orders
 from models.forecasters import load as load_forecaster
+from models.health import BY_SCORING
 from pipelines import catch_up, mlflow_store, publish, registry
 from pipelines.settings import Settings, load
 from pipelines.simulate import simulate
@@ -106,7 +107,7 @@ def test_weeks_scored_late_equal_those_scored_on_their_day(late, on_time):
     code, said, _ = bullwhip(late, "monitor")
     shown = publish.read(late, "health").drop(columns=["publication_id", "as_of", "schema_version"])
     assert (code, said["as_of"], said["rolled_back"]) == (0, str(END), [])
-    drifting = shown["row_id"].str.endswith("|drift")  # is that of the week before
+    drifting = shown["row_id"].str.endswith(BY_SCORING)  # is that of the week before
     assert len(said["health"]) == sum(said["verdicts"].values()) == len(shown)
     now = {row["row_id"]: row["reason"] for row in said["health"]}
     assert shown[~drifting].set_index("row_id")["reason"].to_dict().items() <= now.items()
