@@ -65,7 +65,8 @@ def _refuse_unknown(country: str) -> None:
 
 def connect(settings: Settings) -> duckdb.DuckDBPyConnection:
     """Open a DuckDB in memory, or for very much input in a file of the scratch folder that goes when it is closed."""
-    if _is_large(settings):
+    large = _is_large(settings)
+    if large:
         folder = scratch_folder(scratch_of(settings), "facts-")
         con = duckdb.connect(folder / "facts.duckdb", config={"temp_directory": str(folder / "spill")})
         weakref.finalize(con, shutil.rmtree, folder, ignore_errors=True)
@@ -75,7 +76,7 @@ def connect(settings: Settings) -> duckdb.DuckDBPyConnection:
     con.execute("SET enable_progress_bar = false")  # it would stop a run in the background that has a terminal
     if settings.threads:
         con.execute(f"SET threads = {settings.threads}")
-    if memory := settings.memory or (ROOM if _is_large(settings) else ""):
+    if memory := settings.memory or (ROOM if large else ""):
         con.execute(f"SET memory_limit = '{memory}'")
     return con
 
