@@ -15,7 +15,7 @@ def u(n: int) -> str:
     return f"((hash(i, {n}) % 1000003) / 1000003.0)"
 
 
-def write_orders(folder: Path, lines: int, row_group: int = 122_880) -> None:
+def write_orders(folder: Path, lines: int, row_group: int = 122_880, weeks: int = WEEKS) -> None:
     """Write `orders`: lines sorted by time, a tenth cancelled or asked for a later day, prices, customers."""
     products = max(lines // PER_PRODUCT, 4)
     _copy(
@@ -27,22 +27,24 @@ def write_orders(folder: Path, lines: int, row_group: int = 122_880) -> None:
               CASE WHEN {u(6)} < 0.1 THEN CAST(ordered_at AS DATE) + CAST(floor(30 * {u(7)}) AS INT) END
                 AS requested_on,
               CASE WHEN {u(8)} < 0.02 THEN ordered_at + to_days(CAST(1 + floor(10 * {u(9)}) AS INT)) END AS cancelled_at
-            FROM (SELECT i, {_moment(lines)} AS ordered_at FROM range({lines}) t(i))""",
+            FROM (SELECT i, {_moment(lines, weeks=weeks)} AS ordered_at FROM range({lines}) t(i))""",
         row_group,
     )
 
 
-def write_purchases(folder: Path, lines: int, recent: float = 0.0) -> None:
+def write_purchases(
+    folder: Path, lines: int, recent: float = 0.0, weeks: int = WEEKS, suppliers: int | None = None
+) -> None:
     """Write `purchases`, `receipts`, `promises` and the master data of both sides.
 
     A `recent` share of the lines is ordered in the last RECENT_DAYS, when most are still open, instead of evenly.
     """
-    suppliers = max(lines // PER_SUPPLIER, 5)
+    suppliers = suppliers or _suppliers(lines)
     lead = "(7 + 40 * ((hash(s) % 97) / 97.0))"
     late = f"{lead} * (0.75 + 0.35 * {u(14)}) * (CASE WHEN {u(15)} < 0.15 THEN 1.5 ELSE 1 END)"
     con = duckdb.connect()
     con.execute(
-        f"""CREATE TABLE lines AS SELECT i, s, {_moment(lines, recent)} AS ordered_at,
+        f"""CREATE TABLE lines AS SELECT i, s, {_moment(lines, recent, weeks)} AS ordered_at,
               CAST(ceil({lead}) AS INT) AS lead, CAST(ceil({late}) AS INT) AS took
             FROM (SELECT i, CAST(floor(pow({u(11)}, 1.5) * {suppliers}) AS INT) AS s FROM range({lines}) t(i))"""
     )
@@ -69,8 +71,8 @@ def write_purchases(folder: Path, lines: int, recent: float = 0.0) -> None:
         _copy(folder / f"{name}.parquet", query, con=con)
 
 
-def write_products(folder: Path, orders: int, purchases: int) -> None:
-    sold, bought = max(orders // PER_PRODUCT, 4), max(purchases // PER_SUPPLIER, 5) * 4
+def write_products(folder: Path, orders: int, suppliers: int) -> None:
+    sold, bought = max(orders // PER_PRODUCT, 4), suppliers * 4
     _copy(
         folder / "products.parquet",
         f"""SELECT 'p' || i AS product_id, 'Product ' || i AS name, 'k' || (i % 30) AS category FROM range({sold}) t(i)
@@ -78,22 +80,28 @@ def write_products(folder: Path, orders: int, purchases: int) -> None:
     )
 
 
-def write_chain(folder: Path, *, orders: int, purchases: int, recent: float = 0.0) -> None:
-    """Write every table of a chain of these sizes."""
+def write_chain(
+    folder: Path, *, orders: int, purchases: int, recent: float = 0.0, weeks: int = WEEKS, suppliers: int | None = None
+) -> None:
+    """Write every table of a chain of these sizes, its lines spread over so many weeks."""
     folder.mkdir(parents=True, exist_ok=True)
     if orders:
-        write_orders(folder, orders)
+        write_orders(folder, orders, weeks=weeks)
     if purchases:
-        write_purchases(folder, purchases, recent)
-    write_products(folder, orders, purchases)
+        write_purchases(folder, purchases, recent, weeks, suppliers)
+    write_products(folder, orders, suppliers or _suppliers(purchases))
 
 
-def _moment(lines: int, recent: float = 0.0) -> str:
+def _suppliers(lines: int) -> int:
+    return max(lines // PER_SUPPLIER, 5)
+
+
+def _moment(lines: int, recent: float = 0.0, weeks: int = WEEKS) -> str:
     """SQL for the moment of row i, in working hours: spread evenly over the weeks, the last ones over recent days."""
-    begin, older = END - timedelta(weeks=WEEKS), round(lines * (1 - recent))
-    day = f"i * {WEEKS * 7}.0 / {max(older, 1)}"
+    begin, older = END - timedelta(weeks=weeks), round(lines * (1 - recent))
+    day = f"i * {weeks * 7}.0 / {max(older, 1)}"
     if recent:
-        late = f"{WEEKS * 7} - (i - {older} + 1) * {RECENT_DAYS}.0 / {lines - older}"
+        late = f"{weeks * 7} - (i - {older} + 1) * {RECENT_DAYS}.0 / {lines - older}"
         day = f"CASE WHEN i < {older} THEN {day} ELSE {late} END"
     return (
         f"TIMESTAMP '{begin} 08:00:00' + to_days(CAST(floor({day}) AS INTEGER))"
