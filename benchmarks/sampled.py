@@ -13,7 +13,7 @@ from features.cut import OF_LINES, OF_SERIES, few
 from features.matrix import Matrix
 from features.sampling import in_sample
 from models.backtest import Fold, binary, play
-from models.lessons import KEYS, Lesson
+from models.lessons import DAY, KEYS, Lesson
 from pipelines.learn import prepare, training
 from pipelines.settings import load
 from pipelines.world import open_world, request
@@ -60,7 +60,7 @@ def of_some(workspace: Path, whole: Lesson, first: date, last: date, share: floa
             asked = request(world, name, first_cut=first)
             some = prepare(small, name, asked, judged_from=cut, whole_from=first)
     before = some.matrix.take(some.between(np.datetime64("0", "D"), cut))
-    since = whole.matrix.take(whole.between(cut, np.datetime64(last, "D") + 1))
+    since = whole.matrix.take(whole.between(cut, np.datetime64(last, "D") + DAY))
     rows = pd.concat([before.rows, since.rows], ignore_index=True)
     return replace(whole, matrix=Matrix(rows, pd.concat([before.X, since.X], ignore_index=True), before.features))
 

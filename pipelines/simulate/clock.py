@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 DAY_US = 86_400_000_000
+DAY, MONTH = np.timedelta64(1, "D"), np.timedelta64(1, "M")
 WARM_UP_WEEKS = 26  # simulated before the first fact is written, so that stock, queues and forecasts have settled
 AFTER_WEEKS = 40  # simulated after the end, for the truth alone
 NEVER = 1_000_000  # a day index later than every simulated day
@@ -45,12 +46,12 @@ class Clock:
 
     def year_share(self) -> NDArray[np.float64]:
         """Return the position of every week in its year, in [0, 1)."""
-        thursdays = np.datetime64(self.day_zero) + 7 * np.arange(self.weeks) + 3
+        thursdays = np.datetime64(self.day_zero) + (7 * np.arange(self.weeks) + 3) * DAY
         years = thursdays.astype("datetime64[Y]")
         return (thursdays - years.astype("datetime64[D]")).astype(float) / 366.0
 
     def years(self) -> range:
-        last = np.datetime64(self.day_zero) + self.days
+        last = np.datetime64(self.day_zero) + self.days * DAY
         return range(self.day_zero.year, int(str(last)[:4]) + 1)
 
     def index(self, day: date) -> int:

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 
 from pipelines.simulate import chains
 from pipelines.simulate.catalogue import Catalogue
-from pipelines.simulate.clock import DAY_US, holiday_days
+from pipelines.simulate.clock import DAY, DAY_US, MONTH, holiday_days
 from pipelines.simulate.demand import Demand
 from pipelines.simulate.names import REGIONS
 from pipelines.simulate.tables import day_array, moment_array, names_of
@@ -104,11 +104,11 @@ def _pmi(rng: np.random.Generator, world: World) -> list[Rows]:
     for j, region in enumerate(world.site_region()):
         demand[region] += wave_level(world, site=j)
     level = np.stack([_ahead(row, CLIMATE_LEAD) for row in demand]) - 0.5 * chains.SEVERITY[world.shocks]
-    monday = np.datetime64(world.clock.day_zero) + 7 * np.arange(weeks)
+    monday = np.datetime64(world.clock.day_zero) + 7 * np.arange(weeks) * DAY
     month = monday.astype("datetime64[M]")
     months = np.unique(month)[:-2]
     in_month = month[None, :] == months[:, None]
-    in_next = month[None, :] == months[:, None] + 1
+    in_next = month[None, :] == months[:, None] + MONTH
     now, following = (level @ x.T / x.sum(1) for x in (in_month, in_next))
     first = 50 + 5 * now + 2.0 * rng.standard_normal(now.shape)
     revised = 50 + 5 * now + 4 * following + 0.4 * rng.standard_normal(now.shape)
@@ -118,7 +118,7 @@ def _pmi(rng: np.random.Generator, world: World) -> list[Rows]:
 def _vintage(world: World, months: NDArray, value: NDArray, later: int) -> Rows:
     which, m = (x.ravel() for x in np.indices(value.shape))
     zero = np.datetime64(world.clock.day_zero)
-    day, release = ((x.astype("datetime64[D]") - zero).astype(int) for x in (months, months + later))
+    day, release = ((x.astype("datetime64[D]") - zero).astype(int) for x in (months, months + later * MONTH))
     known = (release[m] + 2) * DAY_US + 9 * HOUR_US
     return "pmi", [f"region:{r}" for r in REGIONS], which, day[m], known, np.round(value.ravel(), 1), "observed"
 
