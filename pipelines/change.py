@@ -64,10 +64,8 @@ def _rebuilt(world: World, forecaster: Forecaster, scored: Scorable) -> Scorable
     last, weeks = np.array([before.grid.size - 1]), round((world.as_of - scored.day).days / 7)
     with as_known(world.con, _cut(scored.day)) as con:
         if isinstance(forecaster, DelayForecaster):
-            with line_builder(world) as build:
-                return replace(scored, earlier=build(con, before, last))
-        with window_builder(world) as build:
-            both = build(con, with_windows_ahead(before, weeks), last)
+            return replace(scored, earlier=line_builder(world)(con, before, last))
+        both = window_builder(world)(con, with_windows_ahead(before, weeks), last)
     earlier, ahead = windows_apart(both, before, weeks)
     return replace(scored, earlier=earlier, ahead=ahead)
 
@@ -78,10 +76,10 @@ def _lines(world: World, asked: Request, scored: Scorable, data: bool) -> dict[s
     worlds, steps = {"model": then}, {"time": past}
     if arrived(world.con, PROMISES, scored.day, world.as_of):
         steps["promise"] = past | {PROMISES.name: world.as_of}
-    with line_builder(world) as build:
-        for step, known in steps.items():
-            with as_known(world.con, known) as con:
-                worlds[step] = lines_alone(con, asked, then) if data else build(con, asked, today)
+    build = line_builder(world)
+    for step, known in steps.items():
+        with as_known(world.con, known) as con:
+            worlds[step] = lines_alone(con, asked, then) if data else build(con, asked, today)
     return worlds
 
 
@@ -90,8 +88,8 @@ def _windows(world: World, asked: Request, scored: Scorable, data: bool) -> dict
     assert scored.ahead is not None
     if data:
         return {"model": scored.earlier, "time": scored.ahead}
-    with window_builder(world) as build, as_known(world.con, _cut(scored.day)) as con:
-        return {"model": scored.earlier, "time": build(con, asked, np.array([asked.grid.size - 1]))}
+    with as_known(world.con, _cut(scored.day)) as con:
+        return {"model": scored.earlier, "time": window_builder(world)(con, asked, np.array([asked.grid.size - 1]))}
 
 
 def _without_signals(world: World, forecaster: Forecaster, asked: Request, scored: Scorable) -> Matrix:
@@ -100,8 +98,7 @@ def _without_signals(world: World, forecaster: Forecaster, asked: Request, score
     planned = asked.planned_in_baseline and arrived(world.con, SIGNALS, then, world.as_of, "kind = 'calendar'")
     with as_known(world.con, _cut(world.as_of) | {SIGNALS.name: then}) as con:
         if forecaster.task == "shift" and planned:
-            with window_builder(world) as build:
-                return build(con, asked, np.array([asked.grid.size - 1]))
+            return window_builder(world)(con, asked, np.array([asked.grid.size - 1]))
         return with_signals(con, scored.now, asked.grid)
 
 

@@ -1,8 +1,9 @@
 """Where the partitions of a run are worked on: one after the other here, or side by side on a Dask cluster."""
 
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -23,6 +24,25 @@ class Engine:
     map: Callable[[Callable[..., R], Sequence[tuple[Any, ...]]], list[R]]
     slots: int
     threads: int
+
+
+class Connection:
+    """The engine of a run, connected when somebody first asks for it and kept until the run ends."""
+
+    def __init__(self) -> None:
+        self._lock, self._held = threading.Lock(), ExitStack()
+        self._engine: Engine | None = None
+
+    def to(self, settings: Settings) -> Engine:
+        """Return the engine that the settings name."""
+        with self._lock:
+            if self._engine is None:
+                self._engine = self._held.enter_context(engine(settings))
+            return self._engine
+
+    def close(self) -> None:
+        """Leave the scheduler, or end the workers that were started for the run."""
+        self._held.close()
 
 
 @contextmanager
@@ -59,7 +79,7 @@ def _client(settings: Settings) -> Iterator[Any]:
         workers = settings.threads or os.cpu_count() or 1
         with (
             LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None) as cluster,
-            Client(cluster) as client,
+            Client(cluster, direct_to_workers=True) as client,
         ):
             yield client
         return

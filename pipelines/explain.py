@@ -82,10 +82,8 @@ def _rows(world: World, forecaster: Forecaster) -> Matrix:
     asked = request_of(world, forecaster)
     last = np.array([asked.grid.size - 1])
     if isinstance(forecaster, DelayForecaster):
-        with line_builder(world) as build:
-            return build(world.con, asked, last)
-    with window_builder(world) as build:
-        return judgeable(build(world.con, asked, last), forecaster.facts.shift_terms)
+        return line_builder(world)(world.con, asked, last)
+    return judgeable(window_builder(world)(world.con, asked, last), forecaster.facts.shift_terms)
 
 
 def _only(matrix: Matrix, table: str, row_id: str) -> Matrix | None:

@@ -1,7 +1,6 @@
 """Open the facts of a run and build the inputs of each task from them, the same way for training and scoring."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 
@@ -24,14 +23,14 @@ from features.matrix import (
     windows_apart,
     with_windows_ahead,
 )
-from features.panels import Terms, posting_lag_days, write_line_history
+from features.panels import Terms, posting_lag_days
 from features.prover import DELETED, MIXED, SCRAMBLED, prove_no_leak
 from features.sampling import EVERY
 from features.weeks import Grid
 from models.forecasters import DelayForecaster, Forecaster
 from models.risk import Names
 from pipelines import sources
-from pipelines.engines import engine
+from pipelines.engines import Connection, Engine
 from pipelines.partitions import How, in_order, partitioned, partitions_for
 from pipelines.settings import Settings
 from pipelines.windows import partitioned_windows
@@ -54,10 +53,15 @@ class World:
     as_of: date
     fingerprint: str
     others: list["World"] = field(default_factory=list, repr=False)
+    workers: Connection = field(default_factory=Connection, repr=False)
 
     @property
     def con(self) -> duckdb.DuckDBPyConnection:
         return self.connection[0]
+
+    @property
+    def engine(self) -> Engine:
+        return self.workers.to(self.settings)
 
     def beside(self) -> "World":
         """Return the same facts behind a connection of their own, for work at the same time."""
@@ -75,6 +79,8 @@ class World:
                 connection.close()
             else:  # told to stop: work in other threads may be using it
                 connection.interrupt()
+        if kind is None or issubclass(kind, Exception):
+            self.workers.close()
 
     def has(self, task: str) -> bool:
         """Whether there is anything to predict: purchase lines for delays, orders for shifts, known before the day."""
@@ -232,8 +238,7 @@ def delay_rows(world: World, asked: Request, steps: np.ndarray, proof: Proof, at
     """
     own_day = ("purchases",) if at == "order" else ()
     alone = order_matrix if at == "order" else delay_matrix
-    with line_builder(world, at) as build:
-        return _proven(world, "delay", (build, alone), asked, steps, proof, own_day=own_day)
+    return _proven(world, "delay", (line_builder(world, at), alone), asked, steps, proof, own_day=own_day)
 
 
 def _proven(
@@ -261,39 +266,34 @@ def _proven(
     return whole
 
 
-@contextmanager
-def line_builder(world: World, at: str = "snapshot") -> Iterator[Build]:
-    """Hand out what builds the inputs of purchase lines, on the engine and in the partitions of the settings."""
-    with _cut(world, "delay") as how:
+def line_builder(world: World, at: str = "snapshot") -> Build:
+    """Return what builds the inputs of purchase lines, on the engine and in the partitions of the settings."""
+    how = cut_for(world, "delay")
 
-        def build(con: duckdb.DuckDBPyConnection, asked: Request, steps: np.ndarray) -> Matrix:
-            assert how
-            made = partitioned(con, asked, steps, at=at, how=how)
-            write_line_history(con, asked.terms, asked.attributes)  # what became of the lines is read from it
-            return in_order(con, made)
+    def build(con: duckdb.DuckDBPyConnection, asked: Request, steps: np.ndarray) -> Matrix:
+        assert how
+        return in_order(con, partitioned(con, asked, steps, at=at, how=how))
 
-        whole = order_matrix if at == "order" else delay_matrix
-        yield build if how else whole
+    whole = order_matrix if at == "order" else delay_matrix
+    return build if how else whole
 
 
-@contextmanager
-def window_builder(world: World) -> Iterator[Build]:
-    """Hand out what builds the inputs of series' windows, like `line_builder`."""
-    with _cut(world, "shift") as how:
+def window_builder(world: World) -> Build:
+    """Return what builds the inputs of series' windows, like `line_builder`."""
+    how = cut_for(world, "shift")
 
-        def build(con: duckdb.DuckDBPyConnection, asked: Request, steps: np.ndarray) -> Matrix:
-            assert how
-            return partitioned_windows(con, asked, steps, how=how)
+    def build(con: duckdb.DuckDBPyConnection, asked: Request, steps: np.ndarray) -> Matrix:
+        assert how
+        return partitioned_windows(con, asked, steps, how=how)
 
-        yield build if how else _windows
+    return build if how else _windows
 
 
-@contextmanager
-def _cut(world: World, task: str) -> Iterator[How | None]:
-    """Hand out how the settings have a task's rows cut into partitions, None where they are built at once."""
-    with engine(world.settings) as connected:
-        parts = world.settings.partitions or partitions_for(world.con, connected, task)
-        yield None if parts == 1 and connected.slots == 1 else How(connected, parts, sources.scratch_of(world.settings))
+def cut_for(world: World, task: str) -> How | None:
+    """Return how the settings have a task's rows cut into partitions, None where they are built at once."""
+    engine = world.engine
+    parts = world.settings.partitions or partitions_for(world.con, engine, task)
+    return None if parts == 1 and engine.slots == 1 else How(engine, parts, sources.scratch_of(world.settings))
 
 
 def shift_rows(world: World, asked: Request, steps: np.ndarray, proof: Proof, *, ahead_weeks: int = 0) -> Matrix:
@@ -301,8 +301,7 @@ def shift_rows(world: World, asked: Request, steps: np.ndarray, proof: Proof, *,
 
     With `ahead_weeks` the windows of so many weeks later follow them (`with_windows_ahead`), which nobody proves.
     """
-    with window_builder(world) as build:
-        return _proven(world, "shift", (build, _windows), asked, steps, proof, ahead_weeks=ahead_weeks)
+    return _proven(world, "shift", (window_builder(world), _windows), asked, steps, proof, ahead_weeks=ahead_weeks)
 
 
 def _windows(con: duckdb.DuckDBPyConnection, asked: Request, steps: np.ndarray) -> Matrix:
