@@ -77,11 +77,15 @@ def partitions_for(con: duckdb.DuckDBPyConnection, engine: Engine, task: str = "
 
 
 def partitioned(con: duckdb.DuckDBPyConnection, request: Request, steps: np.ndarray, *, at: str, how: How) -> Matrix:
-    """Return what `delay_matrix`, or with `at` "order" `order_matrix`, does, in any order of rows."""
+    """Return what `delay_matrix`, or with `at` "order" `order_matrix`, does, in any order of rows.
+
+    Like them it makes `line_history` of all lines in `con`; what else they make stays with the partitions.
+    """
     with _parts(con, OF_LINES, request, steps, how) as parts:
         counts = added(how.engine.map(count, [(part,) for part in parts]))
         across = Across(counts, attributes_as_numbers(con, request))
         found = how.engine.map(build, [(part, at, across) for part in parts])
+        _gather_history(con, parts)
     return together(found, line_inputs_of(con, request))
 
 
@@ -116,6 +120,20 @@ def scratch(below: Path) -> Iterator[Path]:
 def _filled(tables: Sequence[pd.DataFrame]) -> list[pd.DataFrame]:
     """Return the tables with rows, or one without: its columns may be of any type."""
     return [table for table in tables if len(table)] or list(tables[:1])
+
+
+def _gather_history(con: duckdb.DuckDBPyConnection, parts: Sequence[Part]) -> None:
+    """Make `line_history` of all lines out of those of the partitions, its lines numbered as among all."""
+    names = [f"{part.folder.name}_{part.number}".replace("-", "_") for part in parts]  # every connection sees them
+    for part, name in zip(parts, names, strict=True):
+        con.execute(f"ATTACH {text(str(part.file))} AS {quote(name)} (READ_ONLY)")
+    every = " UNION ALL ".join(f"SELECT * EXCLUDE (line) FROM {quote(name)}.line_history" for name in names)
+    con.execute(
+        "CREATE OR REPLACE TABLE line_history AS SELECT "
+        f"CAST(row_number() OVER (ORDER BY po_line_id) - 1 AS INTEGER) AS line, * FROM ({every})"
+    )
+    for name in names:
+        con.execute(f"DETACH {quote(name)}")
 
 
 def in_order(con: duckdb.DuckDBPyConnection, matrix: Matrix) -> Matrix:
