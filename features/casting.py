@@ -27,8 +27,7 @@ WHOLE = (
     "UHUGEINT",
 )
 FRACTIONS = ("FLOAT", "DOUBLE", "DECIMAL")
-ZONED = ("TIMESTAMP WITH TIME ZONE", "TIMESTAMPTZ_NS")
-MOMENTS = ("DATE", "TIMESTAMP", "TIMESTAMP_S", "TIMESTAMP_MS", "TIMESTAMP_NS", *ZONED)
+MOMENTS = ("DATE", "TIMESTAMP", "TIMESTAMP_S", "TIMESTAMP_MS", "TIMESTAMP_NS", "TIMESTAMP WITH TIME ZONE")
 ACCEPTED = {
     "id": (*WHOLE, *FRACTIONS, "UUID", "ENUM"),
     "text": (*WHOLE, *FRACTIONS, *MOMENTS, "UUID", "ENUM", "BOOLEAN", "TIME"),
@@ -81,7 +80,7 @@ def typed(kind: str, cell: str, raw: str) -> str:
         )  # fmt: skip
     if raw == "VARCHAR":
         return _moment(kind, cell)
-    if raw in ZONED:
+    if raw == "TIMESTAMP WITH TIME ZONE":
         cell = f"({cell} AT TIME ZONE 'UTC')"
     return f"TRY_CAST({cell} AS {'DATE' if kind == 'date' else 'TIMESTAMP'})"
 

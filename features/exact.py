@@ -10,13 +10,21 @@ QUANTA = (2.0**30, 1.0, 2.0**-30, 2.0**-60)  # a number is so many of each, as i
 
 Shared = Mapping[str, Any]  # arrays of whole numbers, of the same shape everywhere, or pandas series of them by label
 Kept = Mapping[str, np.ndarray]
+Made = Callable[[Shared], Shared]
+
+
+def as_added(sums: Shared) -> Shared:
+    return sums
 
 
 class Others(Protocol):
     """The series elsewhere, of which those here need to know; they may be gone through again with each answer."""
 
-    def told(self, name: str, mine: Callable[[], Shared], /) -> Shared:
-        """Return the sums over all series of what each part of them adds: `mine` is worked out once."""
+    def told(self, name: str, mine: Callable[[], Shared], made: Made = as_added, /) -> Shared:
+        """Return what is `made` of the sums over all series of what each part of them adds, by default the sums.
+
+        `mine` is worked out once; `made` where the sums are, and only what it returns goes to every part.
+        """
 
     def once(self, name: str, work: Callable[[], Kept], /) -> Kept:
         """Return what `work` makes of the series here, worked out the first time and read afterwards."""
@@ -25,8 +33,8 @@ class Others(Protocol):
 class Nobody:
     """No series are elsewhere: what is shared is the series' own, and nothing is worked out twice."""
 
-    def told(self, _name: str, mine: Callable[[], Shared], /) -> Shared:
-        return mine()
+    def told(self, _name: str, mine: Callable[[], Shared], made: Made = as_added, /) -> Shared:
+        return made(mine())
 
     def once(self, _name: str, work: Callable[[], Kept], /) -> Kept:
         return work()

@@ -51,8 +51,9 @@ def noise(pasts: Sequence[Past], groups: Groups, *, oldest: int, others: Others 
     how little so few overlapping errors can tell; a series without record stands on the line.
     """
     records = [others.once(f"record {k}", partial(_records, past, oldest)) for k, past in enumerate(pasts)]
-    told = others.told("records", lambda: _record_sums(pasts, records, groups))
-    slopes = [category_slopes(told[f"slope {k}"])[:, groups.category] for k in range(len(pasts))]
+    made = partial(_of_categories, len(pasts), (len(pasts[0].error), groups.categories))
+    told = others.told("records", lambda: _record_sums(pasts, records, groups), made)
+    slopes = [told[f"slope {k}"][:, groups.category] for k in range(len(pasts))]
     scaled = []
     for k, past in enumerate(pasts):
         work = partial(_scaled_records, past, records.pop(0), slopes[k], oldest)
@@ -61,10 +62,9 @@ def noise(pasts: Sequence[Past], groups: Groups, *, oldest: int, others: Others 
     centres = others.told("centres", lambda: {f"centre {k}": _centre_sums(x, groups) for k, x in enumerate(scaled)})
     out = []
     for k, past in enumerate(pasts):
-        phi = over_dispersion(told[f"squares {k}"], (len(past.error), groups.categories))
         line, spread = _centre(centres[f"centre {k}"])
         sigma = _sigma(past, scaled[k], line[:, groups.category], spread, slopes[k], oldest)
-        out.append((phi[:, groups.category], sigma))
+        out.append((told[f"phi {k}"][:, groups.category], sigma))
     return out
 
 
@@ -74,6 +74,12 @@ def _record_sums(pasts: Sequence[Past], records: Sequence[Kept], groups: Groups)
         out[f"squares {k}"] = _squares(past, groups.category)
         out[f"slope {k}"] = _slope_sums(record["raw"], record["usual"], groups)
     return out
+
+
+def _of_categories(kinds: int, shape: tuple[int, int], sums: Shared) -> Shared:
+    """Return φ and the slope of every category, which are little next to the errors counted for them."""
+    phi = {f"phi {k}": over_dispersion(sums[f"squares {k}"], shape) for k in range(kinds)}
+    return phi | {f"slope {k}": category_slopes(sums[f"slope {k}"]) for k in range(kinds)}
 
 
 def _squares(past: Past, category: np.ndarray) -> pd.Series:

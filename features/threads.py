@@ -10,10 +10,12 @@ import numpy as np
 P = TypeVar("P")
 
 
-def threads() -> int:
-    """How many threads to work with: OMP_NUM_THREADS where it is set, as it is in Dask's workers, else every core."""
+def threads(most: int = 0) -> int:
+    """How many threads to work with: OMP_NUM_THREADS where it is set, as it is in Dask's workers, else every core; but
+    `most` at most, where that is given."""
     told = os.environ.get("OMP_NUM_THREADS", "")
-    return int(told) if told.isdigit() and int(told) else len(os.sched_getaffinity(0))
+    there = int(told) if told.isdigit() and int(told) else len(os.sched_getaffinity(0))
+    return min(most, there) if most else there
 
 
 def side_by_side(work: Callable[[P], None], pieces: Iterable[P]) -> None:

@@ -14,7 +14,7 @@ from features.casting import quote, text
 from features.contracts import TABLES
 from features.counts import COUNTED_FOR, MEASURES, counts_of, series_of
 from features.cut import OF_SERIES
-from features.exact import Kept, Shared
+from features.exact import Kept, Made, Shared, as_added
 from features.exact import added as all_added
 from features.matrix import Matrix, Request, shift_matrix, window_inputs_of
 from pipelines.partitions import How, Tables, draft, scratch, together
@@ -79,7 +79,7 @@ def partitioned_windows(con: duckdb.DuckDBPyConnection, request: Request, steps:
             asked = [made for made in found if isinstance(made, Question)]
             if not asked:
                 break
-            answers |= {asked[0].name: all_added([question.mine for question in asked])}
+            answers |= {asked[0].name: asked[0].made(all_added([question.mine for question in asked]))}
     made = together([made for made in found if isinstance(made, tuple)], window_inputs_of(con, request))
     rows = made.rows
     return made.take(np.lexsort((rows["entity"], rows["step"], rows["window"])))
@@ -126,10 +126,11 @@ def _edges(product: np.ndarray, parts: int) -> list[int]:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """Something shared that is not known yet, and what a partition adds to it."""
+    """Something shared that is not known yet, what a partition adds to it, and what is made of the sums."""
 
     name: str
     mine: Shared
+    made: Made
 
 
 class Unanswered(Exception):
@@ -146,9 +147,9 @@ class _Elsewhere:
     def __init__(self, part: Some, answers: Mapping[str, Shared]) -> None:
         self._part, self._answers = part, answers
 
-    def told(self, name: str, mine: Callable[[], Shared]) -> Shared:
+    def told(self, name: str, mine: Callable[[], Shared], made: Made = as_added) -> Shared:
         if name not in self._answers:
-            raise Unanswered(Question(name, mine()))
+            raise Unanswered(Question(name, mine(), made))
         return self._answers[name]
 
     def once(self, name: str, work: Callable[[], Kept]) -> Kept:
