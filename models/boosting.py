@@ -11,6 +11,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
+from features.threads import threads as at_most
+
 STEADY: dict[str, Any] = {
     "deterministic": True,
     "force_row_wise": True,  # the choice between row-wise and column-wise is timed, hence not reproducible
@@ -154,6 +156,14 @@ def gain_shares(booster: lgb.Booster, columns: Sequence[str]) -> pd.Series:
     if len(found) > len(columns):
         gain["time"] = found[len(columns) :].sum()
     return (gain / max(gain.sum(), 1e-12)).sort_values(ascending=False)
+
+
+def said_by_trees(
+    booster: lgb.Booster, block: np.ndarray, *, rounds: int | None = None, raw: bool = False, threads: int = 0
+) -> np.ndarray:
+    """Return what the first `rounds` trees, or all, say of each row, with at most so many `threads`."""
+    most = at_most(threads)
+    return np.asarray(booster.predict(block, num_iteration=rounds, raw_score=raw, num_threads=most))
 
 
 def contributions(booster: lgb.Booster, block: np.ndarray) -> np.ndarray:

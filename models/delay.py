@@ -111,7 +111,7 @@ class _Parts:
 
 def _told(trees: lgb.Booster, rows: _Rows, counts: Sequence[int | None], threads: int) -> list[np.ndarray]:
     """Return P(late) by the first trees, so many as each of `counts` says; None means all."""
-    return [np.asarray(trees.predict(rows.block, num_iteration=n, num_threads=threads)) for n in counts]
+    return [boosting.said_by_trees(trees, rows.block, rounds=n, threads=threads) for n in counts]
 
 
 class DelayModel(ClassifierMixin, BaseEstimator):

@@ -13,7 +13,7 @@ from scipy.special import expit
 from features.threads import side_by_side
 from features.weeks import holiday_dates
 from models.arrivals import LEAST_LOG, LONGEST, QUANTILES, days_by_bucket
-from models.boosting import Growing
+from models.boosting import Growing, said_by_trees
 from models.shared_trees import shared
 
 TAIL = np.array([1, 2, 4, 8, 14, 21, 35, 60, 90, 130, 180, 260, 366])  # buckets where the quantiles leave wide gaps
@@ -202,10 +202,7 @@ class Hazard:
     def _predicted(self, inputs: np.ndarray, count: int | None) -> np.ndarray:
         if not len(inputs):
             return np.zeros(0)
-        most = -1 if count is None else count
-        return np.asarray(
-            self.booster_.predict(inputs, raw_score=True, num_iteration=most, num_threads=self.threads)  # type: ignore[arg-type]
-        )
+        return said_by_trees(self.booster_, inputs, rounds=count, raw=True, threads=self.threads)
 
     def late(self, block: np.ndarray, times: Times) -> np.ndarray:
         """Return S at the promise, 1 where it has passed, NaN without one."""

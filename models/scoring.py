@@ -1,6 +1,6 @@
 """Turn the rows of one task into its risk table: what the forecaster says, what it is worth and why."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,18 @@ from models.forecasters import MODEL, DelayForecaster, Forecaster, ShiftForecast
 
 Forecasts = Mapping[str, pd.DataFrame]
 """What `Forecaster.forecasts` gives: per event, what the model and every rule say of each row."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Said:
+    """What a forecaster says of rows: its `forecasts`, what is published of them (`predict`), and the quantiles
+    [row, level] of days to arrival or of a window's units."""
+
+    forecasts: Forecasts
+    published: pd.DataFrame
+    quantiles: np.ndarray
+
+
 EXPLAINED = 5_000  # rows with drivers, by value at risk: more than anybody reads in a week
 
 
@@ -31,31 +43,51 @@ class Champion:
         return publishers(self.forecaster)
 
 
+def say(forecaster: Forecaster, rows: pd.DataFrame, X: pd.DataFrame) -> Said:
+    """Return what a forecaster says of open lines, or of windows; what it says of a row depends on no other."""
+    forecasts = forecaster.forecasts(X, rows)
+    p = forecaster.predict(X, rows, said=forecasts)
+    if isinstance(forecaster, DelayForecaster):
+        ahead = p["p_late"].where(rows["state"] == "due_future").to_numpy()
+        return Said(dict(forecasts), p, forecaster.arrivals(X, ahead, said=forecasts))
+    units = forecaster.model.predict_units(X, rows["baseline_units"], rows["noise_units"])
+    return Said(forecasts, p, units)
+
+
+def said_together(parts: Sequence[Said]) -> Said:
+    """Return what was said of rows that follow each other."""
+
+    def whole(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
+        return pd.concat(tables, ignore_index=True)
+
+    forecasts = {event: whole(part.forecasts[event] for part in parts) for event in parts[0].forecasts}
+    return Said(forecasts, whole(part.published for part in parts), np.concatenate([part.quantiles for part in parts]))
+
+
 def line_risks(
-    lines: Matrix, champion: Champion, names: risk.Names, last_week: pd.DataFrame, said: Forecasts | None = None
+    lines: Matrix, champion: Champion, names: risk.Names, last_week: pd.DataFrame, said: Said | None = None
 ) -> pd.DataFrame:
-    """Return `supplier_delay_risk` of open lines; `said` are their forecasts where they are there."""
+    """Return `supplier_delay_risk` of open lines; `said` is what the forecaster says of them, where it is there."""
     forecaster, rows, X = champion.forecaster, lines.rows, lines.X
     assert isinstance(forecaster, DelayForecaster)
-    spoken = forecaster.predict(X, said=said)
-    p = spoken["p_late"]
-    days = forecaster.arrivals(X, p.where(rows["state"] == "due_future").to_numpy(), said=said)
+    said = said or say(forecaster, rows, X)
+    p, by = said.published["p_late"], said.published["published_by"]
     stake = (p * rows["open_units"] * rows["unit_cost"].fillna(0)).to_numpy()
-    told = _told(lines, forecaster, stake, None, names.currency).where(spoken["published_by"] == MODEL, "")
+    told = _told(lines, forecaster, stake, None, names.currency).where(by == MODEL, "")
     return risk.delay_risk(
-        rows, p, days, told, X["supplier_matured_lines_52w"], base_rate=forecaster.model.base_rate_,
-        published_by=spoken["published_by"], model_version=champion.version, names=names, last_week=last_week,
+        rows, p, said.quantiles, told, X["supplier_matured_lines_52w"], base_rate=forecaster.model.base_rate_,
+        published_by=by, model_version=champion.version, names=names, last_week=last_week,
     )  # fmt: skip
 
 
 def window_risks(
-    windows: Matrix, champion: Champion, names: risk.Names, last_week: pd.DataFrame, said: Forecasts | None = None
+    windows: Matrix, champion: Champion, names: risk.Names, last_week: pd.DataFrame, said: Said | None = None
 ) -> pd.DataFrame:
     """Return `demand_shift_risk` of windows that can be judged later (`judgeable`); `said` as for lines."""
     forecaster, rows = champion.forecaster, windows.rows
     assert isinstance(forecaster, ShiftForecaster)
-    p = forecaster.predict(windows.X, rows, said=said)
-    units = forecaster.model.predict_units(windows.X, rows["baseline_units"], rows["noise_units"])
+    said = said or say(forecaster, rows, windows.X)
+    p = said.published
     up = (p["p_up"] >= p["p_down"]).to_numpy()
     stake = (p[["p_up", "p_down"]].max(axis=1) * rows["baseline_units"] * rows["unit_price"]).to_numpy()
     by_model = p["published_by_up"].where(up, p["published_by_down"]).str.startswith(MODEL)
@@ -66,7 +98,7 @@ def window_risks(
     ).astype(str)  # fmt: skip
     down_rate, _, up_rate = forecaster.model.base_rates_
     return risk.shift_risk(
-        rows, p, units, told, base_rates={"up": up_rate, "down": down_rate}, published_by=by,
+        rows, p, said.quantiles, told, base_rates={"up": up_rate, "down": down_rate}, published_by=by,
         model_version=champion.version, names=names, last_week=last_week,
     )  # fmt: skip
 

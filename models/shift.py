@@ -15,7 +15,7 @@ from sklearn.base import BaseEstimator
 from models import calibration
 from models.bands import Bands, kinds
 from models.baselines import Rule, predict_rules
-from models.boosting import Encoder, canonical_order, day_numbers, train_each
+from models.boosting import Encoder, canonical_order, day_numbers, said_by_trees, train_each
 from models.delay import medians, plain_range, range_from, usual_range
 from models.leaning import (
     DIRECTIONS,
@@ -160,7 +160,7 @@ class ShiftModel(BaseEstimator):
         )  # fmt: skip
 
     def _raw_quantiles(self, boosters: list[lgb.Booster], block: np.ndarray) -> np.ndarray:
-        columns = [np.asarray(b.predict(block, num_threads=self.threads)) for b in boosters]
+        columns = [said_by_trees(b, block, threads=self.threads) for b in boosters]
         return np.sort(np.column_stack(columns), axis=1)
 
     def predict_proba(self, X: pd.DataFrame, facts: pd.DataFrame | None = None) -> np.ndarray:
@@ -208,7 +208,7 @@ class ShiftModel(BaseEstimator):
 
 
 def _predict_classes(booster: lgb.Booster, block: np.ndarray, threads: int) -> np.ndarray:
-    return np.asarray(booster.predict(block, num_threads=threads)).reshape(len(block), 3)
+    return said_by_trees(booster, block, threads=threads).reshape(len(block), 3)
 
 
 def _fit_known(past: "Past") -> dict[str, Rule]:

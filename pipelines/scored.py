@@ -20,6 +20,7 @@ from pipelines.change import explained, rescored
 from pipelines.ledger import Target
 from pipelines.registered import RegisteredModel
 from pipelines.settings import Settings
+from pipelines.speaking import said_of
 from pipelines.world import World, at_once, judgeable, open_world, scorable
 
 P = ParamSpec("P")
@@ -82,12 +83,12 @@ def score_delays(world: World, champion: RegisteredChampion, then: Week | None) 
     assert isinstance(forecaster, DelayForecaster)
     scored = scorable(world, forecaster, _day_of(then))
     open_now = scored.now
-    rows, X = open_now.rows, open_now.X
-    said = forecaster.forecasts(X)
+    rows = open_now.rows
+    said = said_of(world, forecaster, open_now)
     table = line_risks(open_now, champion, world.names(), _table_of(then, "supplier_delay_risk"), said)
     due = np.flatnonzero(rows["state"] == "due_future")
     ask, lag = rows.iloc[due], forecaster.facts.terms.posting_lag_days * risk.DAY
-    by_rule = by_rules({"late": said["late"].iloc[due]})["late"]
+    by_rule = by_rules({"late": said.forecasts["late"].iloc[due]})["late"]
     rules = risk.rule_forecasts(
         ask["po_line_id"], "late", ask["due_on"], ask["due_on"] + lag, by_rule,
         model_version=champion.version,
@@ -115,9 +116,9 @@ def score_shifts(world: World, champion: RegisteredChampion, then: Week | None) 
     assert isinstance(forecaster, ShiftForecaster)
     scored = scorable(world, forecaster, _day_of(then))
     alive = judgeable(scored.now, forecaster.facts.shift_terms)
-    said = forecaster.forecasts(alive.X, alive.rows)
+    said = said_of(world, forecaster, alive)
     table = window_risks(alive, champion, world.names(), _table_of(then, "demand_shift_risk"), said)
-    rules = _shift_rule_forecasts(alive.rows, said, champion)
+    rules = _shift_rule_forecasts(alive.rows, said.forecasts, champion)
     found = health.drift(world, champion.found, "shift", alive, table["p_up"].to_numpy(float))
     found += reach(champion.version, scored.now.rows, alive.rows)
     between = pd.DataFrame() if then is None else rescored(world, forecaster, scored)

@@ -10,18 +10,23 @@ import pandas as pd
 import pytest
 
 from features.core import measures_of
-from features.matrix import DELAY_KEY, Request, delay_matrix, first_fact, order_matrix, shift_matrix, write_lines
+from features.matrix import DELAY_KEY, Request, delay_matrix, first_fact, order_matrix, shift_matrix
 from features.panels import Terms
 from features.prover import LeakError, prove_no_leak
 from features.sampling import Sample
 from features.standing import EXACT, SHARED
 from features.suppliers import LEVELS
 from features.weeks import Grid
+from models import lessons
+from models.lessons import Training
+from models.scoring import say
 from pipelines import sources
-from pipelines.engines import Engine, engine
+from pipelines.engines import Connection, engine
+from pipelines.learn import prepare
 from pipelines.partitions import How, in_order, partitioned, partitions_for
 from pipelines.settings import Unreachable, UserError, load
 from pipelines.simulate import simulate
+from pipelines.speaking import said_of
 from pipelines.windows import partitioned_windows
 from pipelines.world import NO_PROOF, TO_SCORE, World, delay_rows, line_builder, request, shift_rows
 
@@ -79,7 +84,9 @@ def test_rows_are_the_same_bytes_for_any_number_of_partitions(con, asked, tmp_pa
     assert whole.X["attribute_weight"].dtype == np.float32
     assert set(whole.X["attribute_ship mode"]) == {"sea", "air"}
     assert any(name.startswith("signal_") for name in whole.X)
+    history = con.sql("FROM line_history ORDER BY line").df()
     same(whole, in_parts(con, asked, steps, parts, tmp_path))
+    pd.testing.assert_frame_equal(history, con.sql("FROM line_history ORDER BY line").df(), check_exact=True)
 
 
 def test_so_are_a_sample_and_lines_at_their_order(con, asked, tmp_path):
@@ -186,34 +193,72 @@ def cluster():
         yield made
 
 
-@pytest.mark.parametrize("task", ["delay", "shift"])
-def test_a_cluster_that_loses_a_worker_gives_the_same_bytes(con, asked, demanded, weekly, cluster, tmp_path, task):
-    lost = tmp_path / "lost"
-    there_is = load(tmp_path, environ={}, engine="dask", dask_scheduler=cluster.scheduler_address)
-    con, asked = (con, asked) if task == "delay" else (demanded, weekly)
-    steps = np.array([asked.grid.size - 5, asked.grid.size - 1])
+class Losing(Connection):
+    """An engine of whose workers one is killed in mid-run, once."""
 
-    with engine(there_is) as there:
-        assert (there.slots, there.threads) == (2, 1)
-        assert partitions_for(con, there, task) == 8
+    def __init__(self, lost):
+        super().__init__()
+        self.lost = lost
+
+    def to(self, settings):
+        there, lost = super().to(settings), self.lost
 
         def dying(work, each):
-            def once(*args):
-                if args[0].number == 1 and not lost.exists():
+            def once(k, *args):
+                if k == 1 and not lost.exists():
                     lost.touch()
                     os.kill(os.getpid(), signal.SIGKILL)
                 return work(*args)
 
-            return there.map(once, each)
+            return there.map(once, [(k, *args) for k, args in enumerate(each)])
 
-        how = How(Engine(dying, 2, 1), 3, tmp_path / "scratch")
-        if task == "delay":
-            write_lines(con, asked)
-            made = in_order(con, partitioned(con, asked, steps, at="snapshot", how=how))
-        else:
-            made = partitioned_windows(con, asked, steps, how=how)
-    assert lost.exists(), "a worker died"
+        return replace(there, map=dying)
+
+
+@pytest.fixture
+def losing(cluster, tmp_path):
+    """Settings of a cluster, and a connection to it that loses a worker."""
+    settings = load(
+        tmp_path, environ={}, as_of=AS_OF, engine="dask", dask_scheduler=cluster.scheduler_address, partitions=3
+    )
+    workers = Losing(tmp_path / "lost")
+    yield settings, workers
+    workers.close()
+    assert workers.lost.exists(), "a worker died"
+
+
+@pytest.mark.parametrize("task", ["delay", "shift"])
+def test_a_cluster_that_loses_a_worker_gives_the_same_bytes(con, asked, demanded, weekly, losing, tmp_path, task):
+    settings, workers = losing
+    con, asked = (con, asked) if task == "delay" else (demanded, weekly)
+    steps = np.array([asked.grid.size - 5, asked.grid.size - 1])
+    there = workers.to(settings)
+    assert (there.slots, there.threads) == (2, 1)
+    assert partitions_for(con, there, task) == 8
+    how = How(there, 3, tmp_path / "scratch")
+    if task == "delay":
+        made = in_order(con, partitioned(con, asked, steps, at="snapshot", how=how))
+    else:
+        made = partitioned_windows(con, asked, steps, how=how)
     same(delay_matrix(con, asked, steps) if task == "delay" else shift_matrix(con, asked, steps)[0], made)
+
+
+@pytest.mark.parametrize("task", ["delay", "shift"])
+def test_forecasters_say_the_same_on_a_cluster_that_loses_a_worker(con, demanded, losing, task):
+    settings, workers = losing
+    facts, cut = con if task == "delay" else demanded, np.datetime64(AS_OF)
+    few = settings.model_copy(update={"engine": "local", "partitions": 0, "max_snapshots": 1_000})
+    with World([facts.cursor()], (), few, AS_OF, "") as world:
+        lesson = prepare(world, task, request(world, task), judged_from=cut)
+    forecaster = lessons.fit(lesson, cut, Training(threads=2, params={task: {"rounds": 5}}))
+    rows, X = lesson.matrix.rows, lesson.matrix.X
+    here = say(forecaster, rows, X)
+    with World([facts.cursor()], (), settings, AS_OF, "", workers=workers) as world:
+        there = said_of(world, forecaster, lesson.matrix)
+    for event, said in here.forecasts.items():
+        pd.testing.assert_frame_equal(said, there.forecasts[event], check_exact=True)
+    pd.testing.assert_frame_equal(here.published, there.published, check_exact=True)
+    np.testing.assert_array_equal(here.quantiles, there.quantiles)
 
 
 def test_the_settings_choose_engine_and_partitions(con, tmp_path, cluster):
@@ -222,8 +267,7 @@ def test_the_settings_choose_engine_and_partitions(con, tmp_path, cluster):
     for how in ({}, there):
         with World([con.cursor()], (), load(tmp_path, environ={}, as_of=AS_OF, **how), AS_OF, "") as world:
             asked = request(world, "delay")
-            with line_builder(world) as build:
-                assert (build is delay_matrix) == (not how)
+            assert (line_builder(world) is delay_matrix) == (not how)
             found.append(delay_rows(world, asked, last_two(asked), NO_PROOF))
     same(*found)
 
