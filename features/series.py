@@ -127,7 +127,8 @@ SERIES_FEATURES = (
     _volatility(13),
     _volatility(52),
     Feature(
-        "interval", lambda p: p.interval, "weeks", "Mean weeks between weeks with demand (ADI), over 52 weeks.",
+        "interval", lambda p: p.interval, "weeks", "Mean weeks between weeks with demand (ADI), over 52 weeks; "
+        "missing below three such weeks.",
         "has demand every {value}, usually {usual}", "intermittency",
     ),
     Feature(
@@ -157,8 +158,9 @@ SERIES_FEATURES = (
     ),
     _per(
         "customer_concentration", "customer_squares", "units_squared", "share",
-        "Weekly concentration of customers (Herfindahl), weighted by the weeks' squared units.",
-        "customers are concentrated at {value} (one customer alone is 100 %), usually {usual}", "customers",
+        "Weekly concentration of customers (Herfindahl), weighted by the weeks' squared units; an order without a "
+        "customer counts as one of its own.",
+        "weekly demand is concentrated at {value} (one customer or order alone is 100 %), usually {usual}", "customers",
     ),
     _per(
         "cancelled_share", "cancelled_units", "units", "share", "Units cancelled per unit ordered.",
@@ -171,7 +173,7 @@ SERIES_FEATURES = (
     Feature(
         "concentration_change", _concentration_change, "share",
         "Weekly concentration of customers of 4 weeks less that of 52 weeks.",
-        "the concentration of customers of 4 weeks is {value:gap} the year's", "customers",
+        "the concentration on few customers or orders of 4 weeks is {value:gap} the year's", "customers",
     ),
     Feature(
         "wait_change", _wait_change, "days",

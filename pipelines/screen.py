@@ -1,6 +1,6 @@
 """Show results to a person on a terminal: tables that fit, numbers with units, decisions in sentences."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -241,16 +241,23 @@ def _watched(row: Mapping[str, Any]) -> list[str | Text]:
     chance = Text(share(row.get("p")), style=LEVELS.get(level.lower(), ""))
     if level:
         chance.append(f"\n{level}", style="dim")
-    drivers = [d for d in (got(f"driver_{i}") for i in (1, 2, 3)) if d]
+    drivers = [f"• {d}" for d in (got(f"driver_{i}") for i in (1, 2, 3)) if d] or [_no_why(got)]
     who = ", ".join(filter(None, (got("owner"), f"by {day_of(row.get('act_by'))}" if got("act_by") else "")))
     return [
         got("rank"),
         lines((got("what"), "bold"), (got("impact"), ""), (places, "dim")),
         chance,
         money(row.get("value_at_risk")),
-        lines(*((f"• {driver}", "") for driver in drivers)),
+        lines(*((driver, "") for driver in drivers)),
         lines((got("next_step"), ""), (who, "dim"), (got("change"), "cyan")),
     ]
+
+
+def _no_why(got: Callable[[str], str]) -> str:
+    """Say who spoke where there are no reasons."""
+    from pipelines.board.wording import no_why, speaker  # brings what writes the page
+
+    return no_why(got("kind"), speaker(got("published_by"))) if got("published_by") else ""
 
 
 def lines(*styled: tuple[str, str]) -> Text:

@@ -261,6 +261,12 @@ def test_what_people_see_of_a_week(bullwhip, fake):
     assert "EUR 1,234,568 at risk" in bullwhip("score")[1]
 
 
+def test_a_row_without_reasons_says_that_a_rule_spoke(bullwhip, fake):
+    frame = WATCHED.head(1).assign(driver_1="", published_by="supplier_52w")
+    fake(publish=lambda *_, **__: frame)
+    assert "By a simple rule" in bullwhip("show")[1]
+
+
 @pytest.mark.parametrize("frame", [WATCHED, WATCHED.head(0), WATCHED[["rank", "p"]], pd.DataFrame()])
 @pytest.mark.parametrize("table", ["watchlist", "supplier_risk"])
 def test_tables_are_shown_whatever_columns_there_are(bullwhip, fake, frame, table):

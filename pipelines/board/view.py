@@ -13,6 +13,7 @@ from pipelines.board.wording import (
     day,
     delay_impact,
     money,
+    no_why,
     percent,
     share,
     shift_impact,
@@ -88,15 +89,6 @@ def _reason(driver: str) -> dict[str, str]:
     """Split a published driver into its direction and its words."""
     mark, _, words = driver.partition(" ")
     return {"class": "dn" if mark == "▼" else "", "words": words if mark in "▲▼" else driver}
-
-
-def no_why(kind: str, published_by: str) -> str:
-    """Say why a row has no reasons."""
-    if kind == "overdue":
-        return "The promised day has passed"
-    if published_by.startswith("model"):
-        return "Not among the rows explained"
-    return f"By a simple rule: {published_by}"
 
 
 def _by(row: Mapping[str, Any], as_of: date) -> str:

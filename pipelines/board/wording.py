@@ -123,6 +123,15 @@ def speaker(published_by: str) -> str:
     return _RULE.sub(lambda found: RULES[found[1]], published_by)
 
 
+def no_why(kind: str, published_by: str) -> str:
+    """Say why a row has no reasons."""
+    if kind == "overdue":
+        return "The promised day has passed"
+    if published_by.startswith("model"):
+        return "Not among the rows explained"
+    return f"By a simple rule: {published_by}"
+
+
 def whole(number: float) -> int:
     """Round halves up, as the page's script does."""
     return math.floor(number + 0.5)
