@@ -163,7 +163,7 @@ def _add_promises(con: duckdb.DuckDBPyConnection, rows: pd.DataFrame, grid: Grid
     ).df()
     place = _as_of_rows(events, rows, grid)
     known = place >= 0
-    promised, told = np.full((2, len(rows)), np.datetime64("NaT"), "datetime64[s]")
+    promised, told = np.full((2, len(rows)), np.datetime64("NaT", "s"), "datetime64[s]")
     pushes = np.zeros(len(rows))
     promised[known] = events["promised_on"].to_numpy().astype("datetime64[s]")[place[known]]
     pushes[known] = events["pushes"].to_numpy()[place[known]]

@@ -104,7 +104,7 @@ def test_on_a_simulated_chain_received_lines_hide_most_of_the_lateness_and_matur
     with con:
         terms, cut = Terms(posting_lag_days=posting_lag_days(con, date(2026, 6, 1))), np.datetime64("2025-12-01")
         grid = Grid(first_fact(con, "purchases"), date(2026, 6, 1))
-        last = np.flatnonzero((grid.days < cut) & (grid.days >= cut - 13 * 7))
+        last = np.flatnonzero((grid.days < cut) & (grid.days >= cut - np.timedelta64(13 * 7, "D")))
         write_line_history(con, terms)
         rows = open_lines(con, grid, terms, steps=last)
         rows = rows.assign(**delay_labels(con, rows, terms))

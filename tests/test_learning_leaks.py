@@ -338,4 +338,4 @@ def test_calibration_and_model_in_use_learn_in_time(lessons):
     assert prove_learnt_in_time(calibrated, lessons, CUT, "the calibration map") > 0
     assert prove_learnt_in_time(model, lessons, CUT, "the model") == 25
     with pytest.raises(LeakError, match="the model is learnt"):
-        prove_learnt_in_time(lambda rows: model(rows, CUT + 364), lessons, CUT, "the model")
+        prove_learnt_in_time(lambda rows: model(rows, CUT + np.timedelta64(364, "D")), lessons, CUT, "the model")

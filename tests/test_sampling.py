@@ -70,13 +70,13 @@ def test_the_proof_sees_the_same_sample(toy):
 
 def test_a_smaller_sample_is_part_of_a_larger_one_and_both_are_as_large_as_asked():
     key, day = np.random.default_rng(0).integers(0, 2**63, 100_000).astype(np.uint64), np.datetime64("2026-01-05", "D")
-    days = day + np.arange(100_000) % 50
+    days = day + np.arange(100_000) % 50 * np.timedelta64(1, "D")
     small, large = (in_sample(key, days, share) for share in (0.1, 0.25))
     assert not (small & ~large).any()
     assert (small.mean(), large.mean()) == pytest.approx((0.1, 0.25), abs=0.005)
     assert in_sample(key, days, 1.0).all()
     assert not in_sample(key, days, 0.0).any()
-    one_key = in_sample(np.full(50, key[0]), day + np.arange(50), 0.5)
+    one_key = in_sample(np.full(50, key[0]), day + np.arange(50) * np.timedelta64(1, "D"), 0.5)
     assert 10 < one_key.sum() < 40, "days of one line are chosen apart"
 
 

@@ -16,7 +16,7 @@ def histories(draw):
     rows = draw(st.lists(st.tuples(st.integers(0, 80), st.integers(0, 120), st.integers(0, 9)), max_size=60))
     as_of = START + np.array([7 * week for week, _, _ in rows], dtype="timedelta64[D]")
     matured_at = as_of + np.array([wait for _, wait, _ in rows], dtype="timedelta64[D]")
-    matured_at[np.array([never == 0 for *_, never in rows], dtype=bool)] = np.datetime64("NaT")
+    matured_at[np.array([never == 0 for *_, never in rows], dtype=bool)] = np.datetime64("NaT", "D")
     return as_of, matured_at
 
 

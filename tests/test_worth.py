@@ -88,7 +88,7 @@ def test_a_gain_that_is_sure_but_tiny_is_not_worth_a_signal(gain, pays):
     n = 4000
     y = np.random.default_rng(0).random(n) < 0.3
     none = np.zeros(0)
-    weeks = (np.datetime64("2025-01-06") + 7 * np.repeat(np.arange(40), n // 40)).astype("datetime64[W]")
+    weeks = np.datetime64("2025-01-06", "W") + np.repeat(np.arange(40), n // 40) * np.timedelta64(1, "W")
     trial = _Trial(y * 1.0, none, np.arange(n), none, none, weeks, np.arange(n) % 20, 7, 1)
     without = np.full(n, 0.3)
     better = y + (without - y) * np.sqrt(1 - gain)
