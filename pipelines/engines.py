@@ -3,8 +3,10 @@
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 from pipelines.settings import Settings, Unreachable, UserError
@@ -18,10 +20,12 @@ RETRIES = 2  # of a partition whose worker raised; those of lost workers go to o
 class Engine:
     """`map` works on all arguments and returns what came of each, in their order, up to `slots` at a time.
 
-    A piece of work shall use `threads` threads.
+    A piece of work shall use `threads` threads. `map_small` is for pieces that need little memory and keep one core
+    busy: here as many of them as there are cores are worked on at a time.
     """
 
     map: Callable[[Callable[..., R], Sequence[tuple[Any, ...]]], list[R]]
+    map_small: Callable[[Callable[..., R], Sequence[tuple[Any, ...]]], list[R]]
     slots: int
     threads: int
 
@@ -49,7 +53,8 @@ class Connection:
 def engine(settings: Settings) -> Iterator[Engine]:
     """Hand out the engine that the settings name, connected."""
     if settings.engine == "local":
-        yield Engine(_one_by_one, 1, settings.threads or os.cpu_count() or 1)
+        threads = settings.threads or os.cpu_count() or 1
+        yield Engine(_one_by_one, partial(_in_threads, threads), 1, threads)
         return
     with _client(settings) as client:
         slots = sum(client.nthreads().values())
@@ -58,11 +63,16 @@ def engine(settings: Settings) -> Iterator[Engine]:
             given = [client.submit(work, *args, pure=False, retries=RETRIES) for args in each]
             return list(client.gather(given))
 
-        yield Engine(side_by_side, max(slots, 1), 1)
+        yield Engine(side_by_side, side_by_side, max(slots, 1), 1)
 
 
 def _one_by_one(work: Callable[..., R], each: Sequence[tuple[Any, ...]]) -> list[R]:
     return [work(*args) for args in each]
+
+
+def _in_threads(threads: int, work: Callable[..., R], each: Sequence[tuple[Any, ...]]) -> list[R]:
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(lambda args: work(*args), each))
 
 
 @contextmanager
