@@ -135,7 +135,7 @@ class Settings(BaseModel):
     partitions: int = key(
         0,
         "Into how many parts suppliers, and products of demand, are cut, of which one is in memory at a time; 0: as"
-        " many as two million lines, or 12,000 series, each ask for. The tables are the same whatever the number.",
+        " many as two million lines, or 6,000 series, each ask for. The tables are the same whatever the number.",
         "a whole number from 0",
         ge=0,
     )
