@@ -168,7 +168,7 @@ def _scaled_records(past: Past, record: Kept, slope: np.ndarray, oldest: int) ->
             scaled *= error[:, then]
             out[t, some] = log_mad(scaled, count[t, some]) - line * mine
 
-    side_by_side(work, pieces(out.shape[1], TILE))
+    side_by_side(work, pieces(past.error.shape[1], TILE))
     return {"scaled": out}
 
 

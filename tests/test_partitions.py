@@ -212,7 +212,7 @@ class Losing(Connection):
 
             return there.map(once, [(k, *args) for k, args in enumerate(each)])
 
-        return replace(there, map=dying)
+        return replace(there, map=dying, map_small=dying)
 
 
 @pytest.fixture
