@@ -29,13 +29,15 @@ from pipelines.settings import load
 from pipelines.world import World, open_world, request
 
 TIMES = (1, 2, 4, 8)
+BY_HAND = "\n## A hundred million"  # where the part of the page begins that is written by hand
 HEAD = """\
 # How cost grows
 
 Seconds of processor time per part, each chain in a process of its own: one of {base},
 and the same with two, four and eight times as many of one thing, or of three at once. Models are fitted in one thread.
 The exponent is the slope of log seconds on log size; it is far below 1 where a start counts most, or where a sample is
-learnt from. MB are the peak of the process after the part. Made by `python -m benchmarks.growth`, {day}.
+learnt from. MB are the peak of the process after the part. Each size was run once, beside other
+work, by which seconds of processor swing. Made by `python -m benchmarks.growth`, {day}.
 """
 
 
@@ -155,7 +157,8 @@ def main() -> int:
                 with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
                     found[size] = pool.submit(measure, size).result()
                 print(f"{size}: {found[size]}", file=sys.stderr, flush=True)
-    _, begins, kept = (given.write.read_text() if given.write.exists() else "").partition("\n## A")  # written by hand
+    before = given.write.read_text() if given.write.exists() else ""
+    _, begins, kept = before.partition(BY_HAND)
     given.write.write_text(as_markdown(start, found) + begins + kept)
     print(given.write.read_text())
     return 0
