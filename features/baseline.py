@@ -16,7 +16,6 @@ Windows = tuple[tuple[int, int], ...]
 WINDOWS: Windows = ((0, 4), (4, 4), (8, 5))  # (lead, length) in weeks after the as-of, unless the settings say so
 SEASON_WEIGHT = 0.7  # how much of last year's movement is believed; the rest is that year's own accidents
 INTERMITTENT = 1.32  # mean weeks between weeks with demand, Syntetos & Boylan (2005)
-FEWEST_SALES = 3  # weeks with demand that tell an interval: of what sold once or twice the first sale is no level
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,11 +111,11 @@ def seasonal_naive(units: np.ndarray, lead: int, length: int) -> tuple[np.ndarra
 
 
 def demand_interval(units: np.ndarray) -> np.ndarray:
-    """Mean weeks between weeks with demand, over the last 52 since the series' first; missing below FEWEST_SALES."""
+    """Mean weeks between weeks with demand, over the last 52 weeks since the series' first demand."""
     on = (units > 0).astype(float)
     seen = steps_since_first(on)
     hits = bn.move_sum(on, window=min(52, len(on)), min_count=1, axis=0)
-    return ratio(np.minimum(seen, 52), np.where(hits >= FEWEST_SALES, hits, 0))
+    return ratio(np.minimum(seen, 52), hits)
 
 
 def _effects(

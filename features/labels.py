@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from features.baseline import INTERMITTENT, WINDOWS, Windows
+from features.baseline import WINDOWS, Windows
 from features.demand import is_intermittent, scatter
 from features.panels import Terms
 from features.weeks import Grid
@@ -215,8 +215,8 @@ def _weekly_stock_outs(con: duckdb.DuckDBPyConnection, weeks: _Weeks) -> np.ndar
 def shift_labels(rows: pd.DataFrame, terms: ShiftTerms) -> np.ndarray:
     """Return 0 down, 1 steady, 2 up per row, NaN where unknown (DEFINITIONS 2).
 
-    Unknown are windows of less than two demand intervals of an intermittent series, all of a series that has hardly
-    sold yet, and a drop in a window with a stock-out, where sales are only a lower bound of demand.
+    Unknown are windows of less than two demand intervals of an intermittent series, and a drop in a window with a
+    stock-out, where sales are only a lower bound of demand.
     """
     baseline, actual = rows["baseline_units"].to_numpy(float), rows["actual_units"].to_numpy(float)
     gap = actual - baseline
@@ -227,14 +227,10 @@ def shift_labels(rows: pd.DataFrame, terms: ShiftTerms) -> np.ndarray:
     low, high = _of_counted(tail_probabilities, counted, actual, baseline, rows["dispersion"].to_numpy(float))
     up = np.where(counted, (high <= terms.tail) & (gap > 0), regular & (gap > 0))
     down = np.where(counted, (low <= terms.tail) & (gap < 0), regular & (gap < 0))
-    unknown = _too_rare(rows) | (down & rows["stock_out"]) | np.isnan(baseline)
+    unknown = (
+        (counted & (rows["length_weeks"] < 2 * rows["interval"])) | (down & rows["stock_out"]) | np.isnan(baseline)
+    )
     return np.where(unknown, np.nan, np.where(up, 2.0, np.where(down, 0.0, 1.0)))
-
-
-def _too_rare(rows: pd.DataFrame) -> pd.Series:
-    """Whether a window is shorter than two demand intervals of an intermittent series, or no interval is known yet."""
-    short = is_intermittent(rows["interval"]) & (rows["length_weeks"] < 2 * rows["interval"])
-    return short | rows["interval"].isna()
 
 
 def _of_counted(law: Callable[..., tuple[np.ndarray, ...]], counted: np.ndarray, *facts: np.ndarray) -> np.ndarray:
@@ -273,7 +269,7 @@ def chosen(rows: pd.DataFrame, terms: ShiftTerms) -> ShiftTerms:
     """
     rows = rows[rows["as_of"] > rows["as_of"].max() - pd.Timedelta(weeks=52)]
     terms = replace(terms, v_min=least_value(rows))
-    mine = rows[(rows["interval"] < INTERMITTENT) & ~np.isnan(rows["baseline_units"] + rows["actual_units"])]
+    mine = rows[~is_intermittent(rows["interval"]) & ~np.isnan(rows["baseline_units"] + rows["actual_units"])]
     if len(mine) < FEWEST:
         return terms
     gap = (mine["actual_units"] - mine["baseline_units"]).to_numpy(float)
@@ -294,8 +290,7 @@ def _z_star(z: np.ndarray) -> float:
 def shift_thresholds(rows: pd.DataFrame, terms: ShiftTerms) -> tuple[np.ndarray, np.ndarray]:
     """Return the units at or below which a window is a drop, and at or above which it is a surge.
 
-    NaN where the window is too short for an intermittent series, or the series too new. `shift_labels` says the same of
-    actual units.
+    NaN where the window is too short for an intermittent series. `shift_labels` says the same of actual units.
     """
     baseline = rows["baseline_units"].to_numpy(float)
     price = np.maximum(rows["unit_price"].to_numpy(float), 1e-12)
@@ -308,7 +303,7 @@ def shift_thresholds(rows: pd.DataFrame, terms: ShiftTerms) -> tuple[np.ndarray,
 
     counted = is_intermittent(rows["interval"])
     few, many = _of_counted(tails, counted, baseline, rows["dispersion"].to_numpy(float))
-    short = _too_rare(rows)
+    short = counted & (rows["length_weeks"] < 2 * rows["interval"])
     down = np.where(counted, few, baseline - np.maximum(terms.z_down * noise, least))
     up = np.where(counted, many, baseline + np.maximum(terms.z_up * noise, least))
     return np.where(short, np.nan, np.where(down >= 0, down, -1.0)), np.where(short, np.nan, up)

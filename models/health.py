@@ -200,14 +200,14 @@ def reach(version: str, rows: pd.DataFrame, judged: pd.DataFrame) -> list[Findin
     silent = series.drop(pd.MultiIndex.from_frame(judged[["product_id", "site_id"]]).unique())
     if not len(silent):
         return []
-    share, needed = len(silent) / len(series), 2 * float(silent["interval"].fillna(52).median())
+    share, needed = len(silent) / len(series), 2 * float(silent["interval"].median())
     longest = counted(int(rows["length_weeks"].max()), "week")
     remedy = "bring them by something coarser, such as the category"
     if needed <= LONGEST:
         remedy = f"one of {np.ceil(needed):.0f} weeks would reach half of them (windows)"
     said = (
-        f"nothing is said of {len(silent):,} of {len(series):,} series: too rare or too new for a window of"
-        f" {longest}; {remedy}"
+        f"nothing is said of {len(silent):,} of {len(series):,} series: they sell too rarely for a window of {longest}"
+        f"; {remedy}"
     )
     verdict = WATCH if share > SILENT else OK
     return [
