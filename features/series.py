@@ -127,8 +127,7 @@ SERIES_FEATURES = (
     _volatility(13),
     _volatility(52),
     Feature(
-        "interval", lambda p: p.interval, "weeks", "Mean weeks between weeks with demand (ADI), over 52 weeks; "
-        "missing below three such weeks.",
+        "interval", lambda p: p.interval, "weeks", "Mean weeks between weeks with demand (ADI), over 52 weeks.",
         "has demand every {value}, usually {usual}", "intermittency",
     ),
     Feature(
