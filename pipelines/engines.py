@@ -13,6 +13,8 @@ from pipelines.settings import Settings, Unreachable, UserError
 
 R = TypeVar("R")
 SECONDS_TO_ANSWER = 20.0
+TRIM = "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_"
+"""Memory beyond which Dask's workers give back what was freed: at its 64 KB each of our arrays is cleared anew."""
 RETRIES = 2  # of a partition whose worker raised; those of lost workers go to others by themselves
 
 
@@ -82,12 +84,14 @@ def _client(settings: Settings) -> Iterator[Any]:
     Certificates and keys are Dask's own: its configuration or DASK_DISTRIBUTED__COMM__TLS__….
     """
     try:
+        import dask
         from distributed import Client, LocalCluster
     except ImportError:
         raise UserError('engine is "dask", which needs the extra: pip install "bullwhip[dask]"') from None
     if not settings.dask_scheduler:
         workers = settings.threads or os.cpu_count() or 1
         with (
+            dask.config.set({TRIM: None}),
             LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None) as cluster,
             Client(cluster, direct_to_workers=True) as client,
         ):
