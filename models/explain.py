@@ -112,15 +112,27 @@ def _told(value: Any, unit: str, form: str | None, currency: str) -> str:
 
 
 def tell(feature: Feature, value: Any, usual: float, currency: str = "") -> str:
-    """Return the value in a planner's words, next to what is usual; the "usually …" is left out where none is known."""
+    """Return the value in a planner's words, next to what is usual; that is left out where it is not known."""
     return _sentence(feature, usual, currency)(value)
 
 
 def _sentence(feature: Feature, usual: float, currency: str) -> Callable[[Any], str]:
     """Return what tells a value of the feature: the words around it, what is usual among them, are made once."""
     say = feature.say or f"{feature.name} {{value}}"
+    alone, *known = say.split(", usually")
     if not isinstance(usual, str) and np.isnan(usual):
-        say = say.split(", usually")[0]
+        return _filled(feature, alone, usual, currency)
+    whole = _filled(feature, say, usual, currency)
+    if not known:
+        return whole
+    as_usual = _filled(feature, f"{alone}, as usual", usual, currency)
+    form = next((form for _, field, form in _pieces(say) if field == "usual"), None)
+    words = _told(usual, feature.unit, form, currency)
+    return lambda value: (as_usual if _told(value, feature.unit, form, currency) == words else whole)(value)
+
+
+def _filled(feature: Feature, say: str, usual: float, currency: str) -> Callable[[Any], str]:
+    """Return what fills a value into `say`, where what is usual stands already."""
     parts, words = [""], []  # the words before, between and after the values
     for text, field, form in _pieces(say):
         parts[-1] += text

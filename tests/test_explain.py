@@ -47,6 +47,7 @@ def test_every_feature_can_be_told_at_every_value(name):
 @pytest.mark.parametrize(("say", "unit", "value", "usual", "words"), [
     ("due in {value}, usually {usual}", "days", 1.0, 14.0, "due in 1 day, usually 14 days"),
     ("due in {value}, usually {usual}", "days", 1.0, nan, "due in 1 day"),
+    ("due in {value} or so, usually {usual}", "days", 14.04, 14.0, "due in 14 days or so, as usual"),
     ("{value} overdue", "share", 0.126, nan, "13 % overdue"),
     ("{value} overdue", "share", -0.001, nan, "0 % overdue"),
     ("on time {value}", "on-time share", 0.2, nan, "on time 80 %"),
