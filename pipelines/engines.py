@@ -13,6 +13,7 @@ from pipelines.settings import Settings, Unreachable, UserError
 
 R = TypeVar("R")
 SECONDS_TO_ANSWER = 20.0
+FREE_PORT = "127.0.0.1:0"  # of the scheduler's page: without an address it asks for 8787, which another run may hold
 TRIM = "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_"
 """Memory beyond which Dask's workers give back what was freed: at its 64 KB each of our arrays is cleared anew."""
 RETRIES = 2  # of a partition whose worker raised; those of lost workers go to others by themselves
@@ -92,7 +93,7 @@ def _client(settings: Settings) -> Iterator[Any]:
         workers = settings.threads or os.cpu_count() or 1
         with (
             dask.config.set({TRIM: None}),
-            LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None) as cluster,
+            LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=FREE_PORT) as cluster,
             Client(cluster, direct_to_workers=True) as client,
         ):
             yield client

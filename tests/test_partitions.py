@@ -189,7 +189,7 @@ def test_without_any_window_there_are_still_the_columns(demanded, weekly, tmp_pa
 def cluster():
     from distributed import LocalCluster
 
-    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as made:
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0") as made:
         yield made
 
 
