@@ -1,7 +1,9 @@
 """LightGBM behind one door: the same trees whatever the order of rows and the number of threads, kept as text."""
 
 import os
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before LightGBM loads: waiting threads must not burn the cores
@@ -22,6 +24,35 @@ STEADY: dict[str, Any] = {
     "max_bin": 127,  # half the histogram work of 255 at no measurable loss on our data
 }
 NUMBERS = "fiub"  # kinds of column that are taken as they are
+
+
+class Crew:
+    """How many threads LightGBM works with, which is one number for the whole process, set by its latest call.
+
+    Trees that grow, or speak, while another call changes it have memory for another number of threads: they end the
+    process, or are wrong in silence (LightGBM's documentation of `num_threads`; its issues 4705 and 5482). So calls
+    with the same number run beside each other, and a call with another waits until they have ended.
+    """
+
+    def __init__(self) -> None:
+        self._changed, self._size, self._at_work = threading.Condition(), 0, 0
+
+    @contextmanager
+    def of(self, threads: int) -> Iterator[int]:
+        """Work with at most `threads`, 0 for as many as there may be; gives their number, to be told to LightGBM."""
+        size = at_most(threads)
+        with self._changed:
+            self._changed.wait_for(lambda: not self._at_work or self._size == size)
+            self._size, self._at_work = size, self._at_work + 1
+        try:
+            yield size
+        finally:
+            with self._changed:
+                self._at_work -= 1
+                self._changed.notify_all()
+
+
+CREW = Crew()
 
 
 class Encoder:
@@ -90,8 +121,9 @@ def train_each(
     per row, the trees learn what is to be added to them. Without any row they learn from one row of missing values per
     class, so that each is as likely as the others.
     """
-    data, every = _binned(block, y, each, seed, threads, categorical, weight, start)
-    return [lgb.train(params, data, num_boost_round=rounds) for params in every]
+    with CREW.of(threads) as size:
+        data, every = _binned(block, y, each, seed, size, categorical, weight, start)
+        return [lgb.train(params, data, num_boost_round=rounds) for params in every]
 
 
 class Growing:
@@ -102,15 +134,19 @@ class Growing:
         categorical: Sequence[int] = (), weight: np.ndarray | None = None,
     ):  # fmt: skip
         """Take what `train` takes."""
-        data, every = _binned(block, y, [params], seed, threads, categorical, weight, None)
-        self._trees, self._grown = lgb.Booster(every[0], data), 0
+        with CREW.of(threads) as size:
+            data, every = _binned(block, y, [params], seed, size, categorical, weight, None)
+            self._trees, self._grown = lgb.Booster(every[0], data), 0
+        self._threads, self._nothing = threads, np.full((1, block.shape[1]), np.nan, np.float32)
 
     def upto(self, rounds: int) -> lgb.Booster:
         """Return the trees after so many rounds, or after more if there are more already."""
-        for _ in range(self._grown, rounds):
-            self._trees.update()
-        self._grown = max(self._grown, rounds)
-        return lgb.Booster(model_str=self._trees.model_to_string(num_iteration=-1))
+        with CREW.of(self._threads) as size:
+            self._trees.predict(self._nothing, num_threads=size)  # growing on takes the number of the latest call
+            for _ in range(self._grown, rounds):
+                self._trees.update()
+            self._grown = max(self._grown, rounds)
+            return lgb.Booster(model_str=self._trees.model_to_string(num_iteration=-1))
 
 
 def _binned(
@@ -162,10 +198,11 @@ def said_by_trees(
     booster: lgb.Booster, block: np.ndarray, *, rounds: int | None = None, raw: bool = False, threads: int = 0
 ) -> np.ndarray:
     """Return what the first `rounds` trees, or all, say of each row, with at most so many `threads`."""
-    most = at_most(threads)
-    return np.asarray(booster.predict(block, num_iteration=rounds, raw_score=raw, num_threads=most))
+    with CREW.of(threads) as size:
+        return np.asarray(booster.predict(block, num_iteration=rounds, raw_score=raw, num_threads=size))
 
 
-def contributions(booster: lgb.Booster, block: np.ndarray) -> np.ndarray:
+def contributions(booster: lgb.Booster, block: np.ndarray, threads: int = 0) -> np.ndarray:
     """Return exact SHAP values of the raw score [row, column + 1], the last column the expected value."""
-    return np.asarray(booster.predict(block, pred_contrib=True))
+    with CREW.of(threads) as size:
+        return np.asarray(booster.predict(block, pred_contrib=True, num_threads=size))

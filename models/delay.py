@@ -307,10 +307,10 @@ class DelayModel(ClassifierMixin, BaseEstimator):
         """
         block = self.encoder_.transform(X)
         if self.parts_.trees is not None:
-            return boosting.contributions(self.parts_.trees, block)[:, :-1]
+            return boosting.contributions(self.parts_.trees, block, self.threads)[:, :-1]
         hazard = self.parts_.hazard
         assert hazard is not None
-        shap = -boosting.contributions(hazard.booster_, hazard.busiest(block, Times.of(X)))[:, :-1]
+        shap = -boosting.contributions(hazard.booster_, hazard.busiest(block, Times.of(X)), self.threads)[:, :-1]
         own, place = np.split(shap, [block.shape[1]], axis=1)
         if "days_to_promise" in self.encoder_.columns_ and place.shape[1] == len(PERIOD_INPUTS):
             own[:, self.encoder_.columns_.index("days_to_promise")] += place.sum(axis=1)

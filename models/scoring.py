@@ -129,7 +129,7 @@ def shap_values(
     if isinstance(model, DelayModel):
         shap = model.contributions(X)
     else:
-        shap = contributions(model.booster_, model.encoder_.transform(X))
+        shap = contributions(model.booster_, model.encoder_.transform(X), model.threads)
     if up is not None:
         down_part, steady, up_part = np.split(shap, 3, axis=1)
         shap = np.where(up[:, None], up_part, down_part) - steady

@@ -9,7 +9,7 @@ import pandas as pd
 from scipy.special import expit, ndtri
 
 from features.signals import signal_of
-from models.boosting import Encoder, canonical_order, day_numbers, train
+from models.boosting import Encoder, canonical_order, day_numbers, said_by_trees, train
 from models.calibration import Platt, logit
 from models.metrics import block_bootstrap, dot
 from models.splits import calibration_split
@@ -124,7 +124,7 @@ class _Trial:
         )  # fmt: skip
 
         def said(part: np.ndarray) -> np.ndarray:
-            return np.asarray(booster.predict(encoder.transform(X.iloc[part][base]), num_threads=threads))
+            return said_by_trees(booster, encoder.transform(X.iloc[part][base]), threads=threads)
 
         level = Platt().fit(said(second), y[second])  # else any signal would seem to pay by mending the level
         scores = [logit(level.transform(said(part))) for part in (second, late)]
@@ -139,7 +139,7 @@ class _Trial:
             threads=self.threads, start=self.learn_score,
         )  # fmt: skip
         block = encoder.transform(signal.iloc[self.test])
-        added = np.asarray(booster.predict(block, raw_score=True, num_threads=self.threads))
+        added = said_by_trees(booster, block, raw=True, threads=self.threads)
         return self._skill(expit(self.test_score + added), expit(self.test_score), margin)
 
     def _skill(self, with_it: np.ndarray, without: np.ndarray, margin: float) -> dict[str, Any]:

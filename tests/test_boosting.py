@@ -1,12 +1,24 @@
 """One door to LightGBM: columns by name, the unknown missing, the same trees whatever the order of rows."""
 
+import threading
+
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.boosting import Encoder, canonical_order, contributions, day_numbers, gain_shares, train
+from models.boosting import (
+    Crew,
+    Encoder,
+    Growing,
+    canonical_order,
+    contributions,
+    day_numbers,
+    gain_shares,
+    said_by_trees,
+    train,
+)  # fmt: skip
 
 nan = np.nan
 LAWS = settings(max_examples=20, deadline=None)
@@ -145,3 +157,33 @@ def test_rows_that_tie_go_by_what_comes_then():
     again = shuffled[canonical_order(block[shuffled], z[shuffled], then=weight[shuffled])]
     np.testing.assert_array_equal(order, again)
     np.testing.assert_array_equal(z[order], z[canonical_order(block, z)])
+
+
+def test_another_number_of_threads_waits_until_those_at_work_have_ended(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    crew, seen = Crew(), []
+
+    def work(threads):
+        with crew.of(threads) as size:
+            seen.append(size)
+
+    with crew.of(1):
+        work(1)
+        other = threading.Thread(target=work, args=(2,))
+        other.start()
+        other.join(0.2)
+        assert seen == [1]
+    other.join(10)
+    assert seen == [1, 2]
+
+
+@pytest.mark.parametrize("between", [1, 2])
+def test_trees_grow_on_as_if_nobody_had_worked_with_other_threads_between(between):
+    rng = np.random.default_rng(0)
+    block = rng.random((4000, 12), dtype=np.float32)
+    y = (block[:, 0] + block[:, 1] * rng.random(4000) > 1).astype(float)
+    alone = train(block, y, {"objective": "binary"}, rounds=40, seed=1, threads=1)
+    growing = Growing(block, y, {"objective": "binary"}, seed=1, threads=1)
+    growing.upto(20)
+    said_by_trees(alone, block, threads=between)
+    np.testing.assert_array_equal(said_by_trees(growing.upto(40), block), said_by_trees(alone, block))
