@@ -311,7 +311,7 @@ def _unknown_ids(con: duckdb.DuckDBPyConnection, s: Seen, ready: Mapping[str, Ta
 
 
 def _small_units(con: duckdb.DuckDBPyConnection, s: Seen) -> None:
-    """Warn of orders in units so large that most are a fraction of one: people read whole units."""
+    """Warn of orders in units so large that most are a fraction of one: demand is read as counts."""
     if s.table is not ORDERS or not s.rows:
         return
     count = f"SELECT 2 * count(*) FILTER (quantity < 0.5) >= count(*) FROM {s.staged} WHERE quantity > 0"
@@ -319,7 +319,7 @@ def _small_units(con: duckdb.DuckDBPyConnection, s: Seen) -> None:
         return
     half = con.execute(f"SELECT median(quantity) FROM {s.staged} WHERE quantity > 0").fetchall()[0][0]
     if half is not None and half < 0.5:
-        message = f"half of the orders are for less than {half:.2g} units, and the page tells whole ones; give smaller "
+        message = f"half of the orders are for less than {half:.2g} units, and demand is read as counts; give smaller "
         s.warn("quantity", s.rows, message + "units, such as kilograms for tonnes")
 
 
