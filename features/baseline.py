@@ -15,7 +15,6 @@ from features.noise import Groups, Past, noise
 Windows = tuple[tuple[int, int], ...]
 WINDOWS: Windows = ((0, 4), (4, 4), (8, 5))  # (lead, length) in weeks after the as-of, unless the settings say so
 SEASON_WEIGHT = 0.7  # how much of last year's movement is believed; the rest is that year's own accidents
-PIECES = 10  # of a usual order line: noise is told as if lines were of ten pieces, whatever they are counted in
 INTERMITTENT = 1.32  # mean weeks between weeks with demand, Syntetos & Boylan (2005)
 
 
@@ -26,9 +25,8 @@ class Outlook:
     Per window: `units` Σb, `noise` σ, `error` the latest matured D as known at the row (baseline made lead + length
     weeks earlier), `z` that error over the noise of its own origin, `planned` the log of what known events add to Σb,
     `naive` the seasonal naive forecast and the spread of its errors.
-    `recent` is the log of what events had added to the last four weeks. `dispersion` is φ,
-    `interval` the mean weeks between weeks with demand. `move` tells how far regular series' last weeks stand from the
-    year before them.
+    `recent` is the log of what events had added to the last four weeks. `dispersion` is φ, `interval` the mean weeks
+    between weeks with demand. `move` tells how far regular series' last weeks stand from the year before them.
     """
 
     windows: Windows
@@ -54,13 +52,11 @@ def outlook(
     events: Sequence[Event] = (),
     oldest: int = 0,
     others: Others = NOBODY,
-    unit: np.ndarray | float = 1.0,
 ) -> Outlook:
     """Return the outlook of weekly `units` [as_of, series]; `others` tell what they share with series elsewhere.
 
     `plan` gives, per window, the plan in force at each origin, NaN where there is none. `events` are what is known
     ahead. Noise is worked out for the last year before origin number `oldest` and later; what is older is missing.
-    `unit` is the category's own piece (`category_pieces`), which noise is told in: pieces and tonnes come out alike.
     """
     oldest = max(oldest - 52 - max(map(sum, windows)), 0)
     interval = others.once("interval", lambda: {"interval": demand_interval(units)})["interval"]
@@ -78,20 +74,16 @@ def outlook(
     ]
     then = [back(m, lead + length) for m, (lead, length) in zip(made, windows, strict=True)]
     error = [_total(units, length) - t for t, (_, length) in zip(then, windows, strict=True)]
-    pasts = [
-        Past(e / unit, t / unit, m / unit, length)
-        for e, t, m, (_, length) in zip(error, then, made, windows, strict=True)
-    ]
+    pasts = [Past(e, t, m, length) for e, t, m, (_, length) in zip(error, then, made, windows, strict=True)]
     found = noise(pasts, groups, oldest=oldest, others=others)
     sigma = [
-        unit * np.fmax(s, np.sqrt(phi * np.maximum(np.nan_to_num(past.now), 1)))
-        for (phi, s), past in zip(found, pasts, strict=True)
+        np.fmax(s, np.sqrt(phi * np.maximum(np.nan_to_num(m), 1))) for (phi, s), m in zip(found, made, strict=True)
     ]
     z = [error[k] / np.maximum(back(sigma[k], sum(windows[k])), 1e-9) for k in range(len(windows))]
     recent = _recent(units, effects)
     return Outlook(
-        windows, base, interval, found[0][0], recent, tuple(made), tuple(sigma), tuple(error), tuple(z),
-        tuple(planned), tuple(seasonal_naive(units, lead, length) for lead, length in windows),
+        windows, base, interval, found[0][0], recent, tuple(made), tuple(sigma), tuple(error), tuple(z), tuple(planned),
+        tuple(seasonal_naive(units, lead, length) for lead, length in windows),
         move(cleared, shared[:, groups.category] - cleared, interval < INTERMITTENT),
     )  # fmt: skip
 
@@ -116,29 +108,6 @@ def seasonal_naive(units: np.ndarray, lead: int, length: int) -> tuple[np.ndarra
     if enough < 8:
         return made, np.full(units.shape, np.nan)
     return made, np.sqrt(np.maximum(bn.move_mean(error**2, window=enough, min_count=8, axis=0), 0))
-
-
-def usual_lines(units: np.ndarray, lines: np.ndarray) -> np.ndarray:
-    """Return the units [as_of, series] of a usual order line of the last 52 weeks, missing before the first.
-
-    The geometric mean of the weeks' mean lines: a typing error of a million hardly moves it.
-    """
-    sold = (units > 0) & (lines > 0)
-    size = np.log(np.where(sold, units, np.nan) / np.where(sold, lines, 1))
-    return np.exp(bn.push(bn.move_mean(size, window=min(52, len(size)), min_count=1, axis=0), axis=0))
-
-
-def line_sums(lines: np.ndarray, category: np.ndarray, categories: int) -> np.ndarray:
-    """Return the exact sums [quantum, 2, as_of, category] of the logs of usual lines, and how many there are."""
-    known = ~np.isnan(lines)
-    logs = np.log(np.where(known, lines, 1.0))
-    return np.stack([exact_sums(x, category, categories) for x in (logs, known * 1.0)], axis=1)
-
-
-def category_pieces(sums: np.ndarray) -> np.ndarray:
-    """Return the units [as_of, category] of a piece: a part of the geometric mean of the usual lines of its series."""
-    logs, known = as_numbers(sums)
-    return np.exp(logs / np.maximum(known, 1)) / PIECES
 
 
 def demand_interval(units: np.ndarray) -> np.ndarray:

@@ -9,16 +9,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from features.baseline import (
-    INTERMITTENT,
-    WINDOWS,
-    Outlook,
-    Windows,
-    category_pieces,
-    line_sums,
-    outlook,
-    usual_lines,
-)
+from features.baseline import INTERMITTENT, WINDOWS, Outlook, Windows, outlook
 from features.core import Tile, moving_sum, past_sum, ratio, share
 from features.counts import MEASURES, weekly_counts
 from features.events import events
@@ -66,23 +57,17 @@ def demand(
     (category, categories), (site, sites) = _numbered(series, ("category", "site_id"), others)
     product = pd.factorize(series["product_id"])[0]
     net = _net(counts)
-    line = usual_lines(counts["units"], counts["lines"])
-    sums = others.told("units", lambda: {
-        "category": exact_sums(net, category, categories), "site": exact_sums(net, site, sites),
-        "lines": line_sums(line, category, categories),
-    })  # fmt: skip
-    unit = category_pieces(sums["lines"])[:, category]
+    sums = others.told(
+        "units", lambda: {"category": exact_sums(net, category, categories), "site": exact_sums(net, site, sites)}
+    )
     out = outlook(
         net, Groups(category, product, categories), _plans(con, grid, series, windows), windows=windows,
         events=events(con, grid, series, others) if planned else (), oldest=oldest, others=others,
-        unit=unit,
     )  # fmt: skip
-    line = np.nan_to_num(line, nan=1.0)
     cells = {measure: counts[measure] for measure in MEASURES} | {
         "net": net, "category_units": as_numbers(sums["category"])[:, category],
         "site_units": as_numbers(sums["site"])[:, site], "product_units": group_totals(net, product),
         "on_hand": _on_hand(con, grid, series), "level": out.level, "interval": out.interval,
-        "line_units": line, "line_dispersion": out.dispersion * unit / line,
     }  # fmt: skip
     panel = xr.Dataset({measure: over_steps(found, grid) for measure, found in cells.items()}, attrs={"step_days": 7})
     return Demand(grid, series, panel, out)
@@ -166,12 +151,11 @@ def series_windows(data: Demand, origins: np.ndarray, country: str = "", sample:
         step, entity = step[kept], entity[kept]
         marks = {"sampled": in_sample(hashed[entity], days[step], sample.share)}
     closed = holiday_dates(country)
-    own = {name: data.panel[name].values[step, entity] for name in ("line_units", "line_dispersion")}
     base = data.series.take(entity).reset_index(drop=True).assign(
         entity=entity, step=step, as_of=days[step].astype("datetime64[s]"), level=data.outlook.level[step, entity],
         interval=data.outlook.interval[step, entity], dispersion=data.outlook.dispersion[step, entity],
         unit_price=data.price[step, entity], moved_share=data.outlook.move.share[step, entity],
-        moved_z=data.outlook.move.z[step, entity], **own, **marks,
+        moved_z=data.outlook.move.z[step, entity], **marks,
     )  # fmt: skip
     return pd.concat([_one_window(data, base, k, closed) for k in range(len(data.outlook.windows))], ignore_index=True)
 

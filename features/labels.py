@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import duckdb
 import numpy as np
 import pandas as pd
-from scipy import special
+from scipy import stats
 
 from features.baseline import WINDOWS, Windows
 from features.demand import is_intermittent, scatter
@@ -94,7 +95,6 @@ Z_STAR = 1.64
 EVENT_RATES = (0.03, 0.10)  # of windows that drop, and of those that surge: rarer teaches nothing, more is no news
 Z_RANGE = (0.8, 6.0)
 FEWEST = 200  # windows to choose z* on
-LEAST_LINES = 0.5  # usual order lines below which an intermittent series has sold next to nothing: that is no surge
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,10 +224,8 @@ def shift_labels(rows: pd.DataFrame, terms: ShiftTerms) -> np.ndarray:
     z_star = np.where(gap > 0, terms.z_up, terms.z_down)
     regular = large & (np.abs(gap) >= z_star * rows["noise_units"]) & (np.abs(gap) >= terms.share * baseline)
     counted = is_intermittent(rows["interval"])
-    line, dispersion = (rows[name].to_numpy(float) for name in ("line_units", "line_dispersion"))
-    low, high = _of_counted(tail_probabilities, counted, actual / line, baseline / line, dispersion)
-    many = (high <= terms.tail) & (gap > 0) & (actual >= LEAST_LINES * line)
-    up = np.where(counted, many, regular & (gap > 0))
+    low, high = _of_counted(tail_probabilities, counted, actual, baseline, rows["dispersion"].to_numpy(float))
+    up = np.where(counted, (high <= terms.tail) & (gap > 0), regular & (gap > 0))
     down = np.where(counted, (low <= terms.tail) & (gap < 0), regular & (gap < 0))
     unknown = (
         (counted & (rows["length_weeks"] < 2 * rows["interval"])) | (down & rows["stock_out"]) | np.isnan(baseline)
@@ -243,18 +241,14 @@ def _of_counted(law: Callable[..., tuple[np.ndarray, ...]], counted: np.ndarray,
 
 
 def tail_probabilities(actual: np.ndarray, mean: np.ndarray, dispersion: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return P(Y ≤ actual) and P(Y ≥ actual) of a negative binomial count with this mean and variance/mean.
-
-    All are in usual order lines; between whole ones the law is its incomplete beta function, which is smooth.
-    """
-    successes, p = _counts(mean, dispersion)
-    return special.betainc(successes, actual + 1, p), special.betaincc(successes, actual, p)
+    """Return P(Y ≤ actual) and P(Y ≥ actual) of a negative binomial count with this mean and variance/mean."""
+    law = _counts(mean, dispersion)
+    return law.cdf(np.floor(actual)), law.sf(np.ceil(actual) - 1)
 
 
-def _counts(mean: np.ndarray, dispersion: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return r and p of the negative binomial law: P(Y < k) is I_p(r, k)."""
+def _counts(mean: np.ndarray, dispersion: np.ndarray) -> Any:
     phi, mean = np.maximum(dispersion, 1.001), np.maximum(np.nan_to_num(mean), 1e-6)
-    return mean / (phi - 1), 1 / phi
+    return stats.nbinom(mean / (phi - 1), 1 / phi)
 
 
 def least_value(rows: pd.DataFrame, cover: float = 0.8) -> float:
@@ -304,13 +298,11 @@ def shift_thresholds(rows: pd.DataFrame, terms: ShiftTerms) -> tuple[np.ndarray,
     least = np.maximum(terms.share * baseline, terms.v_min / price)
 
     def tails(mean: np.ndarray, dispersion: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        successes, p = _counts(mean, dispersion)
-        few, many = (special.btdtrib(successes, q, p) for q in (terms.tail, 1 - terms.tail))
-        return few - 1, np.maximum(many, np.maximum(mean, LEAST_LINES))
+        law = _counts(mean, dispersion)
+        return law.ppf(terms.tail) - 1, np.maximum(law.isf(terms.tail) + 1, np.floor(mean) + 1)
 
     counted = is_intermittent(rows["interval"])
-    line, dispersion = (rows[name].to_numpy(float) for name in ("line_units", "line_dispersion"))
-    few, many = line * _of_counted(tails, counted, baseline / line, dispersion)
+    few, many = _of_counted(tails, counted, baseline, rows["dispersion"].to_numpy(float))
     short = counted & (rows["length_weeks"] < 2 * rows["interval"])
     down = np.where(counted, few, baseline - np.maximum(terms.z_down * noise, least))
     up = np.where(counted, many, baseline + np.maximum(terms.z_up * noise, least))

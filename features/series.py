@@ -228,8 +228,7 @@ WINDOW_FEATURES = (
         "Baseline of the window against the level.", "plan or season puts it at {value} its usual level", "season",
     ),
     Feature(
-        "dispersion", lambda r: r["dispersion"], "ratio",
-        "Variance over mean of the category's errors (φ), in tenths of its usual order line.",
+        "dispersion", lambda r: r["dispersion"], "ratio", "Variance over mean of the category's errors (φ).",
         "the category's demand scatters {value} as much as chance alone would, usually {usual}", "volatility",
     ),
     Feature(

@@ -29,7 +29,7 @@ from models.shift import ShiftModel
 
 MODEL = "model"
 EVENTS = {"delay": ("late",), "shift": ("down", "up")}
-FORMATS = {"delay": 2, "shift": 3}  # of a saved forecaster; goes up when a folder written before can no longer be read
+FORMAT = 2  # of a saved forecaster; goes up when a folder written before can no longer be read
 NEW, THIN, KNOWN = "new", "thin", "known"  # how much a supplier has shown: nothing, fewer than 8 promises, more
 CLIMATOLOGY_WEEKS = 52  # the base rate is that of the last year: levels drift
 
@@ -253,7 +253,7 @@ def _of_last_year(rules: dict[str, Rule], rows: pd.DataFrame, as_of: pd.Series, 
 
 def _save_facts(folder: Path, task: str, facts: Facts, rules: Mapping[str, Rule]) -> None:
     state = {
-        "format": FORMATS[task],
+        "format": FORMAT,
         "task": task,
         "facts": asdict(facts),
         "rules": {name: rule.to_dict() for name, rule in rules.items()},
@@ -263,9 +263,10 @@ def _save_facts(folder: Path, task: str, facts: Facts, rules: Mapping[str, Rule]
 
 def _load_facts(folder: Path) -> tuple[Facts, dict[str, Rule]]:
     state = json.loads((folder / "forecaster.json").read_text())
-    read = FORMATS[state["task"]]
-    if state.get("format") != read:
-        raise OtherFormat(f"it is in format {state.get('format')}, this version of bullwhip reads {read}; train again")
+    if state.get("format") != FORMAT:
+        raise OtherFormat(
+            f"it is in format {state.get('format')}, this version of bullwhip reads {FORMAT}; train again"
+        )
     facts = state["facts"] | {
         "terms": Terms(**state["facts"]["terms"]), "shift_terms": _shift_terms(state["facts"]["shift_terms"])
     }  # fmt: skip

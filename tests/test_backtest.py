@@ -96,7 +96,7 @@ def shift_lesson(n=2500, seed=0, **columns):
         "product_id": rng.choice(list("abc"), n), "site_id": "north", "region": "", "category": "", "window": window,
         "lead_weeks": np.array([0, 4, 8])[window], "length_weeks": length, "as_of": moments(as_of),
         "actual_units": rng.normal(100, 20, n), "baseline_units": 100.0, "noise_units": 12.0, "unit_price": 1.0,
-        "stock_out": False, "interval": 1.0, "line_dispersion": 2.0, "line_units": 1.0,
+        "stock_out": False, "interval": 1.0, "dispersion": 2.0,
         "matured_on": moments(as_of + np.array([4, 8, 13])[window] * WEEK), "past_up": 1.0, "past_down": 1.0,
         "past_n": 12.0, "last_z": rng.normal(size=n), "tracking_signal": rng.normal(size=n), "moved_z": 0.0,
     }).assign(**columns)  # fmt: skip

@@ -128,7 +128,7 @@ def test_sigma_is_the_larger_of_mad_and_count_noise():
     assert out.noise[0][t, 0] == pytest.approx(max(mad, floor), rel=0.05)
     constant = outlook(series(*[100] * 80), ONE)
     assert constant.noise[0][-1, 0] == pytest.approx(20)  # √(1 · 400)
-    assert outlook(series(*[0] * 40, 0.01, 0.01), ONE).noise[0][-1, 0] >= 1  # never below one piece
+    assert outlook(series(*[0] * 40, 0.01, 0.01), ONE).noise[0][-1, 0] >= 1  # never below one unit
 
 
 def test_new_series_borrow_their_noise_from_the_category():

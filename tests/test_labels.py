@@ -274,11 +274,10 @@ REGULAR = {
     "noise_units": 10.0,
     "interval": 1.0,
     "length_weeks": 4,
-    "line_dispersion": 1.0,
-    "line_units": 1.0,
+    "dispersion": 1.0,
     "stock_out": False,
 }
-SPARSE = REGULAR | {"interval": 1.9, "line_dispersion": 1.5}
+SPARSE = REGULAR | {"interval": 1.9, "dispersion": 1.5}
 
 
 @pytest.mark.parametrize(
@@ -321,11 +320,10 @@ def test_shift_label(baseline, actual, terms, more, label):
     st.floats(0, 50),
     st.floats(0, 300),
     st.tuples(st.floats(0.8, 4), st.floats(0.8, 4)),
-    st.sampled_from([0.004, 1.0, 12.0]),
 )
-def test_thresholds_and_labels_say_the_same(baseline, noise, phi, interval, v_min, actual, z, line):
-    rows = pd.DataFrame([REGULAR | {"baseline_units": baseline, "noise_units": noise, "line_dispersion": phi}])
-    rows = rows.assign(interval=interval, actual_units=round(actual), line_units=line)
+def test_thresholds_and_labels_say_the_same(baseline, noise, phi, interval, v_min, actual, z):
+    rows = pd.DataFrame([REGULAR | {"baseline_units": baseline, "noise_units": noise, "dispersion": phi}])
+    rows = rows.assign(interval=interval, actual_units=round(actual))
     terms = ShiftTerms(v_min=v_min, z_down=z[0], z_up=z[1])
     down, up = (float(x[0]) for x in shift_thresholds(rows, terms))
     label = shift_labels(rows, terms)[0]
@@ -342,22 +340,6 @@ def test_tails_are_those_of_a_count_with_this_mean_and_dispersion():
     low, high = tail_probabilities(np.array([3.0, 10.0]), np.full(2, mean), np.full(2, phi))
     np.testing.assert_allclose(low, [(drawn <= 3).mean(), (drawn <= 10).mean()], atol=0.005)
     np.testing.assert_allclose(high, [(drawn >= 3).mean(), (drawn >= 10).mean()], atol=0.005)
-
-
-@pytest.mark.parametrize("unit", [0.001, 7.0, 1000.0])
-def test_intermittent_labels_and_thresholds_know_no_unit(unit):
-    rng = np.random.default_rng(3)
-    rows = pd.DataFrame([SPARSE] * 400).assign(
-        baseline_units=rng.gamma(1, 20, 400), actual_units=12.0 * rng.poisson(rng.gamma(1, 2, 400)), line_units=12.0
-    )
-    scaled = rows.assign(unit_price=rows["unit_price"] / unit, **{
-        name: rows[name] * unit for name in ("baseline_units", "actual_units", "line_units", "noise_units")
-    })  # fmt: skip
-    y = shift_labels(rows, ShiftTerms())
-    np.testing.assert_array_equal(shift_labels(scaled, ShiftTerms()), y)
-    assert {0, 1, 2} <= set(y)
-    for ours, theirs in zip(shift_thresholds(rows, ShiftTerms()), shift_thresholds(scaled, ShiftTerms()), strict=True):
-        np.testing.assert_allclose(np.where(ours < 0, ours, ours * unit), theirs, rtol=1e-9)
 
 
 @given(st.lists(st.integers(0, 10**6).map(lambda n: n / 1000), min_size=1, max_size=40), st.floats(0.1, 1.0))
