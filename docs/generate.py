@@ -32,23 +32,24 @@ KINDS = {
 def data() -> str:
     """Return docs/data.md: every input table, its columns, what is refused and what follows."""
     head = HEAD.format(source="features/contracts.py and docs/generate.py")
-    parts = [head, INTRODUCTION, _contents(), MAPPING, _instead(), HISTORY, _kinds(), REFUSED]
+    parts = [head, INTRODUCTION, _contents(), MAPPING, VIEWS, _instead(), HISTORY, _kinds(), REFUSED]
     return "\n".join(parts + [_table(t) for t in TABLES]).rstrip() + "\n"
 
 
 INTRODUCTION = """# Input tables
 
-bullwhip reads these tables, whichever of them you have: from a folder with `<table>.parquet`, `<table>/*.parquet`,
-`<table>.csv` or `<table>.csv.gz`, or from a database with a table or view of the same name: PostgreSQL, SQLite, a
-DuckDB file (`duckdb:////path/file.duckdb`), any that SQLAlchemy has a driver for. Set `data` in `bullwhip.toml`,
-then try it with `bullwhip check`.
+bullwhip reads these tables, whichever of them you have: from a folder with `<table>.parquet`, `<table>.csv` or
+`<table>.csv.gz`, or a folder `<table>/` of such files of one form, in folders by month too; or from a database with a
+table or view of the same name: PostgreSQL, SQLite, a DuckDB file (`duckdb:////path/file.duckdb`), any that SQLAlchemy
+has a driver for. Set `data` in `bullwhip.toml`, then try it with `bullwhip check`.
 
 You need `purchases` and `receipts` to predict late deliveries, `orders` to predict demand shifts, or both sides. All
 other tables are optional. Columns that are not listed here are kept and do no harm.
 
 **The one rule about time.** Every fact has an event time and a `known_at`, the first moment this pipeline could have
 read it. A prediction as of a day uses a fact only if its `known_at` lies before that day. So bring the moment a row
-reached the system you read from, not the moment it is about. Corrections are new rows; nothing is ever overwritten.
+reached the system you read from, not the moment it is about. A later promise, a revised signal, another plan or count
+is a new row with its own `known_at`. A corrected line takes the place of the old one: of two versions none is believed.
 """
 
 MAPPING = """## From what you have
@@ -69,6 +70,26 @@ po_line_id,received_on,quantity
 The second line is open: it is what gets a forecast. Bring every line that was ordered, those that are open and those
 that were cancelled too. An export of finished lines alone hides the worst ones.
 """
+VIEWS = """Are columns named otherwise, or dates and numbers written in another way? A DuckDB file of views maps them
+and copies nothing: they read your files each time bullwhip does.
+
+```sql
+CREATE OR REPLACE VIEW purchases AS
+SELECT "Order" || '-' || "Position" AS po_line_id, "Vendor no." AS supplier_id, "Material" AS product_id,
+       "Plant" AS site_id, strptime("Ordered", '%d.%m.%Y') AS ordered_at,
+       strptime("Confirmed", '%d.%m.%Y') AS promised_on,
+       CAST(replace(replace("Quantity", '.', ''), ',', '.') AS DOUBLE) AS quantity
+FROM read_csv('/erp/purchases_*.csv', all_varchar = true, delim = ';', encoding = 'latin-1');
+
+CREATE OR REPLACE VIEW receipts AS
+SELECT "Order" || '-' || "Position" AS po_line_id, "Quantity" AS quantity,
+       DATE '1899-12-30' + CAST("Posted" AS INTEGER) AS received_on   -- days as Excel counts them
+FROM read_csv('/erp/receipts.csv', all_varchar = true);
+```
+
+Make the file with DuckDB's own program (`duckdb chain.duckdb < views.sql`) or from Python
+(`duckdb.connect("chain.duckdb").execute(open("views.sql").read())`), then set `data = "duckdb:////full/path/chain.duckdb"`.
+"""
 INSTEAD = {
     "no number of a line": "order and position joined, or anything else that names the same line in every export",
     "no sites, or one": "the same word in every row, such as `main`",
@@ -78,6 +99,9 @@ INSTEAD = {
     "returns and credit notes, as negative quantities": "no row of their own (a negative quantity is set aside): "
     "`cancelled_at` on the line they cancel as a whole, nothing for a part of it. Never take them off the quantity "
     "that was ordered: nobody knew then.",
+    "a receipt that was booked and reversed": "neither of the two rows",
+    "an order changed after it was placed": "one row: the promise first confirmed, and the quantity that stands now",
+    "orders entered after the goods came": "no `promised_on` on them: a promise before the order is refused",
     "postage, discounts, bookings among the orders": "nothing of them: they are no demand",
     "products that sell once a month or more rarely": "`windows` of several weeks in the settings, such as "
     "`[[0, 13], [13, 13]]`: nothing is said in a window shorter than two gaps between sales",
@@ -99,7 +123,7 @@ All errors of all tables are named at once:
 - a table that is needed is missing, cannot be read, or has no rows, or there are two files for one table;
 - a needed column is missing, or a contract column is written in another case (`Quantity`);
 - a column has a type that cannot hold such values, or not one of its values can be read;
-- more than `max_quarantined` (10 %) of the rows of a table are bad.
+- more than `max_quarantined` (10 %) of the rows of a table are bad; the second copy of an equal row does not count.
 
 **A bad row is set aside.** It goes to `quarantine/<table>.parquet` in the workspace with its row number, its key, every
 reason, and the row as it came; the run goes on without it. For every table, rows read = rows kept + rows set aside.
@@ -121,7 +145,10 @@ put no line in doubt.
 **A warning changes nothing but is shown**: ids that are not listed in `suppliers`, `products` or `sites` (the rows are
 kept), an optional table without rows, a column that looks like a misspelt optional one, orders that look like
 weekly totals without `known_at`, orders in such large units that half of them are for less than half a unit, four
-weeks and more without any order in a chain that has many, and purchases none of which has a promised day.
+weeks and more without any order in a chain that has many, purchases none of which has a promised day, a line for more
+than a thousand times the others of its product, receipts that seem to count in another unit than the orders, ids that
+differ only in capitals, blanks or leading zeros (`0042` and `42`), monthly signals known as their month begins, days
+that come as moments with a time zone.
 """
 
 

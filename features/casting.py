@@ -27,7 +27,8 @@ WHOLE = (
     "UHUGEINT",
 )
 FRACTIONS = ("FLOAT", "DOUBLE", "DECIMAL")
-MOMENTS = ("DATE", "TIMESTAMP", "TIMESTAMP_S", "TIMESTAMP_MS", "TIMESTAMP_NS", "TIMESTAMP WITH TIME ZONE")
+ZONED = ("TIMESTAMP WITH TIME ZONE", "TIMESTAMPTZ_NS")
+MOMENTS = ("DATE", "TIMESTAMP", "TIMESTAMP_S", "TIMESTAMP_MS", "TIMESTAMP_NS", *ZONED)
 ACCEPTED = {
     "id": (*WHOLE, *FRACTIONS, "UUID", "ENUM"),
     "text": (*WHOLE, *FRACTIONS, *MOMENTS, "UUID", "ENUM", "BOOLEAN", "TIME"),
@@ -80,7 +81,7 @@ def typed(kind: str, cell: str, raw: str) -> str:
         )  # fmt: skip
     if raw == "VARCHAR":
         return _moment(kind, cell)
-    if raw == "TIMESTAMP WITH TIME ZONE":
+    if raw in ZONED:
         cell = f"({cell} AT TIME ZONE 'UTC')"
     return f"TRY_CAST({cell} AS {'DATE' if kind == 'date' else 'TIMESTAMP'})"
 

@@ -10,7 +10,9 @@ import duckdb
 
 from features.casting import EXPECTED, accepts, cleaned, quote, stage_sql, typed
 from features.contracts import ORDERS, TABLES, Breach, Column, ContractError, Table, Verdict
+from features.doubts import days_of_moments, doubts
 from features.quarantine import (
+    TWICE,
     count_reasons,
     find_duplicates,
     find_links,
@@ -22,9 +24,18 @@ from features.quarantine import (
 )
 
 TYPES = {"id": "VARCHAR", "text": "VARCHAR", "date": "DATE", "timestamp": "TIMESTAMP", "number": "DOUBLE"}
-LONG_GAP, MANY_ORDERS = 4, 5  # weeks without any order, and orders a week that make them strange
 OURS = (duckdb.ParserException, duckdb.BinderException, duckdb.CatalogException, duckdb.InternalException)
 
+REMEDIES = {
+    "is not an ISO date (YYYY-MM-DD)": "write every date as YYYY-MM-DD",
+    "is not a number": "write 1234.5, without thousands separators or units",
+    "no UTF-8 text": "save the file as CSV UTF-8",
+    "quantity is negative": "leave returns and credit notes out",
+    "quantity is not positive": "leave reversed receipts and what they reverse out",
+    "promised before ordered": "leave promised_on empty where the order was entered after the fact",
+    "duplicate key": "bring each once, as it stands now",
+}
+"""What to do about a reason, by the words it ends with."""
 WEEKLY = (
     "the rows look like weekly totals (one per product, site and week, always the same weekday), so each counts as "
     "known when its week ends, ordered_at + 7 days; bring known_at if that is wrong"
@@ -65,7 +76,7 @@ def hold(
     """Create every contract table and `quarantine` in `con` from raw relations, and say what came of each table.
 
     `sources` maps table names to relations in `con`; lines their reader could not split into cells are taken from
-    `<relation>_rejects` where there is one (DuckDB's own rejects table). Facts that became known on `known_before` or
+    `<relation>_rejects` and `…_scans` where there are such (DuckDB's own). Facts that became known on `known_before` or
     later are not there yet: they are neither kept nor counted, and cannot put earlier ones in doubt. Sets the session's
     time zone to UTC. Raises ContractError with the breaches of all tables at once; then `con` has no contract table,
     but `quarantine`.
@@ -181,7 +192,7 @@ def _stage(con: duckdb.DuckDBPyConnection, s: Seen, now: datetime, known_before:
     if known_before and any(c.name == "known_at" for c in s.table.columns):
         con.execute(f"DELETE FROM {s.staged} WHERE known_at >= DATE '{known_before}'")  # the others keep their numbers
     s.rows = con.execute(f"SELECT count(*) FROM {s.staged}").fetchall()[0][0]
-    unsplit, swallowed = find_unsplit(con, s.table, f"{s.source}_rejects")
+    unsplit, swallowed = find_unsplit(con, s.table, s.source)
     s.rows += unsplit
     if swallowed:
         s.error(
@@ -239,12 +250,12 @@ def _judge(con: duckdb.DuckDBPyConnection, s: Seen, ready: Mapping[str, Table], 
         return Verdict(name, breaches=tuple(s.breaches))
     bad, reasons = count_reasons(con, name)
     _never_readable(con, s, reasons)
-    if s.rows and bad / s.rows > max_quarantined and not s.broken:
-        s.error("", bad, _too_many(con, s, bad, reasons, max_quarantined))
-    _unknown_ids(con, s, ready)
-    _small_units(con, s)
-    _no_promise(con, s)
-    _long_gap(con, s)
+    doubtful = bad - reasons.get(TWICE, 0)  # the second copy of a row puts nothing in doubt
+    if s.rows and doubtful / s.rows > max_quarantined and not s.broken:
+        s.error("", doubtful, _too_many(con, s, doubtful, reasons, max_quarantined))
+    if not s.broken:
+        for doubt in (*days_of_moments(con, s.table, s.source, s.raw), *doubts(con, s.table, ready)):
+            s.warn(*doubt)
     facts = _measure(con, s) if s.rows > bad else {}
     return Verdict(name, s.rows, s.rows - bad, bad, tuple(s.breaches), reasons, **facts)
 
@@ -279,72 +290,18 @@ def _example(con: duckdb.DuckDBPyConnection, s: Seen, reason: str) -> str:
 def _too_many(con: duckdb.DuckDBPyConnection, s: Seen, bad: int, reasons: Mapping[str, int], allowed: float) -> str:
     """Name the share and the commonest reasons with an example each, and how dates and numbers are to be written."""
     named = []
-    for reason, count in [*reasons.items()][:3]:
+    for reason, count in [(r, n) for r, n in reasons.items() if r != TWICE][:3]:
         example = f"{reason} in {count:,} row{'s' * (count > 1)}, such as {_example(con, s, reason)}"
         column = reason.partition(" ")[0]
         if " is not an ISO" in reason:
             good = con.execute(f"SELECT CAST(max({quote(column)}) AS VARCHAR) FROM {s.staged}").fetchall()[0][0]
-            example += f", while others are written like {good[:10]!r}; write every date as YYYY-MM-DD"
-        elif " is not a number" in reason:
-            example += "; write 1234.5, without thousands separators or units"
-        elif reason.endswith("no UTF-8 text"):
-            example += "; save the file as CSV UTF-8"
+            example += f", while others are written like {good[:10]!r}" if good else ""
+        example += next((f"; {remedy}" for end, remedy in REMEDIES.items() if reason.endswith(end)), "")
         named.append(example)
     return (
         f"{bad:,} of {s.rows:,} rows are bad ({bad / s.rows:.0%}), at most {allowed:.0%} may be (max_quarantined): "
         + "; ".join(named)
     )
-
-
-def _unknown_ids(con: duckdb.DuckDBPyConnection, s: Seen, ready: Mapping[str, Table]) -> None:
-    for c in s.table.columns:
-        if c.refers_to not in ready:
-            continue
-        name, other = quote(c.name), quote(ready[c.refers_to].key[0])
-        ids = con.execute(
-            f"""SELECT DISTINCT {name} AS id FROM {s.staged} s WHERE {name} IS NOT NULL
-                AND NOT EXISTS (SELECT 1 FROM {part(c.refers_to)} m WHERE m.{other} = s.{name}) ORDER BY id"""
-        ).fetchall()
-        if ids:
-            few = ", ".join(repr(i[0]) for i in ids[:5]) + (", …" if len(ids) > 5 else "")
-            s.warn(c.name, len(ids), f"{len(ids):,} not listed in {c.refers_to}: {few}; the rows are kept")
-
-
-def _small_units(con: duckdb.DuckDBPyConnection, s: Seen) -> None:
-    """Warn of orders in units so large that most are a fraction of one: demand is read as counts."""
-    if s.table is not ORDERS or not s.rows:
-        return
-    count = f"SELECT 2 * count(*) FILTER (quantity < 0.5) >= count(*) FROM {s.staged} WHERE quantity > 0"
-    if not con.execute(count).fetchall()[0][0]:  # a median has to hold them all
-        return
-    half = con.execute(f"SELECT median(quantity) FROM {s.staged} WHERE quantity > 0").fetchall()[0][0]
-    if half is not None and half < 0.5:
-        message = f"half of the orders are for less than {half:.2g} units, and demand is read as counts; give smaller "
-        s.warn("quantity", s.rows, message + "units, such as kilograms for tonnes")
-
-
-def _no_promise(con: duckdb.DuckDBPyConnection, s: Seen) -> None:
-    """Warn of purchases none of which has a promise: nothing could ever be judged late."""
-    if s.table.name != "purchases" or not s.rows:
-        return
-    if con.execute(f"SELECT count(promised_on) = 0 FROM {s.staged}").fetchall()[0][0]:
-        message = "not one line has a promised day, so none can be late; bring the day first confirmed, or the day "
-        s.warn("promised_on", s.rows, message + "ordered plus the agreed lead time")
-
-
-def _long_gap(con: duckdb.DuckDBPyConnection, s: Seen) -> None:
-    """Warn of weeks without any order in a chain that has many in others: an export may be missing."""
-    if s.table is not ORDERS or not s.rows:
-        return
-    week, before, rows, weeks = con.execute(
-        f"""SELECT arg_max(week, empty), max(empty), sum(n), count(*) FROM (
-                SELECT week, n, date_diff('week', lag(week) OVER (ORDER BY week), week) - 1 AS empty FROM (
-                    SELECT date_trunc('week', ordered_at) AS week, count(*) AS n FROM {s.staged}
-                    WHERE ordered_at IS NOT NULL GROUP BY week))"""
-    ).fetchall()[0]
-    if before and before >= LONG_GAP and rows >= MANY_ORDERS * weeks:
-        s.warn("ordered_at", 0, f"no order in the {before} weeks before {week:%Y-%m-%d}: that counts as no demand; "
-               "bring what is missing if there was any")  # fmt: skip
 
 
 def _measure(con: duckdb.DuckDBPyConnection, s: Seen) -> dict[str, Any]:

@@ -9,7 +9,8 @@ import pandas as pd
 from features.casting import quote, text
 from features.contracts import Table
 
-HARMLESS = ("duplicate row", "receipt for an unknown purchase line", "promise for an unknown purchase line")
+TWICE = "duplicate row"
+HARMLESS = (TWICE, "receipt for an unknown purchase line", "promise for an unknown purchase line")
 """Reasons that leave a purchase line judgeable: nothing about it is in doubt."""
 CONTRADICTION = "duplicate key"
 SAID = "CASE WHEN f.shows = '' THEN f.rule ELSE f.rule || ': ' || f.shows END"
@@ -39,22 +40,27 @@ def find_own(con: duckdb.DuckDBPyConnection, table: Table) -> None:
     )
 
 
-def find_unsplit(con: duckdb.DuckDBPyConnection, table: Table, rejects: str) -> tuple[int, int | None]:
-    """Set aside the lines of a text file that did not split into cells; return their number.
+def find_unsplit(con: duckdb.DuckDBPyConnection, table: Table, source: str) -> tuple[int, int | None]:
+    """Set aside the lines of text files that did not split into cells; return their number.
 
     The second value is the first line whose open quote swallowed the lines after it, if there is one.
     """
+    rejects, scans = f"{source}_rejects", f"{source}_scans"
     if not con.execute("SELECT count(*) FROM duckdb_tables() WHERE table_name = ?", [rejects]).fetchall()[0][0]:
         return 0, None
     name = text(table.name)
+    files = f"""SELECT scan_id, file_id, CASE WHEN max(file_id) OVER () > 0 THEN parse_filename(file_path) || ', '
+                ELSE '' END AS file FROM {quote(scans)}"""
     lines = f"""SELECT CAST(line AS BIGINT) AS line, any_value(csv_line) AS line_text,
-                'line ' || line || ': ' || any_value(error_message) AS says,
+                -row_number() OVER (ORDER BY file_id, line) AS row,
+                any_value(file) || 'line ' || line || ': ' || any_value(error_message) AS says,
                 CASE WHEN says LIKE '%nvalid unicode%' THEN 'line is no UTF-8 text'
-                     ELSE 'line cannot be split into cells' END AS rule FROM {quote(rejects)} GROUP BY line"""
-    con.execute(f"INSERT INTO __found SELECT {name}, -line, rule, says, 1 FROM ({lines})")
+                     ELSE 'line cannot be split into cells' END AS rule
+                FROM {quote(rejects)} JOIN ({files}) USING (scan_id, file_id) GROUP BY file_id, line"""
+    con.execute(f"INSERT INTO __found SELECT {name}, row, rule, says, 1 FROM ({lines})")
     con.execute(
         f"""INSERT INTO quarantine SELECT {name}, NULL, '', rule || ': ' || says,
-            CAST(json_object('line', line_text) AS VARCHAR) FROM ({lines}) ORDER BY line"""
+            CAST(json_object('line', line_text) AS VARCHAR) FROM ({lines}) ORDER BY row DESC"""
     )
     counted = (
         f"SELECT count(*), min(line) FILTER (contains(trim(line_text, chr(13) || chr(10)), chr(10))) FROM ({lines})"
@@ -95,7 +101,7 @@ def find_duplicates(con: duckdb.DuckDBPyConnection, table: Table) -> None:
             other AS (SELECT *, min(CASE WHEN content <> first_content THEN r END) OVER (PARTITION BY {keys})
                       AS other_row FROM first)
             SELECT {text(table.name)}, r,
-                   CASE WHEN r <> same_row THEN 'duplicate row' ELSE '{CONTRADICTION}' END,
+                   CASE WHEN r <> same_row THEN '{TWICE}' ELSE '{CONTRADICTION}' END,
                    CASE WHEN r <> same_row THEN 'same as row ' || (same_row + 1)
                         WHEN content <> first_content THEN 'differs from row ' || (first_row + 1)
                         ELSE 'differs from row ' || (other_row + 1) END, 2

@@ -113,7 +113,7 @@ def read(data: str, con: duckdb.DuckDBPyConnection) -> Mapping[str, str]:
         try:
             sources[name] = _register(con, name, paths)
         except (ValueError, OSError, duckdb.Error) as error:
-            said = unreadable(error) if isinstance(error, duckdb.Error) else f"{paths[0].name} {_why(error)}"
+            said = unreadable(error) if isinstance(error, duckdb.Error) else _why(error)
             breaches.append(Breach("error", name, "", 0, said))
     if breaches:
         raise ContractError(tuple(breaches))
@@ -121,7 +121,9 @@ def read(data: str, con: duckdb.DuckDBPyConnection) -> Mapping[str, str]:
 
 
 def _why(error: Exception) -> str:
-    return f"cannot be opened: {error.strerror}" if isinstance(error, OSError) else str(error)
+    if isinstance(error, OSError):
+        return f"{Path(error.filename or '').name} cannot be opened: {error.strerror}"
+    return str(error)
 
 
 def _find(folder: Path) -> tuple[dict[str, list[Path]], list[Breach]]:
@@ -139,9 +141,8 @@ def _find(folder: Path) -> tuple[dict[str, list[Path]], list[Breach]]:
             names = ", ".join(p.name + "/" * p.is_dir() for p in here)
             breaches.append(Breach("error", name, "", 0, f"there are several files for one table: {names}; leave one"))
         elif here:
-            found[name] = sorted(here[0].glob("*.[pP][aA][rR][qQ][uU][eE][tT]")) if here[0].is_dir() else here
-            if not found[name]:
-                message = f"{here[0].name}/ holds no *.parquet file; fill it, or bring one file {name}.csv in its place"
+            found[name] = _parts(here[0]) if here[0].is_dir() else here
+            if message := _of_one_form(here[0], found[name]):
                 breaches.append(Breach("error", name, "", 0, message))
                 del found[name]
         elif near := _misnamed(name, entries):
@@ -150,6 +151,27 @@ def _find(folder: Path) -> tuple[dict[str, list[Path]], list[Breach]]:
     if entries and not found and not breaches:
         breaches.append(Breach("error", "orders", "", 0, _no_table(folder, entries)))
     return found, breaches
+
+
+def _parts(folder: Path) -> list[Path]:
+    """Return the files a table is cut into, in folders of this folder too; what begins with . or _ is another's."""
+    inside = (p for p in folder.rglob("*") if not any(n[0] in "._" for n in p.relative_to(folder).parts))
+    return sorted(p for p in inside if p.is_file() and p.name.casefold().endswith(SUFFIXES))
+
+
+def _of_one_form(entry: Path, files: list[Path]) -> str:
+    """Return what is wrong with the parts of a table, nothing if they can be read as one."""
+    if not files:
+        return (
+            f"{entry.name}/ holds no *.parquet or *.csv file; fill it, or bring one file {entry.name}.csv in its place"
+        )
+    if len({_is_parquet(p) for p in files}) > 1:
+        return f"{entry.name}/ holds both Parquet and CSV files; leave one form"
+    return ""
+
+
+def _is_parquet(path: Path) -> bool:
+    return path.name.casefold().endswith(".parquet")
 
 
 def _no_table(folder: Path, entries: list[Path]) -> str:
@@ -172,44 +194,65 @@ def _register(con: duckdb.DuckDBPyConnection, name: str, paths: list[Path]) -> s
     for path in paths:
         with path.open("rb") as file:
             if not file.read(1):
-                raise ValueError("is empty (0 bytes); expected at least a header and one row")
-    if paths[0].name.casefold().endswith(".parquet"):
-        files = ", ".join(text(_escape(str(p.resolve()))) for p in paths)
-        scan = f"read_parquet([{files}], union_by_name = true, hive_partitioning = false)"
+                raise ValueError(f"{path.name} is empty (0 bytes); expected at least a header and one row")
+    if _is_parquet(paths[0]):
+        scan = f"read_parquet([{_listed(paths)}], union_by_name = true, hive_partitioning = false)"
     else:
-        scan = _csv(paths[0], f"raw_{name}")
+        scan = _csv(paths, f"raw_{name}")
     con.execute(f"CREATE OR REPLACE TEMP VIEW {quote('raw_' + name)} AS SELECT * FROM {scan}")
     return f"raw_{name}"
 
 
-def _csv(path: Path, relation: str) -> str:
-    """Return the scan of a CSV file, every cell as text; lines that do not split into cells go to `…_rejects`.
+def _csv(paths: list[Path], relation: str) -> str:
+    """Return the scan of a table's CSV files, every cell as text; lines that do not split into cells go to `…_rejects`.
 
     The header is read here: DuckDB's own sniffing takes a file with a few bad lines for one of a single column, and
     may take `#` for a comment.
     """
+    delimiter, names = _header(paths[0])
+    for path in paths[1:]:
+        if (found := _header(path)) != (delimiter, names):
+            differ = _differs(names, found[1])
+            raise ValueError(f"{path.name} begins with another header than {paths[0].name}: {differ}; make them one")
+    columns = ", ".join(f"{text(n)}: 'VARCHAR'" for n in names)
+    return f"""read_csv([{_listed(paths)}], auto_detect = false, header = true, columns = {{{columns}}},
+        delim = {text(delimiter)}, quote = '"', escape = '"', comment = '', skip = 0, hive_partitioning = false,
+        store_rejects = true, rejects_table = {text(relation + "_rejects")},
+        rejects_scan = {text(relation + "_scans")}, rejects_limit = 0)"""
+
+
+def _differs(names: list[str], others: list[str]) -> str:
+    only = [n for n in names if n not in others] + [n for n in others if n not in names]
+    return (
+        f"only one of them has {only[0]!r}" if only else "the same columns in another order or with another delimiter"
+    )
+
+
+def _header(path: Path) -> tuple[str, list[str]]:
+    """Return the delimiter of a CSV file and the names of its columns."""
     opened = gzip.open if path.name.casefold().endswith(".gz") else open
     try:
         with opened(path, "rt", encoding="utf-8-sig", errors="replace", newline="") as file:
             head = file.read(100_000)
     except (EOFError, gzip.BadGzipFile):
-        raise ValueError("is cut off or no gzip file; copy it again") from None
+        raise ValueError(f"{path.name} is cut off or no gzip file; copy it again") from None
     first = head.partition("\n")[0]
     if "\r" in first[:-1]:
-        raise ValueError("ends its lines with a carriage return alone; save it as CSV UTF-8 with usual line ends")
+        raise ValueError(
+            f"{path.name} ends its lines with a carriage return alone; save it as CSV UTF-8 with usual line ends"
+        )
     if {"\0", "\N{REPLACEMENT CHARACTER}"} & set(first):
-        raise ValueError("does not begin with a line of UTF-8 text; save it as CSV UTF-8")
+        raise ValueError(f"{path.name} does not begin with a line of UTF-8 text; save it as CSV UTF-8")
     delimiter = max(",;\t|", key=first.count)
     header = next(csv.reader(io.StringIO(head), delimiter=delimiter), [])
     names = [n.strip() or f"column_{i}" for i, n in enumerate(header)]
     if twice := [n for i, n in enumerate(names) if n.casefold() in map(str.casefold, names[:i])]:
-        raise ValueError(f"has two columns named {twice[0]!r}; rename one")
-    columns = ", ".join(f"{text(n)}: 'VARCHAR'" for n in names)
-    file_name = text(_escape(str(path.resolve())))
-    return f"""read_csv({file_name}, auto_detect = false, header = true, columns = {{{columns}}},
-        delim = {text(delimiter)}, quote = '"', escape = '"', comment = '', skip = 0, hive_partitioning = false,
-        store_rejects = true, rejects_table = {text(relation + "_rejects")},
-        rejects_scan = {text(relation + "_scans")}, rejects_limit = 0)"""
+        raise ValueError(f"{path.name} has two columns named {twice[0]!r}; rename one")
+    return delimiter, names
+
+
+def _listed(paths: list[Path]) -> str:
+    return ", ".join(text(_escape(str(p.resolve()))) for p in paths)
 
 
 def _escape(path: str) -> str:

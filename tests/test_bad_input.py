@@ -97,7 +97,7 @@ def with_bytes(table, content):
 
 
 def twice(tables):
-    tables["orders"] = pd.concat([tables["orders"]] * 2)
+    tables["orders"] = pd.concat([tables["orders"], tables["orders"].assign(quantity=1_000)])
 
 
 REFUSED = {

@@ -19,12 +19,13 @@ from hypothesis import strategies as st
 
 from models.risk import totals
 from pipelines import board, publish
+from pipelines.board import rows as made_rows
 from pipelines.board import story, wording
 from pipelines.board.changes import changes, movers, split
 from pipelines.board.page import page
 from pipelines.board.payload import MARKS, safe_json
 from pipelines.board.record import track_records, wilson
-from pipelines.board.rows import board_rows
+from pipelines.board.rows import board_rows, carried
 from pipelines.board.trends import points, row_history, supplier_history
 from pipelines.board.trust import trust
 from pipelines.settings import Settings, UserError
@@ -172,6 +173,25 @@ def test_the_script_can_put_every_row_together_again(week, html):
     assert not any(rows["driver_1"][len(reasons) :])
 
 
+def test_a_page_of_very_many_rows_carries_the_largest_of_each_kind_and_says_so(week, html, monkeypatch):
+    monkeypatch.setattr(made_rows, "MOST", 60)
+    every = board_rows(week)
+    rows, cut = carried(every), page(week)
+    assert len(rows) == 60 < len(every)
+    assert rows["row_id"].tolist() == [i for i in every["row_id"] if i in set(rows["row_id"])], "in the same order"
+    assert set(every.loc[every["owner"].notna(), "row_id"]) <= set(rows["row_id"])
+    for kind, mine in rows[rows["owner"].isna()].groupby("kind"):
+        others = every[(every["kind"] == kind) & every["owner"].isna()]
+        assert mine["row_id"].tolist() == others["row_id"].head(len(mine)).tolist()
+    assert values_of(data_of(cut)) == rows["value"].tolist()
+    held, whole = (wording.money(int(part["value"].sum()), "€") for part in (rows, every))
+    said, before = (" ".join(" ".join(Seen(text).text).split()) for text in (cut, html))
+    assert f"This page carries 60 of {len(every)} risks, {held} of {whole}" in said
+    assert "This page carries" not in before
+    headline = said.split("Search")[0]
+    assert headline == before.split("Search")[0], "what stands above is about all rows"
+
+
 def test_a_row_is_followed_through_the_weeks_in_its_direction(week):
     rows = board_rows(week)
     history = row_history(week, rows)
@@ -259,7 +279,7 @@ def test_a_published_change_is_told_in_parts_that_sum(board_week):
         ("Closed", "−€900"), ("Time passed", "+€50"), ("Promises moved", "+€10"),
         ("Together, with what is late already", "−€840"),
     ]  # fmt: skip
-    moved = movers(week, changes(week), "€")
+    moved = movers(week, changes(week), "€", set(board_rows(week)["row_id"]))
     assert [(m["row_id"], m["amount"], m["open"]) for m in moved] == [
         ("PO-gone", "−€900", False), (week.table("supplier_delay_risk")["row_id"].iloc[0], "+€60", True)
     ]  # fmt: skip
@@ -274,7 +294,7 @@ def test_without_a_published_change_the_board_compares_two_weeks(week):
                  for t in (week.tables, week.last))  # fmt: skip
     assert changed["change"].sum() == pytest.approx(now - then, abs=0.5)
     assert split(week, "€") == []
-    assert len(movers(week, changed, "€")) == 6
+    assert len(movers(week, changed, "€", set())) == 6
 
 
 @pytest.mark.parametrize(

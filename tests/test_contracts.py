@@ -236,6 +236,53 @@ def test_purchases_without_any_promise_are_told(con):
     assert (breach.severity, breach.column) == ("warning", "promised_on")
 
 
+@pytest.mark.parametrize(("got", "told"), [("1", "less than half"), ("50", "more than twice"), ("10", "")])
+def test_receipts_in_another_unit_than_their_lines_are_told(con, got, told):
+    receipts = re.sub(
+        r"(l[12]) +(\S+) +[46-]\n", rf"\1  \2  {got}\n    ", RECEIPTS.replace("l1          2024-01-09   4\n", "")
+    )
+    found = held(con, purchases=PURCHASES.replace("  20\n", "  10\n"), receipts=receipts)["receipts"].breaches
+    assert [told in b.message for b in found] == ([True] if told else [])
+
+
+def test_a_line_a_thousand_times_the_others_of_its_product_is_told(con):
+    rows = "".join(
+        f"    x{i}  soap  north  2024-01-0{i % 9 + 1}  {quantity}\n" for i, quantity in enumerate([2] * 11 + [5000])
+    )
+    found = held(con, orders=ORDERS.partition("\n    o1")[0] + "\n" + rows)["orders"].breaches
+    (said,) = [b.message for b in found if b.column == "quantity"]
+    assert said.startswith("line 'x11' is for 5,000 of product 'soap', 2,500 times the mean of its other lines; put it")
+
+
+def test_ids_that_differ_in_writing_alone_are_told_across_tables(con):
+    purchases = PURCHASES.replace("l2          acme", "l2          ACME ").replace("soap", "0042")
+    verdicts = held(con, orders=ORDERS.replace("soap", "42"), purchases=purchases, receipts=RECEIPTS)
+    said = [str(b) for v in verdicts.values() for b in v.breaches]
+    assert [s.partition(":")[0] for s in said] == ["orders.product_id", "purchases.supplier_id"]
+    assert "'0042' and '42' differ only in capitals, blanks or leading zeros (of orders, purchases)" in said[0]
+
+
+def test_a_monthly_value_known_as_its_month_begins_is_told(con):
+    signals = "signal  scope  observed_on  known_at  value\n" + "".join(
+        f"{name}  *  2024-0{m}-01  2024-0{m + lag}-01  {m}\n"
+        for name, lag in (("pmi", 1), ("oil", 0))
+        for m in range(1, 5)
+    )
+    (breach,) = held(con, orders=ORDERS, signals=signals)["signals"].breaches
+    assert (breach.column, breach.message[:6]) == ("known_at", "'oil':")
+
+
+@pytest.mark.parametrize("kind", ["TIMESTAMPTZ", "TIMESTAMPTZ_NS"])
+def test_days_that_come_as_midnights_of_another_zone_are_told(con, kind):
+    con.execute("SET TimeZone = 'UTC'")
+    berlin = re.sub(r"(2024-01-\d\d)(?= +\d+\n)", r"\1 23:00", PURCHASES)
+    for purchases, told in ((PURCHASES, []), (berlin, [True])):
+        source = put(con, "purchases", purchases, promised_on=kind, ordered_at=kind)
+        found = held(con, purchases=source, receipts=RECEIPTS)["purchases"].breaches
+        assert ["23:00 UTC, and of each the day in UTC" in b.message for b in found] == told
+        assert cells(con, "purchases", "promised_on")[0] == (date(2024, 1, 10),)
+
+
 def test_unknown_ids_are_named_and_their_rows_kept(con):
     verdicts = held(
         con, purchases=PURCHASES, receipts=RECEIPTS, suppliers="supplier_id  name\nacme  Acme Ltd", share=0.0

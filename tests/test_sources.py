@@ -2,7 +2,7 @@
 
 import gzip
 import sqlite3
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
 
 import duckdb
@@ -152,6 +152,28 @@ def test_a_folder_of_parquet_parts_is_one_table_whatever_its_path(tmp_path):
     con.close()
 
 
+def test_csv_parts_in_folders_by_month_are_one_table_and_name_the_file_of_a_bad_line(folder):
+    for month, rows in {
+        "2025-01": ROWS,
+        "2025-02": ROWS.replace("o", "p") + "p50,soap\n",
+        "2025-03": "o51,a,b\n",
+    }.items():
+        (folder / "orders" / month).mkdir(parents=True)
+        (folder / "orders" / month / f"{month}.csv").write_text(HEAD + rows)
+    (folder / "orders" / "_temporary").mkdir()
+    (folder / "orders" / "_temporary" / "draft.csv").write_text("half a file")
+    con, verdicts = bring(folder.parent)
+    assert (verdicts["orders"].rows, verdicts["orders"].kept) == (82, 80)
+    aside = [row[0] for row in con.execute("SELECT reason FROM quarantine").fetchall()]
+    assert ["2025-02.csv, line 42" in aside[0], "2025-03.csv, line 2" in aside[1]] == [True, True]
+    con.close()
+    (folder / "orders" / "2025-03" / "more.csv").write_text(HEAD.replace("quantity", "qty"))
+    said = "more.csv begins with another header than 2025-01.csv: only one of them has 'quantity'"
+    assert said in refused(folder.parent)
+    (folder / "orders" / "2025-03" / "more.csv").rename(folder / "orders" / "more.parquet")
+    assert "orders/ holds both Parquet and CSV files" in refused(folder.parent)
+
+
 @pytest.mark.parametrize("name", ["Orders.CSV", "orders.csv.gz"])
 @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
 def test_csv_of_any_delimiter_with_a_byte_order_mark(folder, name, delimiter):
@@ -175,6 +197,33 @@ def test_csv_lines_that_do_not_split_are_set_aside(folder):
     )
     reasons = [row[0] for row in con.execute("SELECT reason FROM quarantine").fetchall()]
     assert "line cannot be split into cells: line 42: Expected Number of Columns: 5 Found: 3" in reasons
+    con.close()
+
+
+def test_the_views_that_the_documentation_shows_map_an_extract(tmp_path):
+    page = (Path(__file__).parents[1] / "docs" / "data.md").read_text(encoding="utf-8")
+    views = page.partition("```sql\n")[2].partition("```")[0].replace("/erp/", f"{tmp_path}/")
+    head = "Order;Position;Vendor no.;Material;Plant;Ordered;Confirmed;Quantity\n"
+    for month, line in {
+        "01": "7;10;Müller;0042;N;31.01.2024;09.02.2024;1.234,5\n",
+        "02": "8;10;M;1;N;01.02.2024;;2,0\n",
+    }.items():
+        (tmp_path / f"purchases_{month}.csv").write_bytes((head + line).encode("latin-1"))
+    (tmp_path / "receipts.csv").write_text("Order;Position;Posted;Quantity\n7;10;45324;1234.5\n")
+    with duckdb.connect(tmp_path / "chain.duckdb") as file:
+        file.execute(views)
+    con, verdicts = bring(tmp_path, data=f"duckdb:///{tmp_path}/chain.duckdb")
+    row = con.execute("SELECT po_line_id, supplier_id, product_id, promised_on, quantity FROM purchases").fetchall()[0]
+    assert row == ("7-10", "Müller", "0042", date(2024, 2, 9), 1234.5)
+    assert con.execute("SELECT received_on FROM receipts").fetchall() == [(date(2024, 2, 2),)]
+    assert [v.quarantined for v in verdicts.values()] == [0, 0]
+    con.close()
+
+
+def test_a_file_that_came_twice_stops_nothing(folder):
+    (folder / "orders.csv").write_text(HEAD + ROWS + ROWS)
+    con, verdicts = bring(folder.parent)
+    assert (verdicts["orders"].kept, verdicts["orders"].reasons) == (40, {"duplicate row": 40})
     con.close()
 
 

@@ -1,5 +1,6 @@
 """Tell what changed since the week before: from `weekly_change` where it was published, else as a plain difference."""
 
+from collections.abc import Set
 from typing import Any
 
 import pandas as pd
@@ -60,8 +61,11 @@ def _part(words: str, amount: int, sign: str) -> dict[str, str]:
     return {"words": words, "amount": signed(amount, sign), "class": "up" if amount > 0 else "down"}
 
 
-def movers(week: Week, changed: pd.DataFrame, sign: str) -> list[dict[str, Any]]:
-    """Return the rows whose value moved most, with what they are called and why they moved."""
+def movers(week: Week, changed: pd.DataFrame, sign: str, carried: Set[str]) -> list[dict[str, Any]]:
+    """Return the rows whose value moved most, with what they are called and why they moved.
+
+    Those still on the page, whose rows it has `carried`, are "open".
+    """
     if not len(changed):
         return []
     moved = changed[changed["change"].fillna(0) != 0]
@@ -69,7 +73,7 @@ def movers(week: Week, changed: pd.DataFrame, sign: str) -> list[dict[str, Any]]
     names = _names(week, set(top["row_id"]))
     return [
         {
-            "row_id": row["row_id"], "open": row["status"] != "closed", "reason": row["reason"],
+            "row_id": row["row_id"], "open": row["row_id"] in carried, "reason": row["reason"],
             "title": names.get((row["table"], row["row_id"]), row["row_id"]), **_part("", row["change"], sign),
         }
         for row in top.to_dict("records")

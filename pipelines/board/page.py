@@ -14,7 +14,7 @@ from features.ladder import RUNGS
 from pipelines.board import changes, record, story
 from pipelines.board.payload import payload
 from pipelines.board.reading import RISKS, Week
-from pipelines.board.rows import board_rows, cents, records
+from pipelines.board.rows import board_rows, carried, cents, records
 from pipelines.board.trends import row_history, supplier_history, week_days
 from pipelines.board.trust import trust
 from pipelines.board.view import row_view
@@ -28,15 +28,17 @@ REASONS = 1_000  # rows whose change is told in words, by size of the change
 
 def page(week: Week) -> str:
     """Return the board of a week. The same published tables give the same text."""
-    sign, rows = symbol(week.currency), board_rows(week)
-    history, changed = row_history(week, rows), changes.changes(week)
+    sign, every = symbol(week.currency), board_rows(week)
+    rows, changed = carried(every), changes.changes(week)
+    history = row_history(week, rows)
     before = story.last_week(week)
     shown = [row_view(row, history[k].tolist(), week.as_of, sign, before) for k, row in enumerate(records(rows, FIRST))]
     css, script = _asset("board.css"), "\n".join(_asset(f"js/{name}.js") for name in SCRIPTS)
     return _template().render(
-        m=_meta(week, rows, sign), rows=shown, tiles=story.tiles(week, rows, sign), trust=trust(week),
-        records=_charts(week, sign), split=changes.split(week, sign), movers=changes.movers(week, changed, sign),
-        cents=story.to_the_cent(week, sign) if story.has_money(rows) else [], csp=_policy(css, script),
+        m=_meta(week, every, sign), part=story.part(every, rows, sign), rows=shown,
+        tiles=story.tiles(week, every, sign), trust=trust(week), records=_charts(week, sign),
+        split=changes.split(week, sign), movers=changes.movers(week, changed, sign, set(rows["row_id"])),
+        cents=story.to_the_cent(week, sign) if story.has_money(every) else [], csp=_policy(css, script),
         css=Markup(css), js=Markup(script),
         data=Markup(payload(rows, history, _facts(week, rows, changed, sign, before))),
     )  # fmt: skip

@@ -94,6 +94,19 @@ def _where(rows: pd.DataFrame) -> str:
     )
 
 
+def part(every: pd.DataFrame, carried: pd.DataFrame, sign: str) -> str:
+    """Say which of the rows the page carries and where the others are; nothing where it carries all."""
+    if len(carried) == len(every):
+        return ""
+    held, whole_sum = (int(rows["value"].sum()) for rows in (carried, every))
+    worth = f", {money(held, sign)} of {money(whole_sum, sign)}" if whole_sum else ""
+    return (
+        f"This page carries {len(carried):,} of {len(every):,} risks{worth}: all that somebody is asked to act on, and "
+        "of each kind those of the largest value. What stands above is about all of them; tabs, search, filters, their "
+        "counts, panels and Save as CSV are about those of the page. All are in the published tables, which"
+    )
+
+
 def to_the_cent(week: Week, sign: str) -> list[dict[str, Any]]:
     """Return the sums of the published tables to the cent."""
     sums = amounts(week)
