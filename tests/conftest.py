@@ -314,9 +314,8 @@ def trained(world, tmp_path_factory, prefect_server):  # noqa: ARG001
 
 
 @pytest.fixture
-def quick():
+def quick(monkeypatch):
     """Few trees; how many."""
-    from tests.workspaces import few_trees
+    from tests.workspaces import learn_quickly
 
-    with few_trees() as rounds:
-        yield rounds
+    return learn_quickly(monkeypatch)

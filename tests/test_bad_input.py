@@ -5,15 +5,12 @@ import io
 import json
 import shutil
 from datetime import date, timedelta
-from functools import partial
 
 import pandas as pd
 import pytest
 
-from models import lessons
-from models.delay import DelayModel
-from models.shift import ShiftModel
-from pipelines import cli, learn
+from pipelines import cli
+from tests.workspaces import learn_quickly
 
 AS_OF = pd.Timestamp("2026-06-01")
 SUPPLIERS, PRODUCTS = ("acme", "bolt", "cord"), ("pump", "valve", "gear")
@@ -263,10 +260,7 @@ ODD = {
 
 @pytest.fixture
 def _few_trees(monkeypatch):
-    n = 3
-    monkeypatch.setattr(lessons, "DelayModel", partial(DelayModel, rounds=n))
-    monkeypatch.setattr(lessons, "ShiftModel", partial(ShiftModel, rounds=n, quantile_rounds=n))
-    monkeypatch.setattr(learn, "judge", partial(learn.judge, n=5))
+    learn_quickly(monkeypatch, rounds=3, replicates=5)
 
 
 @pytest.mark.usefixtures("prefect_server", "_few_trees")

@@ -18,7 +18,7 @@ from models.health import BY_SCORING
 from pipelines import catch_up, mlflow_store, publish, registry
 from pipelines.settings import Settings, load
 from pipelines.simulate import simulate
-from tests.workspaces import bullwhip, change, few_trees, run
+from tests.workspaces import bullwhip, change, learn_quickly, run
 
 END = date(2026, 6, 1)
 BEGIN, WEEK = END - timedelta(weeks=2), timedelta(weeks=1)
@@ -31,7 +31,8 @@ def trained(tmp_path_factory, migrated_mlflow, prefect_server):  # noqa: ARG001
     simulate(folder, scale="toy", end=END)
     shutil.copytree(migrated_mlflow, folder / "mlflow")
     (folder / "bullwhip.toml").write_text(f"as_of = {END}\nhistory_weeks = 60\n")
-    with few_trees():
+    with pytest.MonkeyPatch.context() as patch:
+        learn_quickly(patch)
         assert bullwhip(folder, "train", "--as-of", str(BEGIN))[0] in (0, 4)
     return folder
 
@@ -198,7 +199,8 @@ def test_a_feature_is_added_compared_and_promoted_as_the_page_says(late, monkeyp
     monkeypatch.chdir(late.parent)
     late.rename("ours")
     name = edited(monkeypatch, entry)
-    with few_trees():
+    with monkeypatch.context() as patch:
+        learn_quickly(patch)
         code, trained, _ = run(*commands[0][1:])
     result = trained["tasks"]["delay"]
     assert (code in (0, 4), result["alias"], result["promoted"]) == (True, "challenger", False)

@@ -11,7 +11,6 @@ from functools import partial
 
 import duckdb
 import pandas as pd
-import pytest
 
 from features.contracts import TABLES
 from pipelines import cli, publish
@@ -34,20 +33,20 @@ def run(*words):
     return code, json.loads(out.getvalue()), err.getvalue()
 
 
-@contextlib.contextmanager
-def few_trees():
-    """Learn quickly: for tests that look at what happens around the models; yields how many rounds."""
+def learn_quickly(patch, rounds=4, replicates=20):
+    """Let `patch` have models learn few trees: for tests that look at what happens around them; returns how many.
+
+    Inside a test it must be the test's own `monkeypatch`: patches of two that overlap are undone in the wrong order.
+    """
     from models import lessons
     from models.delay import DelayModel
     from models.shift import ShiftModel
     from pipelines import learn
 
-    n = 4
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lessons, "DelayModel", partial(DelayModel, rounds=n))
-        patch.setattr(lessons, "ShiftModel", partial(ShiftModel, rounds=n, quantile_rounds=n))
-        patch.setattr(learn, "judge", partial(learn.judge, n=20))
-        yield n
+    patch.setattr(lessons, "DelayModel", partial(DelayModel, rounds=rounds))
+    patch.setattr(lessons, "ShiftModel", partial(ShiftModel, rounds=rounds, quantile_rounds=rounds))
+    patch.setattr(learn, "judge", partial(learn.judge, n=replicates))
+    return rounds
 
 
 def as_process(workspace, *words, **more):
