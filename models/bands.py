@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 
 from features.demand import is_intermittent
-from models.calibration import ConformalShift
 
 OWN_ROWS = 300.0  # rows of a kind that weigh as much as all rows together
+LEAST_ROWS = 30  # fewer move nothing
 
 
 def kinds(X: pd.DataFrame) -> np.ndarray:
@@ -22,9 +22,10 @@ def kinds(X: pd.DataFrame) -> np.ndarray:
 
 
 class Bands:
-    """q′_τ = q_τ + δ_τ,kind in standard deviations: conformal shifts per kind of window, shrunk to those of all rows.
+    """q′_τ = q_τ + δ_τ,kind in standard deviations: `conformal_shifts` per kind of window, shrunk to those of all rows.
 
-    Rows come out non-decreasing.
+    Rows are then sorted, which removes crossings and never raises the pinball loss (Chernozhukov, Fernández-Val &
+    Galichon 2010).
     """
 
     def __init__(self, levels: tuple[float, ...]):
@@ -34,17 +35,14 @@ class Bands:
         """Learn from quantiles Q [row, level] of deviations that were then z."""
         told = np.isfinite(z)
         Q, z, kind = Q[told], z[told], kind[told]
-        self.all_ = np.array(self._shifts(Q, z))
+        self.all_ = conformal_shifts(Q, z, self.levels)
         self.own_: dict[int, list[float]] = {}
         for k in np.unique(kind):
             mine = kind == k
             trust = mine.sum() / (mine.sum() + OWN_ROWS)
-            own = np.array(self._shifts(Q[mine], z[mine]))
+            own = conformal_shifts(Q[mine], z[mine], self.levels)
             self.own_[int(k)] = (trust * own + (1 - trust) * self.all_).tolist()
         return self
-
-    def _shifts(self, Q: np.ndarray, z: np.ndarray) -> list[float]:
-        return ConformalShift(self.levels).fit(Q, z, np.ones(len(z))).shifts_
 
     def transform(self, Q: np.ndarray, kind: np.ndarray) -> np.ndarray:
         """Return moved quantiles [row, level], never crossing."""
@@ -61,3 +59,15 @@ class Bands:
         new = cls(tuple(state["levels"]))
         new.all_, new.own_ = np.array(state["all"]), {int(k): list(v) for k, v in state["own"]}
         return new
+
+
+def conformal_shifts(Q: np.ndarray, z: np.ndarray, levels: tuple[float, ...]) -> np.ndarray:
+    """Return δ_τ per level: the τ-quantile of z − q_τ (Romano, Patterson & Candès 2019), 0 with fewer than LEAST_ROWS.
+
+    Of n rows the k-th smallest stands at k/(n + 1), so a new exchangeable row falls below q_τ + δ_τ with probability τ.
+    """
+    off = (z[:, None] - Q)[np.isfinite(Q).all(axis=1)]
+    if len(off) < LEAST_ROWS:
+        return np.zeros(len(levels))
+    place = np.arange(1, len(off) + 1) / (len(off) + 1)
+    return np.array([np.interp(level, place, np.sort(x)) for x, level in zip(off.T, levels, strict=True)])

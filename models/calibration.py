@@ -11,10 +11,13 @@ from scipy.special import expit, logsumexp
 from sklearn.base import BaseEstimator, clone
 from sklearn.isotonic import IsotonicRegression
 
+from features.labels import CLASSES
+
 P_FLOOR = 1e-6  # nothing is surer than one in a million: keeps logits and logarithms finite
 PRIOR_ROWS = 1.0  # precision of the normal prior that pulls parametric maps towards "change nothing"
 MIN_EACH_CLASS = 50  # below it a free-form map fits noise
 MIN_EACH_CLASS_PLATT = 15  # below it even two parameters do
+FOLDS = 4  # runs of later weeks on which candidates are judged
 
 
 def logit(p: ArrayLike) -> np.ndarray:
@@ -66,14 +69,13 @@ def fit_logistic(
     return np.full(design.shape[1], np.nan)
 
 
-def _arrays(p: ArrayLike, y: ArrayLike, weight: ArrayLike | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _arrays(p: ArrayLike, y: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     p, y = np.asarray(p, dtype=float), np.asarray(y, dtype=float)
-    weight = np.ones(len(y)) if weight is None else np.asarray(weight, dtype=float)
-    if len(p) != len(y) or len(weight) != len(y):
-        raise ValueError(f"lengths differ: p {len(p)}, y {len(y)}, weight {len(weight)}; give one of each per row")
-    if not (np.isfinite(p).all() and np.isfinite(y).all() and np.isfinite(weight).all()):
-        raise ValueError("p, y or weight holds a missing value; calibrate on matured, scored rows only")
-    return p, y, weight
+    if len(p) != len(y):
+        raise ValueError(f"lengths differ: p {len(p)}, y {len(y)}; give one of each per row")
+    if not (np.isfinite(p).all() and np.isfinite(y).all()):
+        raise ValueError("p or y holds a missing value; calibrate on matured, scored rows only")
+    return p, y
 
 
 class KeptAsText(BaseEstimator):
@@ -101,7 +103,7 @@ class Identity(KeptAsText):
 
     kind: ClassVar[str] = "identity"
 
-    def fit(self, p: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:  # noqa: ARG002
+    def fit(self, p: ArrayLike, y: ArrayLike) -> Self:  # noqa: ARG002
         """Learn nothing."""
         return self
 
@@ -119,10 +121,10 @@ class Platt(KeptAsText):
 
     kind: ClassVar[str] = "platt"
 
-    def fit(self, p: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
+    def fit(self, p: ArrayLike, y: ArrayLike) -> Self:
         """Fit a and c on matured rows."""
-        p, y, weight = _arrays(p, y, sample_weight)
-        self.a_, self.c_ = _monotone_logistic(logit(p)[:, None], y, weight)
+        p, y = _arrays(p, y)
+        self.a_, self.c_ = _monotone_logistic(logit(p)[:, None], y)
         return self
 
     def transform(self, p: ArrayLike) -> np.ndarray:
@@ -139,10 +141,10 @@ class Beta(KeptAsText):
 
     kind: ClassVar[str] = "beta"
 
-    def fit(self, p: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
+    def fit(self, p: ArrayLike, y: ArrayLike) -> Self:
         """Fit a, b and c on matured rows."""
-        p, y, weight = _arrays(p, y, sample_weight)
-        self.a_, self.b_, self.c_ = _monotone_logistic(self._design(p), y, weight)
+        p, y = _arrays(p, y)
+        self.a_, self.b_, self.c_ = _monotone_logistic(self._design(p), y)
         return self
 
     def transform(self, p: ArrayLike) -> np.ndarray:
@@ -155,13 +157,13 @@ class Beta(KeptAsText):
         return np.column_stack([np.log(inside), -np.log1p(-inside)])
 
 
-def _monotone_logistic(scores: np.ndarray, y: np.ndarray, weight: np.ndarray) -> tuple[float, ...]:
+def _monotone_logistic(scores: np.ndarray, y: np.ndarray) -> tuple[float, ...]:
     """Return slopes ≥ 0 and the intercept of y on scores: a negative slope is dropped, the rest refitted."""
     design, kept = np.column_stack([scores, np.ones(len(y))]), np.ones(scores.shape[1] + 1, dtype=bool)
     beta, prior_mean = np.zeros(len(kept)), np.r_[np.ones(scores.shape[1]), 0.0]
     while True:
         beta[kept] = fit_logistic(
-            design[:, kept], weight * y, weight, prior_mean=prior_mean[kept], prior_precision=PRIOR_ROWS
+            design[:, kept], y, np.ones(len(y)), prior_mean=prior_mean[kept], prior_precision=PRIOR_ROWS
         )
         negative = kept & (beta < 0) & (np.arange(len(kept)) < scores.shape[1])
         if not negative.any():
@@ -178,16 +180,14 @@ class Isotonic(KeptAsText):
 
     kind: ClassVar[str] = "isotonic"
 
-    def fit(self, p: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
+    def fit(self, p: ArrayLike, y: ArrayLike) -> Self:
         """Fit the steps on matured rows."""
-        p, y, weight = _arrays(p, y, sample_weight)
-        kept = weight > 0
-        if not kept.any():
+        p, y = _arrays(p, y)
+        if not len(y):
             self.p_, self.to_ = [0.0, 1.0], [0.0, 1.0]
             return self
-        end = 1 / (kept.sum() + 2)
-        steps = IsotonicRegression(y_min=end, y_max=1 - end, out_of_bounds="clip")
-        steps.fit(p[kept], y[kept], sample_weight=weight[kept])
+        end = 1 / (len(y) + 2)
+        steps = IsotonicRegression(y_min=end, y_max=1 - end, out_of_bounds="clip").fit(p, y)
         self.p_, self.to_ = steps.X_thresholds_.tolist(), steps.y_thresholds_.tolist()
         return self
 
@@ -200,20 +200,18 @@ class MultiCalibrator(KeptAsText):
     """P′ = softmax(a_k·ln P_k + c_k) with a_k ≥ 0 and the prior a_k ~ N(1, 1), c_k ~ N(0, 1).
 
     Vector scaling (Guo et al. 2017); `scaling="temperature"` shares one a and leaves c at 0, `"none"` changes nothing.
-    Columns of P follow `classes`; y holds class names or positions. Rows come out positive and summing to one.
+    Columns of P follow CLASSES; y holds class names or positions. Rows come out positive and summing to one.
     """
 
     kind: ClassVar[str] = "multi"
 
-    def __init__(self, scaling: str = "vector", classes: Sequence[str] = ("down", "steady", "up")):
+    def __init__(self, scaling: str = "vector"):
         self.scaling = scaling
-        self.classes = classes
 
-    def fit(self, P: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
+    def fit(self, P: ArrayLike, y: ArrayLike) -> Self:
         """Fit a and c on matured rows by penalised likelihood (convex; L-BFGS-B)."""
-        k, free = len(self.classes), {"none": 0, "temperature": 1, "vector": 2 * len(self.classes)}[self.scaling]
-        logs, codes = _log_rows(P), class_codes(y, self.classes)
-        weight = np.ones(len(codes)) if sample_weight is None else np.asarray(sample_weight, dtype=float)
+        k, free = len(CLASSES), {"none": 0, "temperature": 1, "vector": 2 * len(CLASSES)}[self.scaling]
+        logs, codes = _log_rows(P), class_codes(y, CLASSES)
         hit = np.eye(k)[codes]
         prior = np.r_[np.ones(k), np.zeros(k)] if free > 1 else np.ones(free)
 
@@ -221,10 +219,10 @@ class MultiCalibrator(KeptAsText):
             a, c = self._expand(theta)
             z = logs * a + c
             log_q = z - logsumexp(z, axis=1, keepdims=True)
-            off = weight[:, None] * (np.exp(log_q) - hit)
+            off = np.exp(log_q) - hit
             by_slope, by_shift = (off * logs).sum(axis=0), off.sum(axis=0)
             gradient = np.r_[by_slope, by_shift] if free > 1 else by_slope.sum(keepdims=True)
-            value = -(weight[:, None] * hit * log_q).sum() + PRIOR_ROWS / 2 * ((theta - prior) ** 2).sum()
+            value = -(hit * log_q).sum() + PRIOR_ROWS / 2 * ((theta - prior) ** 2).sum()
             return value, gradient + PRIOR_ROWS * (theta - prior)
 
         theta = prior
@@ -237,7 +235,7 @@ class MultiCalibrator(KeptAsText):
         return self
 
     def _expand(self, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        k = len(self.classes)
+        k = len(CLASSES)
         if len(theta) > 1:
             return theta[:k], theta[k:]
         return np.full(k, theta[0] if len(theta) else 1.0), np.zeros(k)
@@ -264,48 +262,7 @@ def class_codes(y: ArrayLike, classes: Sequence[Any]) -> np.ndarray:
     return codes
 
 
-class ConformalShift(KeptAsText):
-    """q′_τ = q_τ + δ_τ·σ, rows then sorted, with δ_τ the τ-quantile of (y − q_τ)/σ on calibration rows.
-
-    Conformalised quantiles (Romano, Patterson & Candès 2019) per level and scale-free; positions k/(n + 1), so a new
-    exchangeable row falls below q′_τ with probability τ. Sorting removes crossings and never raises the pinball loss
-    (Chernozhukov, Fernández-Val & Galichon 2010). Fewer than `min_rows` rows: δ = 0, only the sorting remains.
-    """
-
-    kind: ClassVar[str] = "conformal_shift"
-
-    def __init__(self, levels: Sequence[float] = (0.1, 0.5, 0.9), min_rows: int = 30, floor: float | None = None):
-        self.levels = levels
-        self.min_rows = min_rows
-        self.floor = floor
-
-    def fit(self, Q: ArrayLike, y: ArrayLike, sigma: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
-        """Fit one δ per level from Q (n, levels), y and σ in one unit; rows with a missing value or σ ≤ 0 are out."""
-        Q, y, sigma = (np.asarray(x, dtype=float) for x in (Q, y, sigma))
-        weight = np.ones(len(y)) if sample_weight is None else np.asarray(sample_weight, dtype=float)
-        kept = np.isfinite(Q).all(axis=1) & np.isfinite(y) & np.isfinite(sigma) & (sigma > 0) & (weight > 0)
-        self.shifts_ = [0.0] * len(self.levels)
-        if kept.sum() >= self.min_rows:
-            off = (y[kept, None] - Q[kept]) / sigma[kept, None]
-            columns = zip(off.T, self.levels, strict=True)
-            self.shifts_ = [_quantile_of_next(r, level, weight[kept]) for r, level in columns]
-        return self
-
-    def transform(self, Q: ArrayLike, sigma: ArrayLike) -> np.ndarray:
-        """Return shifted quantiles (n, levels), non-decreasing along rows; where σ is missing they are only sorted."""
-        scale = np.nan_to_num(np.asarray(sigma, dtype=float), nan=0.0)
-        moved = np.sort(np.asarray(Q, dtype=float) + scale[:, None] * np.array(self.shifts_), axis=1)
-        return moved if self.floor is None else np.maximum(moved, self.floor)
-
-
-def _quantile_of_next(values: np.ndarray, level: float, weight: np.ndarray) -> float:
-    """Return the value below which the next one falls with chance `level`: order statistic k stands at k/(n + 1)."""
-    order = np.argsort(values, kind="stable")
-    share = np.cumsum(weight[order]) / weight.mean() / (len(values) + 1)
-    return float(np.interp(level, share, values[order]))
-
-
-CALIBRATORS = (Identity, Platt, Beta, Isotonic, MultiCalibrator, ConformalShift)
+CALIBRATORS = (Identity, Platt, Beta, Isotonic, MultiCalibrator)
 
 
 def from_dict(state: Mapping[str, Any]) -> Any:
@@ -320,58 +277,39 @@ BINARY_CANDIDATES = (Identity(), Platt(), Beta(), Isotonic())
 MULTI_CANDIDATES = tuple(MultiCalibrator(scaling) for scaling in ("none", "temperature", "vector"))
 
 
-def choose(
-    p: ArrayLike,
-    y: ArrayLike,
-    weeks: ArrayLike,
-    candidates: Sequence[Any] | None = None,
-    *,
-    sample_weight: ArrayLike | None = None,
-    folds: int = 4,
-) -> Any:
+def choose(p: ArrayLike, y: ArrayLike, weeks: ArrayLike, candidates: Sequence[Any] | None = None) -> Any:
     """Return the simplest candidate, fitted on every row, whose log loss on later weeks is within noise of the best.
 
     Candidates go from simple to free (default: identity, Platt, beta, isotonic). Each is fitted on earlier weeks and
-    judged on the next run of weeks, `folds` times; "within noise" is one standard error of the paired difference,
+    judged on the next run of weeks, FOLDS times; "within noise" is one standard error of the paired difference,
     clustered by week. Thin data shortens the list: fewer than MIN_EACH_CLASS rows of the rarest class leave the first
     two, fewer than MIN_EACH_CLASS_PLATT only the first. p may be rows of class probabilities (MULTI_CANDIDATES).
     """
     p, weeks = np.asarray(p, dtype=float), np.asarray(weeks)
     multi = p.ndim == 2
     tried = tuple(candidates or (MULTI_CANDIDATES if multi else BINARY_CANDIDATES))
-    y = class_codes(y, tried[0].classes if multi else (0, 1))
+    y = class_codes(y, CLASSES if multi else (0, 1))
     rarest = np.bincount(y, minlength=p.shape[1] if multi else 2).min()
     tried = tried[:1] if rarest < MIN_EACH_CLASS_PLATT else tried[:2] if rarest < MIN_EACH_CLASS else tried
     winner = tried[0]
-    if len(tried) > 1 and len(np.unique(weeks)) > folds:
-        losses = losses_by_week(p, y, weeks, tried, sample_weight=sample_weight, folds=folds)
-        winner = tried[_simplest_within_noise(losses)]
-    return clone(winner).fit(p, y, sample_weight=sample_weight)
+    if len(tried) > 1 and len(np.unique(weeks)) > FOLDS:
+        winner = tried[_simplest_within_noise(losses_by_week(p, y, weeks, tried))]
+    return clone(winner).fit(p, y)
 
 
-def losses_by_week(
-    p: ArrayLike,
-    y: ArrayLike,
-    weeks: ArrayLike,
-    candidates: Sequence[Any],
-    *,
-    sample_weight: ArrayLike | None = None,
-    folds: int = 4,
-) -> pd.DataFrame:
-    """Return per later week the summed log loss of every candidate (columns 0, 1, …) and the summed weight (`weight`).
+def losses_by_week(p: np.ndarray, y: np.ndarray, weeks: np.ndarray, candidates: Sequence[Any]) -> pd.DataFrame:
+    """Return per later week the summed log loss of every candidate (columns 0, 1, …) and the number of `rows`.
 
-    Weeks are cut into folds + 1 equal runs; run k is judged by maps fitted on runs before it. y holds class positions.
+    Weeks are cut into FOLDS + 1 equal runs; run k is judged by maps fitted on runs before it. y holds class positions.
     """
-    p, y, weeks = np.asarray(p, dtype=float), np.asarray(y, dtype=int), np.asarray(weeks)
-    weight = np.ones(len(y)) if sample_weight is None else np.asarray(sample_weight, dtype=float)
     known, week = np.unique(weeks, return_inverse=True)
-    run = (week * (folds + 1)) // max(len(known), 1)
+    run = (week * (FOLDS + 1)) // max(len(known), 1)
     parts = []
-    for k in range(1, folds + 1):
+    for k in range(1, FOLDS + 1):
         past, now = run < k, run == k
-        fitted = [clone(c).fit(p[past], y[past], sample_weight=weight[past]) for c in candidates]
-        part = pd.DataFrame({i: weight[now] * _log_losses(c.transform(p[now]), y[now]) for i, c in enumerate(fitted)})
-        parts.append(part.assign(weight=weight[now]).groupby(weeks[now]).sum())
+        fitted = [clone(c).fit(p[past], y[past]) for c in candidates]
+        part = pd.DataFrame({i: _log_losses(c.transform(p[now]), y[now]) for i, c in enumerate(fitted)})
+        parts.append(part.assign(rows=1.0).groupby(weeks[now]).sum())
     return pd.concat(parts)
 
 
@@ -381,10 +319,10 @@ def _log_losses(p: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def _simplest_within_noise(losses: pd.DataFrame) -> int:
-    weight, sums = losses["weight"].to_numpy(), losses.drop(columns="weight").to_numpy()
+    rows, sums = losses["rows"].to_numpy(), losses.drop(columns="rows").to_numpy()
     extra = sums - sums[:, [int(np.argmin(sums.sum(axis=0)))]]
-    mean = extra.sum(axis=0) / weight.sum()
-    spread = ((extra - weight[:, None] * mean) ** 2).sum(axis=0)
+    mean = extra.sum(axis=0) / rows.sum()
+    spread = ((extra - rows[:, None] * mean) ** 2).sum(axis=0)
     weeks = len(losses)
-    noise = np.sqrt(spread * weeks / max(weeks - 1, 1)) / weight.sum()
+    noise = np.sqrt(spread * weeks / max(weeks - 1, 1)) / rows.sum()
     return int(np.argmax(mean <= noise))

@@ -7,7 +7,7 @@ import pandas as pd
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.bands import Bands, kinds
+from models.bands import LEAST_ROWS, Bands, conformal_shifts, kinds
 
 LEVELS = (0.1, 0.5, 0.9)
 
@@ -39,3 +39,24 @@ def test_they_never_cross_whatever_they_learnt(n, seed):
     Q, z = rng.normal(size=(n, 3)), np.where(rng.random(n) < 0.2, np.nan, rng.normal(size=n))
     bands = Bands(LEVELS).fit(Q, z, rng.integers(0, 3, n))
     assert (np.diff(bands.transform(rng.normal(size=(20, 3)), rng.integers(0, 5, 20)), axis=1) >= 0).all()
+
+
+def test_each_level_is_hit_on_the_rows_learnt_from_and_on_new_ones():
+    (Q, z), (Q_new, z_new) = deviations(4000, seed=0), deviations(4000, seed=1)
+    moved, moved_new = (x + conformal_shifts(Q, z, LEVELS) for x in (Q, Q_new))
+    np.testing.assert_allclose((z[:, None] <= moved).mean(axis=0), LEVELS, atol=0.002)
+    np.testing.assert_allclose((z_new[:, None] <= moved_new).mean(axis=0), LEVELS, atol=0.025)
+
+
+def deviations(n, *, seed):
+    """Quantiles that are too narrow and too low."""
+    z = np.random.default_rng(seed).standard_t(4, n)
+    return np.tile([-0.8, -0.3, 0.4], (n, 1)), z
+
+
+def test_few_rows_move_nothing():
+    Q, z = deviations(LEAST_ROWS, seed=0)
+    assert conformal_shifts(Q, z, LEVELS).any()
+    assert not conformal_shifts(Q[1:], z[1:], LEVELS).any()
+    Q[0, 1] = np.nan  # a row without quantiles tells nothing
+    assert not conformal_shifts(Q, z, LEVELS).any()
