@@ -27,8 +27,8 @@ class Rule:
     """A small forecaster: `fit(rows)`, `predict(rows)`, `to_dict()`; `needs` names the columns it reads.
 
     A delay rule (classes 0, 1) predicts p_late with shape (n,); a shift rule predicts (n, 3) in the order of SHIFT.
-    `rows` has the label `y` for fitting and, if rows count unequally, `weight`. Fitted on nothing, a rule gives every
-    class the same probability; it never says 0 or 1.
+    `rows` has the label `y` for fitting. Fitted on nothing, a rule gives every class the same probability; it never
+    says 0 or 1.
     """
 
     kind: ClassVar[str]
@@ -38,9 +38,7 @@ class Rule:
     def fit(self, rows: pd.DataFrame) -> Self:
         """Learn from matured rows."""
         _require(rows, (*self.needs, "y"), self)
-        codes = class_codes(rows["y"].to_numpy(), self.classes)
-        weight = _column(rows, "weight") if "weight" in rows else np.ones(len(rows))
-        self._learn(rows, codes, weight)
+        self._learn(rows, class_codes(rows["y"].to_numpy(), self.classes))
         return self
 
     def predict(self, rows: pd.DataFrame) -> np.ndarray:
@@ -53,7 +51,7 @@ class Rule:
         """Return the fitted rule as JSON values."""
         return {"kind": self.kind, "classes": list(self.classes), **self._state()}
 
-    def _learn(self, rows: pd.DataFrame, codes: np.ndarray, weight: np.ndarray) -> None:
+    def _learn(self, rows: pd.DataFrame, codes: np.ndarray) -> None:
         raise NotImplementedError
 
     def _rates(self, rows: pd.DataFrame) -> np.ndarray:
@@ -94,14 +92,14 @@ class CellRates(Rule):
         self.classes = classes
         self.needs = tuple(columns)
 
-    def _learn(self, rows: pd.DataFrame, codes: np.ndarray, weight: np.ndarray) -> None:
+    def _learn(self, rows: pd.DataFrame, codes: np.ndarray) -> None:
         self.edges_ = {name: _edges(_column(rows, name), spec) for name, spec in self.columns.items()}
         shape = (*(len(e) + 2 for e in self.edges_.values()), len(self.classes))
         counts = np.zeros(shape)
-        np.add.at(counts, (*self._bins(rows), codes), weight)
+        np.add.at(counts, (*self._bins(rows), codes), 1.0)
         k = len(self.classes)
         axes = tuple(range(len(shape) - 1))
-        rates = (counts.sum(axis=axes) + 1 / k) / (weight.sum() + 1)
+        rates = (counts.sum(axis=axes) + 1 / k) / (len(codes) + 1)
         for depth in range(1, len(shape)):
             here = counts.sum(axis=axes[depth:])
             prior = rates[..., None, :]
@@ -155,12 +153,12 @@ class RecordRates(Rule):
         self.classes = parent.classes
         self.needs = tuple(dict.fromkeys((*parent.needs, *counts.values(), total)))
 
-    def _learn(self, rows: pd.DataFrame, codes: np.ndarray, weight: np.ndarray) -> None:
-        self.parent._learn(rows, codes, weight)
+    def _learn(self, rows: pd.DataFrame, codes: np.ndarray) -> None:
+        self.parent._learn(rows, codes)
         prior, record = self.parent._rates(rows), self._record(rows)
         at = np.arange(len(codes))
         came, expected, n = record[at, codes], prior[at, codes], record.sum(axis=1)
-        losses = [-(weight * np.log((came + m * expected) / (n + m))).sum() for m in STRENGTHS]
+        losses = [-np.log((came + m * expected) / (n + m)).sum() for m in STRENGTHS]
         self.prior_rows_ = STRENGTHS[int(np.argmin(losses))] if len(codes) else PRIOR_ROWS
 
     def _record(self, rows: pd.DataFrame) -> np.ndarray:
@@ -214,15 +212,15 @@ class Predictive(Rule):
         self.classes = SHIFT
         self.needs = (mean, spread, "down_at_units", "up_at_units", "window")
 
-    def _learn(self, rows: pd.DataFrame, codes: np.ndarray, weight: np.ndarray) -> None:
-        self.climatology._learn(rows, codes, weight)
+    def _learn(self, rows: pd.DataFrame, codes: np.ndarray) -> None:
+        self.climatology._learn(rows, codes)
         at, losses = np.arange(len(codes)), {}
         usual = self.climatology._rates(rows)[at, codes]
         for self.stretch_ in SPREADS:
             told = self._told(rows)[at, codes]
             for share in SHARES:
                 p = np.where(np.isnan(told), usual, share * told + (1 - share) * usual)
-                losses[self.stretch_, share] = -(weight * np.log(np.maximum(p, 1e-9))).sum()
+                losses[self.stretch_, share] = -np.log(np.maximum(p, 1e-9)).sum()
         self.stretch_, self.share_ = min(losses, key=lambda k: losses[k]) if len(codes) else (1.0, SHARES[0])
 
     def _told(self, rows: pd.DataFrame) -> np.ndarray:
@@ -259,9 +257,9 @@ class OddsProduct(Rule):
         self.classes = DELAY
         self.needs = tuple(dict.fromkeys((*first.needs, *second.needs)))
 
-    def _learn(self, rows: pd.DataFrame, codes: np.ndarray, weight: np.ndarray) -> None:
+    def _learn(self, rows: pd.DataFrame, codes: np.ndarray) -> None:
         for rule in (self.first, self.second, self.base):
-            rule._learn(rows, codes, weight)
+            rule._learn(rows, codes)
 
     def _rates(self, rows: pd.DataFrame) -> np.ndarray:
         first, second, base = (logit(rule._rates(rows)[:, 1]) for rule in (self.first, self.second, self.base))
@@ -298,16 +296,16 @@ class LogisticSix(Rule):
         logs = (np.log1p(x) for x in (days, age, days + age, pushes))
         return np.column_stack([*logs, supplier, _column(rows, "last_outcome")])
 
-    def _learn(self, rows: pd.DataFrame, codes: np.ndarray, weight: np.ndarray) -> None:
-        self.supplier._learn(rows, codes, weight)
+    def _learn(self, rows: pd.DataFrame, codes: np.ndarray) -> None:
+        self.supplier._learn(rows, codes)
         x = self._inputs(rows)
-        seen = weight[:, None] * np.isfinite(x)
+        seen = np.isfinite(x)
         mass = np.maximum(seen.sum(axis=0), 1e-12)
         self.mean_ = (seen * np.nan_to_num(x)).sum(axis=0) / mass
         spread = np.sqrt((seen * np.nan_to_num(x - self.mean_) ** 2).sum(axis=0) / mass)
         self.spread_ = np.where(spread > 1e-9, spread, 1.0)
         precision = np.r_[1e-6, np.ones(x.shape[1])]
-        beta = fit_logistic(self._design(x), weight * codes, weight, prior_precision=precision)
+        beta = fit_logistic(self._design(x), codes, np.ones(len(codes)), prior_precision=precision)
         self.beta_ = np.nan_to_num(beta)
 
     def _design(self, x: np.ndarray) -> np.ndarray:

@@ -32,7 +32,7 @@ def delay_rows(n, *, seed=0):
     site_matured = rng.binomial(matured, 0.3)
     return pd.DataFrame({
         "supplier_id": [f"s{i}" for i in supplier], "days_to_promise": days, "age_days": rng.uniform(0, 90, n),
-        "pushes": pushes, "y": (rng.random(n) < p).astype(int), "weight": rng.choice([0.25, 0.5, 1.0], n),
+        "pushes": pushes, "y": (rng.random(n) < p).astype(int),
         "last_outcome": np.where(rng.random(n) < 0.2, np.nan, rng.random(n) < late_rate),
         "supplier_matured_52w": matured, "supplier_late_52w": rng.binomial(matured, late_rate),
         "site_supplier_matured_52w": site_matured, "site_supplier_late_52w": rng.binomial(site_matured, late_rate),
@@ -87,24 +87,11 @@ def test_row_order_does_not_matter(name, seed):
 
 
 @each_rule
-def test_weight_two_is_the_row_seen_twice(name):
-    rows, new = rows_of(name, 200), rows_of(name, 50, seed=1)
-    if any(e in name for e in ("age", "signal", "last_z")):
-        pytest.skip("its bin edges are quantiles of rows, not of weight")
-    twice = np.arange(200) % 3 == 0
-    weighted = ALL_RULES[name]().fit(rows.assign(weight=np.where(twice, 2.0, 1.0))).predict(new)
-    repeated = pd.concat([rows, rows[twice]]).assign(weight=1.0)
-    assert np.allclose(weighted, ALL_RULES[name]().fit(repeated).predict(new))
-
-
-@each_rule
 def test_a_rule_reads_only_the_columns_it_names(name):
     rows, new = rows_of(name, 300), rows_of(name, 50, seed=1)
     needs = list(ALL_RULES[name]().needs)
-    kept = [*needs, "y", *(["weight"] if "weight" in rows else [])]
-    assert np.array_equal(
-        ALL_RULES[name]().fit(rows).predict(new), ALL_RULES[name]().fit(rows[kept]).predict(new[needs])
-    )
+    few = ALL_RULES[name]().fit(rows[[*needs, "y"]]).predict(new[needs])
+    assert np.array_equal(ALL_RULES[name]().fit(rows).predict(new), few)
     if needs:
         with pytest.raises(ValueError, match=needs[0]):
             ALL_RULES[name]().fit(rows.drop(columns=needs[0]))
