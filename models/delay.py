@@ -14,11 +14,12 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 
 from models import boosting, calibration
 from models.arrivals import tied_to
-from models.baselines import RULE_INPUTS, LogisticSix, delay_rule_rows, rule_from_dict
 from models.blend import at_level, blend, choose_weight, level_loss, level_shift
 from models.boosting import Encoder, Growing, canonical_order, day_numbers
 from models.hazard import PERIOD_INPUTS, ROUNDS, Hazard, Heard, Times
+from models.naive_rules import RULE_INPUTS, delay_rule_rows
 from models.rounds import Grow, choose_rounds, mean, round_counts
+from models.rule_kinds import LogisticSix, rule_from_dict
 from models.splits import calibration_split
 
 DIRECT_SHARE = 2 / 3  # of the hazard's rounds: who was late is said by fewer rows

@@ -13,18 +13,9 @@ from features.demand import is_intermittent
 from features.labels import ShiftTerms
 from features.panels import Terms
 from models import leaning
-from models.baselines import (
-    DELAY,
-    DELAY_RULES,
-    SHIFT_FACTS,
-    SHIFT_RULES,
-    Rule,
-    delay_rule_rows,
-    fit_rules,
-    predict_rules,
-    rule_from_dict,
-)
 from models.delay import Asked, DelayModel
+from models.naive_rules import DELAY_RULES, SHIFT_FACTS, SHIFT_RULES, delay_rule_rows, fit_rules, predict_rules
+from models.rule_kinds import DELAY, Rule, rule_from_dict
 from models.shift import ShiftModel
 
 MODEL = "model"

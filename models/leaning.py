@@ -9,8 +9,9 @@ import pandas as pd
 from scipy.optimize import minimize_scalar
 from scipy.special import expit
 
-from models.baselines import SHIFT_RULES, Rule, fit_rules, rule_from_dict
 from models.calibration import logit
+from models.naive_rules import SHIFT_RULES, fit_rules
+from models.rule_kinds import Rule, rule_from_dict
 
 WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0)  # shares of the model that are tried
 DIRECTIONS = {"down": 0, "up": 2}

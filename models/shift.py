@@ -14,7 +14,6 @@ from sklearn.base import BaseEstimator
 
 from models import calibration
 from models.bands import Bands, kinds
-from models.baselines import Rule, predict_rules
 from models.boosting import Encoder, canonical_order, day_numbers, said_by_trees, train_each
 from models.delay import medians, plain_range, range_from, usual_range
 from models.leaning import (
@@ -27,6 +26,8 @@ from models.leaning import (
     choose_trust,
     fit_shift_rules,
 )
+from models.naive_rules import predict_rules
+from models.rule_kinds import Rule
 from models.splits import calibration_split
 
 LEVELS = (0.1, 0.5, 0.9)

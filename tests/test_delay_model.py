@@ -12,10 +12,10 @@ from sklearn.base import clone
 
 from models import calibration, delay
 from models.arrivals import LONGEST
-from models.baselines import delay_rule_rows
 from models.blend import at_level, blend, choose_weight
 from models.delay import KINDS, UNHEARD, DelayModel, medians, range_from
 from models.hazard import Times
+from models.naive_rules import delay_rule_rows
 from models.splits import calibration_split
 
 nan = np.nan

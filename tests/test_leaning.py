@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from models.baselines import SHIFT
+from features.labels import CLASSES
 from models.leaning import NO_EVIDENCE, TRUST, Lean, Term, choose_shares, choose_trust, fit_shift_rules, towards
 
 
@@ -120,4 +120,4 @@ def test_rules_need_their_facts():
     rules = fit_shift_rules(rows, np.ones(50))
     assert set(rules) == {"climatology", "last_z"}
     assert set(fit_shift_rules(rows, np.ones(50), without=["last_z"])) == {"climatology"}
-    assert rules["climatology"].classes == SHIFT
+    assert rules["climatology"].classes == CLASSES

@@ -15,9 +15,9 @@ from features.panels import Terms, posting_lag_days, write_line_history
 from features.prover import LeakError, prove_learnt_in_time
 from features.weeks import Grid
 from models import calibration
-from models.baselines import CellRates
 from models.delay import DelayModel
 from models.lessons import Lesson
+from models.rule_kinds import CellRates
 from models.splits import calibration_split
 
 AS_OF = date(2026, 6, 1)

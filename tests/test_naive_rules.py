@@ -9,13 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models import baselines as b
+from features.labels import CLASSES
 from models import metrics as m
+from models import naive_rules, rule_kinds
 
 LAWS = settings(max_examples=15, deadline=None)
 ALL_RULES = {
-    **{f"delay-{k}": v for k, v in b.DELAY_RULES.items()},
-    **{f"shift-{k}": v for k, v in b.SHIFT_RULES.items()},
+    **{f"delay-{k}": v for k, v in naive_rules.DELAY_RULES.items()},
+    **{f"shift-{k}": v for k, v in naive_rules.SHIFT_RULES.items()},
 }
 each_rule = pytest.mark.parametrize("name", ALL_RULES)
 
@@ -51,7 +52,7 @@ def shift_rows(n, *, seed=0):
         "past_down": rng.binomial(past - up, 0.1), "down_at_units": np.where(rng.random(n) < 0.1, -1.0, 80.0),
         "up_at_units": 120.0, "naive_units": 100 + 15 * z, "naive_spread": np.where(rng.random(n) < 0.1, np.nan, 20.0),
         "ets_units": 100 + 10 * z, "ets_spread": 15.0,
-        "y": np.array(b.SHIFT)[1 + (z + rng.normal(0, 1, n) > 1.5) - (z + rng.normal(0, 1, n) < -1.5)],
+        "y": np.array(CLASSES)[1 + (z + rng.normal(0, 1, n) > 1.5) - (z + rng.normal(0, 1, n) < -1.5)],
     })  # fmt: skip
 
 
@@ -71,7 +72,7 @@ def test_probabilities_are_never_sure_and_survive_text(name, n):
     if p.ndim == 2:
         assert np.allclose(p.sum(axis=1), 1)
     state = json.loads(json.dumps(fitted.to_dict()))
-    again = b.rule_from_dict(state)
+    again = rule_kinds.rule_from_dict(state)
     assert np.array_equal(again.predict(new), p)
     assert again.to_dict() == state
     assert fitted.predict(new.iloc[:0]).shape[0] == 0
@@ -98,20 +99,20 @@ def test_a_rule_reads_only_the_columns_it_names(name):
 
 
 def test_every_delay_rule_but_climatology_finds_the_signal_it_looks_for():
-    rules = b.fit_rules(b.DELAY_RULES, delay_rows(4000))
+    rules = naive_rules.fit_rules(naive_rules.DELAY_RULES, delay_rows(4000))
     new = delay_rows(4000, seed=1)
-    p = b.predict_rules(rules, new)
+    p = naive_rules.predict_rules(rules, new)
     skill = {name: m.brier_skill(new["y"], q, p["climatology"]) for name, q in p.items()}
-    assert list(p) == list(b.DELAY_RULES)
+    assert list(p) == list(naive_rules.DELAY_RULES)
     assert all(s > 0 for name, s in skill.items() if name != "climatology"), skill
     assert skill["logistic_6"] > max(skill["days_to_promise"], skill["pushed_before"], skill["last_outcome"])
     assert skill["bucket_x_supplier_odds"] > max(skill["days_to_promise"], skill["supplier_52w"])
 
 
 def test_last_z_beats_climatology_where_shifts_follow_it():
-    rules = b.fit_rules(b.SHIFT_RULES, shift_rows(4000))
+    rules = naive_rules.fit_rules(naive_rules.SHIFT_RULES, shift_rows(4000))
     new = shift_rows(4000, seed=1)
-    p = b.predict_rules(rules, new)
+    p = naive_rules.predict_rules(rules, new)
     up = (new["y"] == "up").to_numpy(float)
     assert m.brier_skill(up, p["last_z"][:, 2], p["climatology"][:, 2]) > 0.02
     assert abs(m.brier_skill(up, p["series_climatology"][:, 2], p["climatology"][:, 2])) < 0.01
@@ -121,13 +122,13 @@ def test_last_z_beats_climatology_where_shifts_follow_it():
 
 
 def test_climatology_is_the_base_rate_with_one_row_of_ignorance():
-    fitted = b.DELAY_RULES["climatology"]().fit(pd.DataFrame({"y": [1, 0, 0]}))
+    fitted = naive_rules.DELAY_RULES["climatology"]().fit(pd.DataFrame({"y": [1, 0, 0]}))
     assert fitted.predict(pd.DataFrame(index=range(2))).tolist() == pytest.approx([1.5 / 4] * 2)
 
 
 def test_a_cell_believes_itself_as_far_as_its_rows_go():
     rows = pd.DataFrame({"pushes": [0] * 60 + [1] * 20, "y": [0] * 60 + [1] * 20})
-    fitted = b.DELAY_RULES["pushed_before"]().fit(rows)
+    fitted = naive_rules.DELAY_RULES["pushed_before"]().fit(rows)
     base = 20.5 / 81
     unseen = fitted.predict(pd.DataFrame({"pushes": [0, 1, 7, math.nan]}))
     assert unseen.tolist() == pytest.approx([20 * base / 80, (20 + 20 * base) / 40, base, base])
@@ -135,14 +136,14 @@ def test_a_cell_believes_itself_as_far_as_its_rows_go():
 
 def test_a_narrow_cell_falls_back_on_the_wider_one():
     rows = pd.DataFrame({"days_to_promise": [0.0] * 40 + [50.0] * 40, "age_days": 1.0, "y": [1] * 40 + [0] * 40})
-    wide, narrow = (b.DELAY_RULES[k]().fit(rows) for k in ("days_to_promise", "days_to_promise_age"))
+    wide, narrow = (naive_rules.DELAY_RULES[k]().fit(rows) for k in ("days_to_promise", "days_to_promise_age"))
     asked = pd.DataFrame({"days_to_promise": [0.0, 50.0], "age_days": [math.nan, math.nan]})
     assert narrow.predict(asked).tolist() == pytest.approx(wide.predict(asked).tolist())
 
 
 def test_a_supplier_without_a_record_gets_the_base_rate_and_one_with_a_long_record_its_own():
-    fitted = b.DELAY_RULES["supplier_52w"]().fit(delay_rows(2000))
-    base = b.DELAY_RULES["climatology"]().fit(delay_rows(2000)).predict(pd.DataFrame(index=[0]))[0]
+    fitted = naive_rules.DELAY_RULES["supplier_52w"]().fit(delay_rows(2000))
+    base = naive_rules.DELAY_RULES["climatology"]().fit(delay_rows(2000)).predict(pd.DataFrame(index=[0]))[0]
     asked = pd.DataFrame({"supplier_matured_52w": [0, math.nan, 1e6], "supplier_late_52w": [0, math.nan, 9e5]})
     assert fitted.predict(asked).tolist() == pytest.approx([base, base, 0.9], abs=1e-3)
 
@@ -151,24 +152,24 @@ def test_the_prior_is_strong_when_records_say_nothing_and_weak_when_they_say_all
     rng = np.random.default_rng(0)
     n, rate = 3000, rng.choice([0.02, 0.9], 3000)
     record = pd.DataFrame({"supplier_matured_52w": 20, "supplier_late_52w": rng.binomial(20, rate)})
-    telling = b.supplier_52w().fit(record.assign(y=(rng.random(n) < rate).astype(int)))
-    idle = b.supplier_52w().fit(record.assign(y=(rng.random(n) < 0.4).astype(int)))
+    telling = rule_kinds.supplier_52w().fit(record.assign(y=(rng.random(n) < rate).astype(int)))
+    idle = rule_kinds.supplier_52w().fit(record.assign(y=(rng.random(n) < 0.4).astype(int)))
     assert telling.prior_rows_ <= 5
     assert idle.prior_rows_ >= 500
 
 
 def test_labels_that_have_not_matured_are_refused():
     with pytest.raises(ValueError, match="matured"):
-        b.DELAY_RULES["climatology"]().fit(pd.DataFrame({"y": [1.0, math.nan]}))
+        naive_rules.DELAY_RULES["climatology"]().fit(pd.DataFrame({"y": [1.0, math.nan]}))
 
 
 @pytest.mark.parametrize(("late", "complaint"), [(0.25, "not a share"), (-1, "not a share"), (9, "parts of it")])
 def test_a_share_in_place_of_a_count_is_refused(late, complaint):
     rows = pd.DataFrame({"supplier_matured_52w": [8.0, 8.0], "supplier_late_52w": [2.0, late], "y": [0, 1]})
     with pytest.raises(ValueError, match=complaint):
-        b.supplier_52w().fit(rows)
+        rule_kinds.supplier_52w().fit(rows)
 
 
 def test_unknown_rule_is_named():
     with pytest.raises(ValueError, match="oracle"):
-        b.rule_from_dict({"kind": "oracle"})
+        rule_kinds.rule_from_dict({"kind": "oracle"})

@@ -1,17 +1,16 @@
-"""The naive rules a model must beat: each one line of common sense, fitted only on rows that had matured."""
+"""The kinds of naive rules: small forecasters of one line of common sense each, kept as JSON."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import numpy as np
 import pandas as pd
 from scipy.special import expit, ndtr
 
-from features.suppliers import late_counts
+from features.labels import CLASSES
 from models.calibration import class_codes, fit_logistic, logit
 
 DELAY = (0, 1)  # on time, late
-SHIFT = ("down", "steady", "up")
 
 PRIOR_ROWS = 20.0  # a cell with 20 rows believes itself as much as its parent
 STRENGTHS = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 2000.0)  # prior rows tried for a series' own record
@@ -20,13 +19,11 @@ WINDOW_EDGES = tuple(map(float, range(1, 8)))
 SPREADS = (0.5, 0.7, 1.0, 1.4, 2.0, 3.0)  # times a predictive distribution's own spread
 SHARES = (0.25, 0.5, 0.75, 0.95)  # of it, the rest is climatology: no rule says 0 or 1
 
-DAYS_EDGES = (1.0, 2.0, 3.0, 5.0, 8.0, 11.0, 15.0, 22.0, 29.0, 43.0, 64.0, 92.0)  # narrow where the promise is near
-
 
 class Rule:
     """A small forecaster: `fit(rows)`, `predict(rows)`, `to_dict()`; `needs` names the columns it reads.
 
-    A delay rule (classes 0, 1) predicts p_late with shape (n,); a shift rule predicts (n, 3) in the order of SHIFT.
+    A delay rule (classes 0, 1) predicts p_late with shape (n,); a shift rule predicts (n, 3) in the order of CLASSES.
     `rows` has the label `y` for fitting. Fitted on nothing, a rule gives every class the same probability; it never
     says 0 or 1.
     """
@@ -208,30 +205,30 @@ class Predictive(Rule):
 
     def __init__(self, mean: str, spread: str):
         self.mean, self.spread = mean, spread
-        self.climatology = CellRates({"window": WINDOW_EDGES}, SHIFT)
-        self.classes = SHIFT
+        self.climatology = CellRates({"window": WINDOW_EDGES}, CLASSES)
+        self.classes = CLASSES
         self.needs = (mean, spread, "down_at_units", "up_at_units", "window")
 
     def _learn(self, rows: pd.DataFrame, codes: np.ndarray) -> None:
         self.climatology._learn(rows, codes)
         at, losses = np.arange(len(codes)), {}
         usual = self.climatology._rates(rows)[at, codes]
-        for self.stretch_ in SPREADS:
-            told = self._told(rows)[at, codes]
+        for stretch in SPREADS:
+            told = self._told(rows, stretch)[at, codes]
             for share in SHARES:
                 p = np.where(np.isnan(told), usual, share * told + (1 - share) * usual)
-                losses[self.stretch_, share] = -np.log(np.maximum(p, 1e-9)).sum()
+                losses[stretch, share] = -np.log(np.maximum(p, 1e-9)).sum()
         self.stretch_, self.share_ = min(losses, key=lambda k: losses[k]) if len(codes) else (1.0, SHARES[0])
 
-    def _told(self, rows: pd.DataFrame) -> np.ndarray:
-        mean, spread = _column(rows, self.mean), np.maximum(_column(rows, self.spread), 1e-6) * self.stretch_
+    def _told(self, rows: pd.DataFrame, stretch: float) -> np.ndarray:
+        mean, spread = _column(rows, self.mean), np.maximum(_column(rows, self.spread), 1e-6) * stretch
         down_at = _column(rows, "down_at_units")
         down = np.where(down_at < 0, 0.0, ndtr((down_at - mean) / spread))
         up = ndtr((mean - _column(rows, "up_at_units")) / spread)
         return np.column_stack([down, 1 - down - up, up])
 
     def _rates(self, rows: pd.DataFrame) -> np.ndarray:
-        told, usual = self._told(rows), self.climatology._rates(rows)
+        told, usual = self._told(rows, self.stretch_), self.climatology._rates(rows)
         unknown = np.isnan(told).any(axis=1, keepdims=True)
         return np.where(unknown, usual, self.share_ * told + (1 - self.share_) * usual)
 
@@ -274,6 +271,11 @@ class OddsProduct(Rule):
         new = cls(rule_from_dict(state["first"]), rule_from_dict(state["second"]))
         new.base = CellRates._from_state(state["base"])
         return new
+
+
+def supplier_52w() -> RecordRates:
+    """Return the supplier's late share over 52 weeks, shrunk to the base rate."""
+    return RecordRates({1: "supplier_late_52w"}, "supplier_matured_52w", CellRates({}))
 
 
 class LogisticSix(Rule):
@@ -327,81 +329,9 @@ class LogisticSix(Rule):
         return new
 
 
-def supplier_52w() -> RecordRates:
-    """Return the supplier's late share over 52 weeks, shrunk to the base rate."""
-    return RecordRates({1: "supplier_late_52w"}, "supplier_matured_52w", CellRates({}))
-
-
-def site_supplier_52w() -> RecordRates:
-    """Return the supplier's late share at this site over 52 weeks, shrunk to the supplier's own."""
-    return RecordRates({1: "site_supplier_late_52w"}, "site_supplier_matured_52w", supplier_52w())
-
-
-def series_climatology() -> RecordRates:
-    """Return the series' past class shares, shrunk to those of its window."""
-    return RecordRates({"down": "past_down", "up": "past_up"}, "past_n", CellRates({"window": WINDOW_EDGES}, SHIFT))
-
-
-DELAY_RULES: Mapping[str, Callable[[], Rule]] = {
-    "climatology": lambda: CellRates({}),
-    "days_to_promise": lambda: CellRates({"days_to_promise": DAYS_EDGES}),
-    "days_to_promise_age": lambda: CellRates({"days_to_promise": DAYS_EDGES, "age_days": 5}),
-    "supplier_52w": supplier_52w,
-    "site_supplier_52w": site_supplier_52w,
-    "bucket_x_supplier_odds": lambda: OddsProduct(CellRates({"days_to_promise": DAYS_EDGES}), supplier_52w()),
-    "pushed_before": lambda: CellRates({"pushes": (1, 2)}),
-    "last_outcome": lambda: CellRates({"last_outcome": (0.5,)}),
-    "logistic_6": LogisticSix,
-}
-
-SHIFT_RULES: Mapping[str, Callable[[], Rule]] = {
-    "climatology": lambda: CellRates({"window": WINDOW_EDGES}, SHIFT),
-    "series_climatology": series_climatology,
-    "tracking_signal": lambda: CellRates({"window": WINDOW_EDGES, "tracking_signal": 10}, SHIFT),
-    "last_z": lambda: CellRates({"window": WINDOW_EDGES, "last_z": 10}, SHIFT),
-    "seasonal_naive": lambda: Predictive("naive_units", "naive_spread"),
-    "auto_ets": lambda: Predictive("ets_units", "ets_spread"),
-}
-SHIFT_FACTS = tuple(dict.fromkeys(name for make in SHIFT_RULES.values() for name in make().needs))
-
-
-def fit_rules(registry: Mapping[str, Callable[[], Rule]], rows: pd.DataFrame) -> dict[str, Rule]:
-    """Return every rule of the registry, fitted on the same matured rows."""
-    return {name: make().fit(rows) for name, make in registry.items()}
-
-
-def predict_rules(rules: Mapping[str, Rule], rows: pd.DataFrame) -> dict[str, np.ndarray]:
-    """Return the probabilities of every fitted rule, by name."""
-    return {name: rule.predict(rows) for name, rule in rules.items()}
-
-
 def rule_from_dict(state: Mapping[str, Any]) -> Any:
     """Return the rule whose `to_dict` gave this state."""
     kinds: dict[str, type[Rule]] = {c.kind: c for c in (CellRates, RecordRates, OddsProduct, LogisticSix, Predictive)}
     if state.get("kind") not in kinds:
         raise ValueError(f"unknown rule kind {state.get('kind')!r}; expected one of {sorted(kinds)}")
     return kinds[state["kind"]]._from_state(state)
-
-
-RULE_INPUTS = {
-    "days_to_promise", "age_days", "pushes", "supplier_product_last_outcome", "chain_late_share_52w",
-    "supplier_late_share_52w", "supplier_matured_lines_52w", "site_supplier_late_share_52w",
-    "site_supplier_matured_lines_52w",
-}  # fmt: skip
-
-
-def delay_rule_rows(X: pd.DataFrame, y: np.ndarray | None = None) -> pd.DataFrame:
-    """Return the facts that the naive rules read, out of the delay inputs; `y` is added for fitting."""
-    supplier = late_counts(X, "supplier", "chain")
-    lane = late_counts(X, "site_supplier", "supplier")
-    rows = pd.DataFrame(
-        {
-            "days_to_promise": X["days_to_promise"].to_numpy(float), "age_days": X["age_days"].to_numpy(float),
-            "pushes": X["pushes"].to_numpy(float),
-            "last_outcome": np.rint(X["supplier_product_last_outcome"].to_numpy(float)),
-            "supplier_matured_52w": supplier[0], "supplier_late_52w": supplier[1],
-            "site_supplier_matured_52w": lane[0], "site_supplier_late_52w": lane[1],
-        },
-        index=X.index,
-    )  # fmt: skip
-    return rows if y is None else rows.assign(y=y.astype(int))
