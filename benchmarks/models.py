@@ -129,7 +129,7 @@ def explain(given: tuple[Matrix, Any]) -> Any:
     shap = forecaster.model.contributions(rows.X)
     columns = forecaster.model.encoder_.columns_
     kept = [f for f in rows.features if f.name in columns]
-    return drivers(shap[:, [columns.index(f.name) for f in kept]], rows.X, kept, forecaster.model.usual_)
+    return drivers(shap[:, [columns.index(f.name) for f in kept]], rows.X, kept, forecaster.model.usual_["median"])
 
 
 def bare_contributions(given: tuple[Matrix, Any]) -> Any:

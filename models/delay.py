@@ -12,7 +12,7 @@ import pandas as pd
 from scipy.special import expit
 from sklearn.base import BaseEstimator, ClassifierMixin
 
-from models import boosting, calibration
+from models import boosting, calibration, usual
 from models.arrivals import tied_to
 from models.blend import at_level, blend, choose_weight, level_loss, level_shift
 from models.boosting import Encoder, Growing, canonical_order, day_numbers
@@ -157,9 +157,7 @@ class DelayModel(ClassifierMixin, BaseEstimator):
         judged = rows.take(np.flatnonzero(~np.isnan(rows.late)))
         n = len(judged.late)
         self.base_rate_, self.edge_ = float(judged.late.mean()) if n else 0.5, 1 / (n + 2)
-        some = rows.take(sampled(len(rows.late))).block
-        self.usual_ = pd.Series(medians(some), self.encoder_.columns_, dtype=float)
-        self.usual_range_ = pd.DataFrame(usual_range(some), self.encoder_.columns_, ["low", "high"])
+        self.usual_ = usual.usual(rows.take(usual.sampled(len(rows.late))).block, self.encoder_.columns_)
         self.weight_, self.steady_, self.offset_ = 1.0, None, 0.0
         self.rounds_ = {part: counts[-1] for part, counts in self._round_counts().items()}
         self.calibrator_: Any = calibration.Identity().fit([0.5], [0])
@@ -328,8 +326,7 @@ class DelayModel(ClassifierMixin, BaseEstimator):
             "params": self.get_params(), "encoder": self.encoder_.to_dict(), "calibrator": self.calibrator_.to_dict(),
             "base_rate": self.base_rate_, "edge": self.edge_, "offset": self.offset_, "weight": self.weight_,
             "steady": self.steady_ and self.steady_.to_dict(), "hazard": self.parts_.hazard.to_dict(),
-            "usual": [None if np.isnan(v) else v for v in self.usual_.tolist()],
-            "usual_range": plain_range(self.usual_range_),
+            **usual.to_dict(self.usual_),
         }  # fmt: skip
         (folder / "model.json").write_text(json.dumps(state))
 
@@ -343,43 +340,8 @@ class DelayModel(ClassifierMixin, BaseEstimator):
         new.calibrator_ = calibration.from_dict(state["calibrator"])
         new.weight_, new.steady_ = state["weight"], state["steady"] and rule_from_dict(state["steady"])
         new.base_rate_, new.edge_, new.offset_ = state["base_rate"], state["edge"], state["offset"]
-        new.usual_ = pd.Series(state["usual"], new.encoder_.columns_, dtype=float)
-        new.usual_range_ = range_from(state.get("usual_range"), new.encoder_.columns_)
+        new.usual_ = usual.from_dict(state, new.encoder_.columns_)
         hazard = Hazard(country=new.country, threads=new.threads).load(folder / "hazard.lgb", state["hazard"])
         trees = None if new.kind == "hazard" else lgb.Booster(model_file=folder / "direct.lgb")
         new.parts_ = _Parts(hazard, trees, new.threads)
         return new
-
-
-def medians(block: np.ndarray) -> np.ndarray:
-    """Return each column's median over a sample of rows, NaN for a column without values."""
-    return _quantiles(block, [0.5])[0]
-
-
-def usual_range(block: np.ndarray) -> np.ndarray:
-    """Return between what, P10 to P90 [column, 2], most rows of a sample lie; NaN for a column without values."""
-    return _quantiles(block, [0.1, 0.9]).T
-
-
-def sampled(n: int) -> np.ndarray:
-    """Return places spread over n rows: some 20,000 to 40,000, enough to say what is usual."""
-    return np.arange(0, n, max(n // 20_000, 1))
-
-
-def _quantiles(block: np.ndarray, levels: list[float]) -> np.ndarray:
-    sample = block[sampled(len(block))]
-    if not len(sample):
-        return np.full((len(levels), block.shape[1]), np.nan)
-    empty = np.isnan(sample).all(axis=0)
-    filled = np.where(empty, 0.0, sample)
-    found = np.nanmedian(filled, axis=0)[None] if levels == [0.5] else np.nanquantile(filled, levels, axis=0)
-    return np.where(empty, np.nan, found)
-
-
-def plain_range(found: pd.DataFrame) -> list[list[float | None]]:
-    return [[None if np.isnan(v) else float(v) for v in pair] for pair in found.to_numpy(float)]
-
-
-def range_from(state: list[list[float | None]] | None, columns: list[str]) -> pd.DataFrame:
-    """Return the range that was saved; of a model saved before ranges were kept nothing is known."""
-    return pd.DataFrame(state if state else np.nan, columns, ["low", "high"], dtype=float)

@@ -114,7 +114,7 @@ def _told(
     top = np.sort(np.argsort(-np.nan_to_num(stake), kind="stable")[:EXPLAINED])
     X = matrix.X.iloc[top]
     shap, kept = shap_values(matrix, X, forecaster, None if up is None else up[top])
-    told.iloc[top] = drivers(shap, X, kept, forecaster.model.usual_, currency=currency).to_numpy()
+    told.iloc[top] = drivers(shap, X, kept, forecaster.model.usual_["median"], currency=currency).to_numpy()
     return told
 
 

@@ -12,10 +12,9 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator
 
-from models import calibration
+from models import calibration, usual
 from models.bands import Bands, kinds
 from models.boosting import Encoder, canonical_order, day_numbers, said_by_trees, train_each
-from models.delay import medians, plain_range, range_from, usual_range
 from models.leaning import (
     DIRECTIONS,
     JUDGED_ONLY,
@@ -86,8 +85,7 @@ class ShiftModel(BaseEstimator):
         units, by whose root windows count for the quantiles: bands are of units, and a large series has more of them.
         """
         past = self._past(X, y, deviation, as_of, matured_on, facts, noise)
-        self.usual_ = pd.Series(medians(past.block), self.encoder_.columns_, dtype=float)
-        self.usual_range_ = pd.DataFrame(usual_range(past.block), self.encoder_.columns_, ["low", "high"])
+        self.usual_ = usual.usual(past.block, self.encoder_.columns_)
         self.base_rates_ = _rates(past.y)
         seen = self._hindsight(past, cut)
         known = [part.known() for part in seen]
@@ -186,8 +184,7 @@ class ShiftModel(BaseEstimator):
         state = {
             "params": self.get_params(), "encoder": self.encoder_.to_dict(), "class_map": self.class_map_.to_dict(),
             "bands": self.bands_.to_dict(), "lean": self.lean_.to_dict() if self.lean_ else None,
-            "usual": [None if np.isnan(v) else v for v in self.usual_], "base_rates": self.base_rates_,
-            "usual_range": plain_range(self.usual_range_),
+            "base_rates": self.base_rates_, **usual.to_dict(self.usual_),
         }  # fmt: skip
         (folder / "model.json").write_text(json.dumps(state))
 
@@ -202,8 +199,7 @@ class ShiftModel(BaseEstimator):
         new.class_map_ = calibration.from_dict(state["class_map"])
         new.bands_ = Bands.from_dict(state["bands"])
         new.lean_ = Lean.from_dict(state["lean"]) if state["lean"] else None
-        new.usual_ = pd.Series(state["usual"], new.encoder_.columns_, dtype=float)
-        new.usual_range_ = range_from(state.get("usual_range"), new.encoder_.columns_)
+        new.usual_ = usual.from_dict(state, new.encoder_.columns_)
         new.base_rates_ = state["base_rates"]
         return new
 

@@ -164,18 +164,17 @@ def _told(one: Matrix, forecaster: Forecaster, row: Mapping[str, Any], currency:
         up, due, more = np.array([row["p_up"] >= row["p_down"]]), True, {}
     shap, heard = shap_values(one, X, forecaster, up)
     said = {name: X[name].iloc[0] for name in X}
-    ranges = model.usual_range_
+    usual = model.usual_.reindex(X.columns)
     features = [
         {
-            "name": f.name, "value": said[f.name], "usual": model.usual_.get(f.name, np.nan),
-            "low": ranges["low"].get(f.name, np.nan), "high": ranges["high"].get(f.name, np.nan),
-            "unit": f.unit.removeprefix("on-time "),
-            "about": f.about, "contribution": float(shap[0][k]),
+            "name": f.name, "value": said[f.name], "usual": usual["median"][f.name], "low": usual["low"][f.name],
+            "high": usual["high"][f.name], "unit": f.unit.removeprefix("on-time "), "about": f.about,
+            "contribution": float(shap[0][k]),
         }
         for k, f in enumerate(heard)
     ]  # fmt: skip
     return {
-        "features": features, "drivers": families(shap[0], X, heard, model.usual_, currency) if due else [],
+        "features": features, "drivers": families(shap[0], X, heard, usual["median"], currency) if due else [],
         "model_says": {event: float(given["model"].iloc[0]) for event, given in forecasts.items()},
         "rules": {event: {name: float(p[0]) for name, p in of.items()} for event, of in by_rules(forecasts).items()},
         **more,

@@ -13,7 +13,7 @@ from sklearn.base import clone
 from models import calibration, delay
 from models.arrivals import LONGEST
 from models.blend import at_level, blend, choose_weight
-from models.delay import KINDS, UNHEARD, DelayModel, medians, range_from
+from models.delay import KINDS, UNHEARD, DelayModel
 from models.hazard import Times
 from models.naive_rules import delay_rule_rows
 from models.splits import calibration_split
@@ -121,11 +121,10 @@ def test_a_saved_model_is_text_and_scores_the_same(learnt, tmp_path):
     np.testing.assert_array_equal(again.contributions(X[:5]), learnt.contributions(X[:5]))
     assert again.get_params() == learnt.get_params()
     assert again.base_rate_ == learnt.base_rate_
-    pd.testing.assert_series_equal(again.usual_, learnt.usual_)
-    pd.testing.assert_frame_equal(again.usual_range_, learnt.usual_range_)
-    known = learnt.usual_range_.dropna().join(learnt.usual_.rename("usual"))
+    pd.testing.assert_frame_equal(again.usual_, learnt.usual_)
+    known = learnt.usual_.dropna()
     assert len(known)
-    assert ((known["low"] <= known["usual"]) & (known["usual"] <= known["high"])).all()
+    assert ((known["low"] <= known["median"]) & (known["median"] <= known["high"])).all()
 
 
 def test_text_columns_tell_and_unseen_values_are_no_error(learnt):
@@ -323,12 +322,3 @@ def test_more_rows_than_asked_for_are_thinned_but_counted():
     model = fit(X, y, *days, max_rows=300)
     assert model.base_rate_ == pytest.approx(y.mean())
     assert np.isfinite(model.predict_proba(X)).all()
-
-
-def test_medians_leave_out_what_is_missing():
-    np.testing.assert_array_equal(medians(np.array([[1, nan], [3, nan], [nan, nan]])), [2, nan])
-    np.testing.assert_array_equal(medians(np.empty((0, 2))), [nan, nan])
-
-
-def test_a_model_saved_before_ranges_were_kept_knows_none():
-    assert range_from(None, ["a", "b"]).isna().all(axis=None)

@@ -142,7 +142,7 @@ def test_the_parts_of_a_score_add_up_to_it():
     np.testing.assert_array_equal(model.contributions(X), shap[:, :-1])
     np.testing.assert_allclose(shap.sum(axis=1), model.booster_.predict(block, raw_score=True), atol=1e-9)
     three = [feature("a", "a is {value}, usually {usual}"), feature("b"), feature("attribute_mode", "mode is {value}")]
-    reasons = drivers(shap[:, :3], X, three, model.usual_)
+    reasons = drivers(shap[:, :3], X, three, model.usual_["median"])
     assert (reasons["driver_1"] != "").all()
     sea = reasons[X["attribute_mode"] == "sea"].to_numpy().ravel()
     assert "▲ mode is sea" in sea
