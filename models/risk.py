@@ -8,9 +8,7 @@ import pandas as pd
 
 from features.ladder import RUNGS
 from models.arrivals import LONGEST
-from models.watchlist import DAY as DAY
-from models.watchlist import last
-from models.watchlist import watchlist as watchlist
+from models.watchlist import DAY, last
 
 KINDS = {"supplier": "supplier_id", "site": "site_id", "region": "region", "category": "category"}
 

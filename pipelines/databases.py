@@ -13,7 +13,8 @@ from sqlalchemy.pool import NullPool
 
 from features.casting import quote, text
 from features.contracts import TABLES
-from pipelines.settings import Unreachable, UserError, mask
+from pipelines.addresses import mask
+from pipelines.settings import Unreachable, UserError
 
 CHUNK = 100_000
 

@@ -14,8 +14,9 @@ from pydantic import WithJsonSchema
 
 from features.contracts import ContractError
 from pipelines import running
+from pipelines.addresses import mask
 from pipelines.environment import apply_environment
-from pipelines.settings import Settings, UserError, load, mask
+from pipelines.settings import Settings, UserError, load
 from pipelines.warmup import refuse_unwritable
 
 REPLAYED = timedelta(weeks=26)

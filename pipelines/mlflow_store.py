@@ -20,7 +20,8 @@ from mlflow.exceptions import MlflowException
 from requests import RequestException
 
 from pipelines import running
-from pipelines.settings import Settings, Unreachable, UserError, mask
+from pipelines.addresses import mask
+from pipelines.settings import Settings, Unreachable, UserError
 
 EXPERIMENT = "bullwhip"
 SECONDS_TO_ANSWER = 5

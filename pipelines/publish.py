@@ -20,11 +20,9 @@ import pyarrow as pa
 from models.risk_columns import Table
 from models.risk_contract import BY_NAME
 from pipelines import releases
-from pipelines.content import RESERVED, SQL_TYPE, checked, digest
-from pipelines.content import PublishError as PublishError
+from pipelines.content import RESERVED, SQL_TYPE, PublishError, checked, digest
 from pipelines.ledger import Line, Target, leading, line_of, nothing_published
-from pipelines.releases import PublishConflict as PublishConflict
-from pipelines.releases import TargetError as TargetError
+from pipelines.releases import PublishConflict
 from pipelines.settings import UserError
 from pipelines.stores import Reader, as_frame, published_tables, store_of
 

@@ -15,6 +15,7 @@ from models.forecasters import DelayForecaster, ShiftForecaster
 from models.health import as_table, merged, reach
 from models.record import READS, RECORD_WEEKS, record_of, track_record
 from models.scoring import Champion, Forecasts, by_rules, line_risks, window_risks
+from models.watchlist import DAY, watchlist
 from pipelines import health, publish
 from pipelines.change import explained, rescored
 from pipelines.ledger import Target
@@ -87,7 +88,7 @@ def score_delays(world: World, champion: RegisteredChampion, then: Week | None) 
     said = said_of(world, forecaster, open_now)
     table = line_risks(open_now, champion, world.names(), _table_of(then, "supplier_delay_risk"), said)
     due = np.flatnonzero(rows["state"] == "due_future")
-    ask, lag = rows.iloc[due], forecaster.facts.terms.posting_lag_days * risk.DAY
+    ask, lag = rows.iloc[due], forecaster.facts.terms.posting_lag_days * DAY
     by_rule = by_rules({"late": said.forecasts["late"].iloc[due]})["late"]
     rules = risk.rule_forecasts(
         ask["po_line_id"], "late", ask["due_on"], ask["due_on"] + lag, by_rule,
@@ -128,7 +129,7 @@ def score_shifts(world: World, champion: RegisteredChampion, then: Week | None) 
 def _shift_rule_forecasts(rows: pd.DataFrame, forecasts: Forecasts, champion: Champion) -> pd.DataFrame:
     """Return `rule_forecasts` of each window, once for a drop and once for a surge."""
     windows = risk.window_dates(rows)
-    lag = (champion.forecaster.facts.shift_terms.entry_lag_days + 1) * risk.DAY
+    lag = (champion.forecaster.facts.shift_terms.entry_lag_days + 1) * DAY
     parts = [
         risk.rule_forecasts(
             windows["row_id"], event, windows["window_end"], windows["window_end"] + lag, said,
@@ -150,7 +151,7 @@ def summarise(
         lines = [on_time_lines(world.con, world.as_of, terms, weeks) for weeks in (13, 4)]
         version = champions["delay"].version
         out["supplier_risk"] = risk.supplier_risk(tables["supplier_delay_risk"], *lines, model_version=version)
-    out["watchlist"] = risk.watchlist(
+    out["watchlist"] = watchlist(
         tables.get("supplier_delay_risk"), tables.get("demand_shift_risk"), world.settings.capacity,
         _table_of(then, "watchlist"), as_of, world.settings.currency,
     )  # fmt: skip

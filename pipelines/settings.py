@@ -15,8 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, Secret, ValidationError, fiel
 
 from models.tuning import TUNABLE
 from pipelines import running
-from pipelines.addresses import MailAddress, MailServer, ServerURL, Webhook, WebhookURL
-from pipelines.addresses import mask as mask
+from pipelines.addresses import MailAddress, MailServer, ServerURL, Webhook, WebhookURL, mask
 from pipelines.values import Country, Cron, TimeZone
 
 FILE = "bullwhip.toml"

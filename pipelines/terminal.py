@@ -186,7 +186,7 @@ def _debugging() -> bool:
 
 
 def _one_line(text: str) -> str:
-    from pipelines.settings import mask
+    from pipelines.addresses import mask
 
     return mask(" ".join(text.split()))
 
@@ -195,7 +195,8 @@ def _leave_traceback(error: Exception, tokens: Sequence[str]) -> Path:
     """Write the traceback into the workspace, or to the system's temporary folder where there is none."""
     import tempfile
 
-    from pipelines.settings import FILE, mask
+    from pipelines.addresses import mask
+    from pipelines.settings import FILE
 
     text = mask("".join(traceback.format_exception(error)))
     workspace = os.environ.get("BULLWHIP_WORKSPACE") or "."

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 
 from models import risk
+from models.watchlist import watchlist
 
 
 def risk_week(as_of, *, lines=60, series=30, draw=0, last=None, suppliers=None, names=None, cost=True):
@@ -21,7 +22,7 @@ def risk_week(as_of, *, lines=60, series=30, draw=0, last=None, suppliers=None, 
         tables["supplier_risk"] = risk.supplier_risk(tables["supplier_delay_risk"], done, done, model_version="3")
     if series:
         tables["demand_shift_risk"] = _shifts(day, series, rng, moved, called, last)
-    tables["watchlist"] = risk.watchlist(
+    tables["watchlist"] = watchlist(
         tables.get("supplier_delay_risk"), tables.get("demand_shift_risk"),
         dict.fromkeys(("procurement", "logistics", "manufacturing", "sales"), 5), last.get("watchlist", pd.DataFrame()),
         day, "EUR",

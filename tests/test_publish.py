@@ -11,7 +11,8 @@ import pytest
 
 from models.risk_columns import Column, Table, number, share, text
 from models.risk_columns import count as whole
-from pipelines.publish import PublishError, previous_week, publications, publish, read, release
+from pipelines.content import PublishError
+from pipelines.publish import previous_week, publications, publish, read, release
 from pipelines.settings import UserError
 
 MONDAY = date(2026, 6, 1)

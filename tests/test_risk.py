@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from features.ladder import RUNGS
 from models import risk
 from models.arrivals import LONGEST
-from models.watchlist import days_late, level, weeks_of
+from models.watchlist import days_late, level, watchlist, weeks_of
 from pipelines.publish import publish
 
 nan = np.nan
@@ -78,7 +78,7 @@ def ladder(n, seed=0):
 
 
 def watch(delays=None, shifts=None, last_week=NOTHING, capacity=CAPACITY):
-    return risk.watchlist(delays, shifts, capacity, last_week, AS_OF, "EUR")
+    return watchlist(delays, shifts, capacity, last_week, AS_OF, "EUR")
 
 
 # Open lines ---------------------------------------------------------------------------------------------------------

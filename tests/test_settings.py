@@ -4,8 +4,9 @@ from datetime import date
 import pytest
 from pydantic import ValidationError
 
+from pipelines.addresses import mask
 from pipelines.environment import environment
-from pipelines.settings import FILE, KEYS, Settings, UserError, load, mask
+from pipelines.settings import FILE, KEYS, Settings, UserError, load
 from pipelines.settings_file import template
 
 PASSWORD = "p@ss/w:rd"

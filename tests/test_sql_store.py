@@ -13,8 +13,10 @@ from models.risk_columns import Column, Table, count, money, share, text
 from models.risk_contract import PUBLICATIONS
 from pipelines import postgres as postgres_module
 from pipelines import publish as publishing
-from pipelines.publish import PublishConflict, PublishError, history, previous_week, publications, publish, read
+from pipelines.content import PublishError
+from pipelines.publish import history, previous_week, publications, publish, read
 from pipelines.release_store import ReleaseStore
+from pipelines.releases import PublishConflict
 from pipelines.settings import DataSource, Unreachable, UserError
 from pipelines.sql_store import SqlStore
 from pipelines.stores import store_of

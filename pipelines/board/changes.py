@@ -5,7 +5,8 @@ from typing import Any
 
 import pandas as pd
 
-from pipelines.board.reading import RISKS, Week
+from models.change import RISKS
+from pipelines.board.reading import Week
 from pipelines.board.rows import cents
 from pipelines.board.wording import money, readable
 

@@ -11,9 +11,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from features.ladder import RUNGS
+from models.change import RISKS
 from pipelines.board import changes, record, story
 from pipelines.board.payload import payload
-from pipelines.board.reading import RISKS, Week
+from pipelines.board.reading import Week
 from pipelines.board.rows import board_rows, carried, cents, records
 from pipelines.board.trends import row_history, supplier_history, week_days
 from pipelines.board.trust import trust

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from models.change import RISKS as RISKS
+from models.change import RISKS
 from pipelines.ledger import Line, leading, line_of
 from pipelines.settings import Settings
 from pipelines.stores import Reader, as_frame, store_of

@@ -6,8 +6,9 @@ from datetime import date, timedelta
 import numpy as np
 import pandas as pd
 
+from models.change import RISKS
 from models.watchlist import LEVELS
-from pipelines.board.reading import RISKS, WEEKS, Week
+from pipelines.board.reading import WEEKS, Week
 from pipelines.board.rows import cents
 
 HIGH = LEVELS[0][0]

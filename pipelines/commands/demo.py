@@ -61,7 +61,7 @@ def _begin(common: Common) -> date:
 
 
 def _where(settings: "Settings") -> dict[str, str]:
-    from pipelines.settings import mask
+    from pipelines.addresses import mask
 
     home, programs = settings.workspace.resolve(), Path(sys.executable).parent
     return {
