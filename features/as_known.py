@@ -51,17 +51,12 @@ def showing(
         seen.close()
 
 
-def has_history(table: Table) -> bool:
-    """Whether rows of the table say when they became known."""
-    return any(c.name == "known_at" for c in table.columns)
-
-
 def known_before(table: Table, source: str, day: date, otherwise: Mapping[str, str] | None = None) -> str:
     """Return SQL for the table as it could be read before `day`: rows known by then, later cells of theirs empty.
 
     `otherwise` is SQL per column for what a cell that was not known yet shows instead.
     """
-    if not has_history(table):
+    if not table.has_history:
         return f"SELECT * FROM {source}"
     moment, later = moment_of(day), otherwise or {}
     hidden = {
@@ -100,7 +95,7 @@ def census(con: duckdb.DuckDBPyConnection, day: date) -> dict[str, list]:
 
 def arrived(con: duckdb.DuckDBPyConnection, table: Table, begin: date, end: date, only: str = "true") -> bool:
     """Whether the table has facts that became known in [begin, end), cells that are known later than their row too."""
-    if not has_history(table):
+    if not table.has_history:
         return False
     moments = sorted({c.known_from for c in table.columns})
     inside = " OR ".join(f"({m} >= {moment_of(begin)} AND {m} < {moment_of(end)})" for m in moments)

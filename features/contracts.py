@@ -63,6 +63,11 @@ class Table:
     line: str = ""
     all_versions_fall: bool = False
 
+    @property
+    def has_history(self) -> bool:
+        """Whether its rows say when they became known."""
+        return any(c.name == "known_at" for c in self.columns)
+
     def column(self, name: str) -> Column:
         return next(c for c in self.columns if c.name == name)
 

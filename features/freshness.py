@@ -35,7 +35,7 @@ def freshness(con: duckdb.DuckDBPyConnection, as_of: date) -> list[Freshness]:
     """Return how fresh every table with facts known before the day is; gaps are those between days with new facts."""
     found = []
     for table in TABLES:
-        if not any(c.name == "known_at" for c in table.columns):
+        if not table.has_history:
             continue
         series = "signal" if table.name == "signals" else "''"
         rows = con.execute(

@@ -9,7 +9,7 @@ import duckdb
 import numpy as np
 import pandas as pd
 
-from features.as_known import has_history, known_before, moment_of, replaced, showing
+from features.as_known import arrived, known_before, moment_of, replaced, showing
 from features.contracts import TABLES, Column, Table
 from features.matrix import Build, Matrix, Request
 
@@ -19,7 +19,6 @@ SCRAMBLES = {
     "timestamp": "{c} + to_days(CAST(floor(60 * {u}) AS INTEGER))",
     "text": "reverse({c})",
 }
-
 
 DELETED, SCRAMBLED, MIXED = "deleted", "scrambled", "deleted or scrambled"
 """What becomes of facts of known_at ≥ as_of in the world of a proof; MIXED deletes some and scrambles the others."""
@@ -66,14 +65,8 @@ def prove_no_leak(
 
 
 def _known_later(con: duckdb.DuckDBPyConnection, as_of: date, own_day: Sequence[str]) -> bool:
-    """Say whether any fact, or any cell that is known later than its row, was known at or after the as-of."""
-    for table in TABLES:
-        moments = {c.known_from for c in table.columns} & {c.name for c in table.columns}
-        day = as_of + timedelta(days=int(table.name in own_day))
-        later = " OR ".join(f"{moment} >= TIMESTAMP '{day} 00:00:00'" for moment in sorted(moments))
-        if later and con.execute(f"SELECT 1 FROM {table.name} WHERE {later} LIMIT 1").fetchall():
-            return True
-    return False
+    """Whether any fact, or any cell that is known later than its row, was known at or after the as-of."""
+    return any(arrived(con, table, as_of + timedelta(days=int(table.name in own_day)), date.max) for table in TABLES)
 
 
 def _compare(expected: Matrix, found: Matrix, key: Sequence[str], how: str) -> None:
@@ -152,7 +145,7 @@ def _world(
 
 def _view(con: duckdb.DuckDBPyConnection, table: Table, source: str, day: date, how: str) -> str:
     """SQL for the table as it could be read before `day`, plus its later rows scrambled if `how` says so."""
-    if how == DELETED or not has_history(table):
+    if how == DELETED or not table.has_history:
         return known_before(table, source, day)
     moment = moment_of(day)
     past = known_before(table, source, day, {c.name: _later(c, moment) for c in table.columns})

@@ -291,6 +291,6 @@ def fingerprint(con: duckdb.DuckDBPyConnection) -> str:
 
 def data_time(con: duckdb.DuckDBPyConnection) -> datetime | None:
     """Return when the newest of all facts became known, None without any."""
-    dated = [t.name for t in TABLES if any(c.name == "known_at" for c in t.columns)]
+    dated = [t.name for t in TABLES if t.has_history]
     newest = ", ".join(f"(SELECT max(known_at) FROM {quote(name)})" for name in dated)
     return con.execute(f"SELECT greatest({newest})").fetchall()[0][0]
