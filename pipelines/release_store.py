@@ -10,6 +10,7 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
+from features.casting import quote, text
 from models.risk_columns import Table
 from pipelines import releases
 from pipelines.content import SQL_TYPE
@@ -73,10 +74,10 @@ class ReleaseReader:
         return _kinds(self.con, table)
 
     def fixed(self, table: str, column: str) -> bool:
-        return self.con.execute(f"SELECT count({_quoted(column)}) FROM {table}_history").fetchall() != [(0,)]
+        return self.con.execute(f"SELECT count({quote(column)}) FROM {table}_history").fetchall() != [(0,)]
 
     def rows(self, table: str, publication_ids: Sequence[str], columns: Sequence[str] = ()) -> pa.Table:
-        wanted = ", ".join(map(_quoted, columns)) or "*"
+        wanted = ", ".join(map(quote, columns)) or "*"
         marks = ", ".join("?" for _ in publication_ids) or "NULL"
         return self.con.sql(
             f"SELECT {wanted} FROM {table}_history WHERE publication_id IN ({marks}) ORDER BY rowid",
@@ -112,8 +113,8 @@ def _write(folder: Path, line: Line, content: Mapping[str, pa.Table], shown: Lin
             week.mkdir(parents=True)
             # as_of is the name of the folder: pandas and pyarrow refuse a column that is in both
             rows = f"SELECT * EXCLUDE (as_of) FROM {name}_history WHERE publication_id = $1 ORDER BY rowid"
-            target = str(week / f"{name}.parquet").replace("'", "''")
-            con.execute(f"COPY ({rows}) TO '{target}' (FORMAT parquet, COMPRESSION zstd)", [shown.publication_id])
+            target = text(str(week / f"{name}.parquet"))
+            con.execute(f"COPY ({rows}) TO {target} (FORMAT parquet, COMPRESSION zstd)", [shown.publication_id])
 
 
 def _record(con: duckdb.DuckDBPyConnection, line: Line, content: Mapping[str, pa.Table]) -> None:
@@ -126,8 +127,8 @@ def _record(con: duckdb.DuckDBPyConnection, line: Line, content: Mapping[str, pa
     tables = con.execute("SELECT table_name FROM duckdb_tables() WHERE table_name LIKE '%\\_history' ESCAPE '\\'")
     for (name,) in tables.fetchall():
         for view, where in VIEWS.items():
-            named = _quoted(name.removesuffix("history") + view)
-            con.execute(f"CREATE OR REPLACE VIEW {named} AS SELECT * FROM {_quoted(name)} {where}")
+            named = quote(name.removesuffix("history") + view)
+            con.execute(f"CREATE OR REPLACE VIEW {named} AS SELECT * FROM {quote(name)} {where}")
     values = asdict(line)
     con.execute(
         f"INSERT INTO publications ({', '.join(values)}) VALUES ({', '.join('?' for _ in values)})", [*values.values()]
@@ -146,7 +147,7 @@ def _append(
         con.execute(f"CREATE TABLE {table}_history AS {rows}", added)
     else:
         for field in content.schema:
-            name, kind = _quoted(field.name), SQL_TYPE[field.type]
+            name, kind = quote(field.name), SQL_TYPE[field.type]
             if (was := known.get(field.name.lower())) is None:
                 con.execute(f"ALTER TABLE {table}_history ADD {name} {kind}")
             elif was != kind:  # it has no value yet
@@ -157,14 +158,10 @@ def _append(
 
 def _kinds(con: duckdb.DuckDBPyConnection, table: str) -> dict[str, str]:
     try:
-        described = con.execute(f"DESCRIBE {_quoted(table + '_history')}").fetchall()
+        described = con.execute(f"DESCRIBE {quote(table + '_history')}").fetchall()
     except duckdb.CatalogException:  # asking duckdb_columns() instead takes 25 ms a connection
         return {}
     return {name.lower(): kind for name, kind, *_ in described}
-
-
-def _quoted(column: str) -> str:
-    return '"' + column.replace('"', '""') + '"'
 
 
 def _folder(as_of: date) -> str:
