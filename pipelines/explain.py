@@ -17,6 +17,7 @@ from features.matrix import Matrix
 from models.change import RISKS
 from models.explain import families
 from models.forecasters import DelayForecaster, Forecaster, OtherFormat, load
+from models.risk import window_dates
 from models.scoring import Champion, by_rules, line_risks, shap_values, window_risks
 from pipelines import publish, registry, tracking
 from pipelines.settings import GateRefused, Settings, UserError
@@ -87,10 +88,7 @@ def _rows(world: World, forecaster: Forecaster) -> Matrix:
 
 
 def _only(matrix: Matrix, table: str, row_id: str) -> Matrix | None:
-    rows = matrix.rows
-    names = rows["po_line_id"] if table == RISKS[0] else (
-        rows["product_id"] + "|" + rows["site_id"] + "|w" + rows["window"].astype(str)
-    )  # fmt: skip
+    names = matrix.rows["po_line_id"] if table == RISKS[0] else window_dates(matrix.rows)["row_id"]
     place = np.flatnonzero(names == row_id)
     return matrix.take(place) if len(place) else None
 
