@@ -1,6 +1,5 @@
 """Which of two models is better, by how much, and what would change? Both judged on the same matured predictions."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -47,15 +46,12 @@ def _measured(part: pd.DataFrame, p: str) -> dict[str, float | int | None]:
 
 def _skill(part: pd.DataFrame, entity: str, seed: int) -> dict[str, Any]:
     y, a, b = (part[c].to_numpy(float) for c in ("y", "p_a", "p_b"))
-
-    def skill(weight: np.ndarray) -> Mapping[str, float]:
-        return {"skill": metrics.brier_skill(y, b, a, weight)}
-
+    skill = metrics.brier_skills(y, b, a)
     weeks, entities = part["as_of"].to_numpy().astype("datetime64[W]"), part[entity].to_numpy()
-    low, high = metrics.block_bootstrap(skill, weeks, entities, seed=seed)["skill"]
+    low, high = metrics.block_bootstrap(lambda w: {"skill": skill(w)}, weeks, entities, seed=seed)["skill"]
     told = min(y.sum(), (1 - y).sum()) >= LEAST_POSITIVES
     return {
-        "skill_of_b_over_a": number(metrics.brier_skill(y, b, a)), "interval": [number(low), number(high)],
+        "skill_of_b_over_a": number(skill(np.ones(len(y)))), "interval": [number(low), number(high)],
         "better": "too few to tell" if not told else "b" if low > 0 else "a" if high < 0 else "neither can be told",
     }  # fmt: skip
 
