@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -68,6 +68,11 @@ def settings_of(common: Common, **flags: Any) -> "Settings":
     settings = load(common.workspace, **flags)
     apply_environment(settings)
     return settings
+
+
+def day_of(settings: "Settings") -> date:
+    """Return the day a command is about: --as-of, else Monday of this week."""
+    return settings.as_of_on(datetime.now(UTC).date())
 
 
 def refuse_a_file(workspace: Path) -> None:

@@ -3,13 +3,13 @@
 import os
 import sys
 from collections.abc import Callable
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines import terminal
 from pipelines.commands import learning, operations, risk, workspace
-from pipelines.commands.common import HERE, Common, Count, refuse_a_file, settings_of, warming_up
+from pipelines.commands.common import HERE, Common, Count, day_of, refuse_a_file, settings_of, warming_up
 from pipelines.terminal import Answer
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def demo(*, scale: str | None = None, seed: Count | None = None, common: Common 
 
 def _begin(common: Common) -> date:
     """Return the first Monday that is published, so that there is a past to look back on."""
-    return settings_of(common).as_of_on(datetime.now(UTC).date()) - timedelta(weeks=WEEKS)
+    return day_of(settings_of(common)) - timedelta(weeks=WEEKS)
 
 
 def _where(settings: "Settings") -> dict[str, str]:

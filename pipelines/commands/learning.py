@@ -1,14 +1,13 @@
 """Commands for those who train models: train, replay, tune, compare, promote."""
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from pipelines.commands.common import HERE, Common, Count, Day, Days, Flag, Task, settings_of, warming_up
+from pipelines.commands.common import HERE, Common, Count, Day, Days, Flag, Task, day_of, settings_of, warming_up
 from pipelines.terminal import Answer, working
 
 
@@ -37,7 +36,7 @@ def train(
     ready = warming_up(settings)
     from pipelines.train import train as run_training
 
-    day = settings.as_of_on(datetime.now(UTC).date())
+    day = day_of(settings)
     with working(f"training on what was known before {day}"):
         ready()
         result = run_training(settings, as_of=day, tasks=settings.tasks, dry_run=dry_run, challenger=challenger)
@@ -133,7 +132,7 @@ def tune(
     from pipelines.tune import tune as run_tuning
     from pipelines.tune import write_params
 
-    day = settings.as_of_on(datetime.now(UTC).date())
+    day = day_of(settings)
     with working(f"tuning {task} on what was known before {day}"):
         ready()
         result = dict(run_tuning(settings, task, as_of=day, minutes=minutes, trials=trials))
@@ -169,7 +168,7 @@ def compare(
     from pipelines.compare import compare as run_comparison
     from pipelines.compare import listed
 
-    day = settings.as_of_on(datetime.now(UTC).date())
+    day = day_of(settings)
     with working(f"comparing {a} and {b}"):
         asked = task or [t for t in settings.tasks if listed(settings, t, as_of=day)] or settings.tasks
         found = [run_comparison(settings, t, a, b, as_of=day) for t in asked]
@@ -190,7 +189,7 @@ def models(*, task: Annotated[tuple[Task, ...] | None, Flag] = None, common: Com
     from pipelines import screen_models as screens
     from pipelines.compare import listed
 
-    day = settings.as_of_on(datetime.now(UTC).date())
+    day = day_of(settings)
     known = [version for t in task or settings.tasks for version in listed(settings, t, as_of=day)]
     return Answer({"as_of": day, "models": known}, lambda s: screens.listed(known, s))
 
@@ -213,7 +212,7 @@ def promote(version: str, /, *, task: Task, reason: str, as_of: Day | None = Non
     from pipelines import screen_models as screens
     from pipelines.compare import promote as run_promotion
 
-    day = settings.as_of_on(datetime.now(UTC).date())
+    day = day_of(settings)
     result = run_promotion(settings, task, version, as_of=day, because=reason)
     return Answer(result, lambda s: screens.decided(result, s))
 
@@ -234,6 +233,6 @@ def rollback(*, task: Task, reason: str, as_of: Day | None = None, common: Commo
     from pipelines import screen_models as screens
     from pipelines.compare import rollback as run_rollback
 
-    day = settings.as_of_on(datetime.now(UTC).date())
+    day = day_of(settings)
     result = run_rollback(settings, task, as_of=day, because=reason)
     return Answer(result, lambda s: screens.decided(result, s))
