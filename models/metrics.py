@@ -84,12 +84,12 @@ def _log_loss(s: Ladder) -> float:
     return _ratio(-dot(s.positive, np.log(p)) - dot(s.negative, np.log1p(-p)), s.total.sum())
 
 
-def _ece(s: Ladder, bins: int = ECE_BINS) -> float:
+def _ece(s: Ladder) -> float:
     mass = s.total.sum()
     if not mass > 0:
         return float("nan")
     middle = (np.cumsum(s.total) - s.total / 2) / mass
-    bin_of = np.minimum((bins * middle).astype(int), bins - 1)
+    bin_of = np.minimum((ECE_BINS * middle).astype(int), ECE_BINS - 1)
     return float(np.abs(np.bincount(bin_of, s.positive - s.p * s.total)).sum() / mass)
 
 
@@ -151,13 +151,13 @@ def log_loss(y: ArrayLike, p: ArrayLike, weight: ArrayLike | None = None) -> flo
     return _log_loss(_ladder(y, p, weight))
 
 
-def ece(y: ArrayLike, p: ArrayLike, weight: ArrayLike | None = None, *, bins: int = ECE_BINS) -> float:
+def ece(y: ArrayLike, p: ArrayLike, weight: ArrayLike | None = None) -> float:
     """Return the expected calibration error Σ_b share_b·|mean y − mean p| over equal-mass bins (Naeini et al. 2015).
 
     Equal forecasts share one bin, so a forecaster of few values has few bins. Noise alone gives about
     √(2·bins·p(1 − p)/(π·n)), never 0: compare forecasters on the same rows only.
     """
-    return _ece(_ladder(y, p, weight), bins)
+    return _ece(_ladder(y, p, weight))
 
 
 def calibration_line(y: ArrayLike, p: ArrayLike, weight: ArrayLike | None = None) -> tuple[float, float]:
@@ -189,24 +189,6 @@ def lift(y: ArrayLike, p: ArrayLike, weight: ArrayLike | None = None) -> float:
 def roc_auc(y: ArrayLike, p: ArrayLike, weight: ArrayLike | None = None) -> float:
     """Return the probability that a positive outranks a negative, ties counting half."""
     return _roc_auc(_ladder(y, p, weight))
-
-
-def _flagged(score: np.ndarray, k: float, weight: np.ndarray) -> np.ndarray:
-    """Return the share of each row inside the top k by score; rows tied at the border share what is left."""
-    steps, step = np.unique(-score, return_inverse=True)
-    total = np.bincount(step, weight, minlength=len(steps))
-    room = np.clip(k - (np.cumsum(total) - total), 0, total)
-    return np.divide(room, total, out=np.zeros(len(total)), where=total > 0)[step]
-
-
-def precision_at(y: ArrayLike, score: ArrayLike, k: float, weight: ArrayLike | None = None) -> float:
-    """Return the share of positives among the k rows of highest score (all rows when there are fewer).
-
-    Ties at the border count as drawn at random: the result is the expected precision, whatever the row order.
-    """
-    y, score = np.asarray(y, dtype=float), np.asarray(score, dtype=float)
-    taken = _weights(weight, len(y)) * _flagged(score, k, _weights(weight, len(y)))
-    return _ratio(dot(taken, y), taken.sum())
 
 
 def _mean(x: np.ndarray, weight: ArrayLike | None) -> float:
@@ -254,23 +236,23 @@ def _report(s: Ladder) -> dict[str, float]:
     }
 
 
-def binary_report(y: ArrayLike, p: ArrayLike, weight: ArrayLike | None = None) -> dict[str, float]:
-    """Return every metric of a probability forecast by name, with n and positives as plain row counts."""
+def binary_report(y: ArrayLike, p: ArrayLike) -> dict[str, float]:
+    """Return every metric of a probability forecast by name, with the number of rows (n) and of positives."""
     y = np.asarray(y, dtype=float)
-    return {**_report(_ladder(y, p, weight)), "n": len(y), "positives": int((y == 1).sum())}
+    return {**_report(_ladder(y, p, None)), "n": len(y), "positives": int((y == 1).sum())}
 
 
 def quantile_report(
-    y: ArrayLike, quantiles: ArrayLike, levels: tuple[float, ...] = (0.1, 0.5, 0.9), weight: ArrayLike | None = None
+    y: ArrayLike, quantiles: ArrayLike, levels: tuple[float, ...] = (0.1, 0.5, 0.9)
 ) -> dict[str, float]:
     """Return mean pinball loss, coverage and width of the outermost band, and crossings, of quantiles (n, levels)."""
     q = np.asarray(quantiles, dtype=float)
-    losses = [pinball(y, q[:, i], level, weight) for i, level in enumerate(levels)]
+    losses = [pinball(y, q[:, i], level) for i, level in enumerate(levels)]
     return {
         "pinball": float(np.mean(losses)),
-        "coverage": coverage(y, q[:, 0], q[:, -1], weight),
+        "coverage": coverage(y, q[:, 0], q[:, -1]),
         "nominal": levels[-1] - levels[0],
-        "width": interval_width(q[:, 0], q[:, -1], weight),
+        "width": interval_width(q[:, 0], q[:, -1]),
         "crossings": crossings(q),
         "n": len(q),
     }
@@ -286,26 +268,24 @@ def block_bootstrap(
     *,
     n: int = 200,
     seed: int = 7,
-    weight: ArrayLike | None = None,
 ) -> dict[str, tuple[float, float]]:
     """Return the 95 % interval of every statistic, by name, under resampling of weeks and of entities.
 
     `statistics` maps row weights to values. Each replicate draws the weeks with replacement and, independently, the
-    entities; a row weighs week count × entity count (× `weight`): the pigeonhole bootstrap (Owen 2007). It keeps both
-    dependences, among lines of one supplier and of one week, which resampling week × supplier cells would break;
-    it errs on the wide side. One week and one entity, or a statistic that is nan in half of the replicates: (nan, nan).
+    entities; a row weighs week count × entity count: the pigeonhole bootstrap (Owen 2007). It keeps both dependences,
+    among lines of one supplier and of one week, which resampling week × supplier cells would break; it errs on the
+    wide side. One week and one entity, or a statistic that is nan in half of the replicates: (nan, nan).
     """
     week, n_weeks = _codes(weeks)
     entity, n_entities = _codes(entities)
-    weight = _weights(weight, len(week))
     if n_weeks < 2 and n_entities < 2:
-        return dict.fromkeys(statistics(weight), (float("nan"), float("nan")))
+        return dict.fromkeys(statistics(np.ones(len(week))), (float("nan"), float("nan")))
     rng = np.random.default_rng(seed)
     draws = []
     for _ in range(n):
         week_count = rng.multinomial(n_weeks, np.full(n_weeks, 1 / n_weeks))
         entity_count = rng.multinomial(n_entities, np.full(n_entities, 1 / n_entities))
-        draws.append(dict(statistics(weight * week_count[week] * entity_count[entity])))
+        draws.append(dict(statistics(1.0 * week_count[week] * entity_count[entity])))
     return {name: _middle_95([draw[name] for draw in draws]) for name in draws[0]}
 
 
@@ -331,7 +311,6 @@ def compare(
     *,
     seed: int = 7,
     n: int = 200,
-    weight: ArrayLike | None = None,
 ) -> pd.DataFrame:
     """Return one row per forecaster (`model`, then the rules) with every metric and skill, and intervals.
 
@@ -340,9 +319,9 @@ def compare(
     prevalence carry no interval: resampling adds to ECE the very noise it measures.
     """
     y = np.asarray(y, dtype=float)
-    row_weight = _weights(weight, len(y))
+    once = np.ones(len(y))
     weigh = {name: ladders(y, q) for name, q in {"model": p, **rules}.items()}
-    whole = {name: f(row_weight) for name, f in weigh.items()}
+    whole = {name: f(once) for name, f in weigh.items()}
     counts = {"n": len(y), "positives": int((y == 1).sum())}
     table = pd.DataFrame({name: {**_report(s), **counts} for name, s in whole.items()}).T
     table = table.astype({"n": int, "positives": int})
@@ -351,10 +330,10 @@ def compare(
     def statistics(w: np.ndarray) -> dict[str, float]:
         return _paired({name: f(w) for name, f in weigh.items()}, tuple(rules), lines)
 
-    for key, value in statistics(row_weight).items():
+    for key, value in statistics(once).items():
         name, metric = key.split("\t")
         table.loc[name, metric] = value
-    for key, (low, high) in block_bootstrap(statistics, weeks, entities, n=n, seed=seed, weight=row_weight).items():
+    for key, (low, high) in block_bootstrap(statistics, weeks, entities, n=n, seed=seed).items():
         name, metric = key.split("\t")
         table.loc[name, [f"{metric}_lo", f"{metric}_hi"]] = low, high
     return table.rename_axis("forecaster")

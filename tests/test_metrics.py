@@ -23,12 +23,11 @@ OF_Y_P = {
     "pr_auc": m.pr_auc,
     "lift": m.lift,
     "roc_auc": m.roc_auc,
-    "precision_at": lambda y, p, w=None: m.precision_at(y, p, 5, w),
     "pinball": lambda y, p, w=None: m.pinball(y, p, 0.9, w),
     "coverage": lambda y, p, w=None: m.coverage(y, p - 0.5, p + 0.3, w),
     "interval_width": lambda _, p, w=None: m.interval_width(p, p**0.5, w),
 }
-UNIT = ("prevalence", "brier", "ece", "pr_auc", "roc_auc", "precision_at", "coverage")
+UNIT = ("prevalence", "brier", "ece", "pr_auc", "roc_auc", "coverage")
 each_metric = pytest.mark.parametrize("metric", OF_Y_P.values(), ids=OF_Y_P.keys())
 
 
@@ -124,15 +123,8 @@ def test_metrics_worked_by_hand():
     assert same(m.lift(y, p), (1 + 2 / 3) / 2 / 0.5)
     assert same(m.ece(y, p), (0.1 + 0.8 + 0.3 + 0.1) / 4)
     assert same(m.brier_skill(y, p, np.full(4, 0.5)), 1 - 0.1875 / 0.25)
-    assert same(m.precision_at(y, p, 2), 1 / 2)
-    assert same(m.precision_at(y, p, 99), 1 / 2)
     assert same(m.pinball([10.0, 0.0], [8.0, 4.0], 0.9), (0.9 * 2 + 0.1 * 4) / 2)
     assert m.crossings([[1, 2, 3], [1, 3, 2], [2, 2, 2]]) == 1
-
-
-def test_ties_at_the_border_count_as_drawn_at_random():
-    y, score = np.array([1, 1, 0, 0, 0]), np.array([0.9, 0.5, 0.5, 0.5, 0.1])
-    assert same(m.precision_at(y, score, 2), (1 + 1 / 3) / 2)
 
 
 def test_quantile_report_of_a_known_band():
