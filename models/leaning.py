@@ -37,16 +37,6 @@ class Lean:
     rules: Mapping[str, Rule]
     trust: Mapping[str, float] = field(default_factory=dict)
 
-    def published_by(self) -> dict[str, str]:
-        """Say per direction what publishes: "model", the name of a rule, or "blend"."""
-        out = {}
-        for direction, shares in self.shares.items():
-            weights = {weight for weight, _ in shares.values()}
-            names = {rule for _, rule in shares.values()}
-            alone = "model" if weights == {1.0} else next(iter(names)) if weights == {0.0} and len(names) == 1 else ""
-            out[direction] = alone or "blend"
-        return out
-
     def apply(self, P: np.ndarray, facts: pd.DataFrame) -> np.ndarray:
         """Return probabilities [row, 3] after leaning; rows sum to 1."""
         window = facts["window"].to_numpy(int)

@@ -60,7 +60,7 @@ class ShiftModel(BaseEstimator):
     Classes come from one multiclass booster, quantiles from one booster each, made monotone. Both are calibrated on
     the last `calibration_weeks` of matured rows by boosters that had not seen them; kept boosters learn from all rows.
     With the windows' `facts` each direction leans on the best naive rule as far as those weeks ask for, so that where
-    the model has no skill the rule is what is said; `published_by_` tells which.
+    the model has no skill the rule is what is said; `lean_.said_by` tells which.
     """
 
     def __init__(
@@ -133,11 +133,6 @@ class ShiftModel(BaseEstimator):
         told = {} if late.facts is None else predict_rules(_fit_known(early), late.facts)
         window = late.kind if late.facts is None else late.facts["window"].to_numpy(int)
         return Hindsight(P, quantiles, told, late.y, late.z, late.as_of.astype("datetime64[W]"), late.kind, window)
-
-    @property
-    def published_by_(self) -> dict[str, str]:
-        """What publishes each direction: "model", a naive rule's name, or "blend" of both."""
-        return dict.fromkeys(DIRECTIONS, "model") if self.lean_ is None else self.lean_.published_by()
 
     def _train_classes(self, past: "Past") -> lgb.Booster:
         keep = np.flatnonzero(~np.isnan(past.y))[: self.max_rows]
