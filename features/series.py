@@ -40,7 +40,7 @@ def _momentum(measure: str, of: str, short: int, long: int) -> Feature:
         f"{measure}_momentum_{short}w_{long}w",
         lambda p: share(past_mean(p[measure], short), past_mean(p[measure], long)),
         "ratio",
-        f"Mean of {of} over {short} weeks against that over {long} weeks.",
+        f"Mean of {of} over {short} {'weeks' if short > 1 else 'week'} against that over {long} weeks.",
         f"{of} of the last {f'{short} weeks' if short > 1 else 'week'} are {{value}} those of the last {long}",
         f"{measure} momentum",
     )

@@ -88,7 +88,8 @@ def test_wrong_environment_and_flags_are_named(tmp_path):
 
 
 def test_variables_that_others_put_into_the_environment_pass(tmp_path):
-    load(tmp_path, environ={"BULLWHIP_SERVICE_HOST": "10.0.0.1", "BULLWHIP_DEBUG": "1", "BULLWHIP_WORKSPACE": "x"})
+    others = {"BULLWHIP_SERVICE_HOST": "10.0.0.1", "BULLWHIP_DEBUG": "1", "BULLWHIP_WORKSPACE": "x"}
+    assert load(tmp_path, environ=others) == load(tmp_path, environ={})
 
 
 def test_windows_come_from_file_and_environment(tmp_path):
