@@ -48,11 +48,8 @@ class Grid:
 
     def sql_index_of_day(self, day: str) -> str:
         """SQL for the index of the first as-of on or after a day."""
-        return _floored(f"ceil((CAST({day} AS DATE) - DATE '{self.start}') / {float(self.step_days)})", day)
-
-
-def _floored(index: str, given: str) -> str:
-    return f"CASE WHEN {given} IS NULL THEN NULL ELSE CAST(greatest({index}, 0) AS INTEGER) END"
+        index = f"ceil((CAST({day} AS DATE) - DATE '{self.start}') / {float(self.step_days)})"
+        return f"CASE WHEN {day} IS NULL THEN NULL ELSE CAST(greatest({index}, 0) AS INTEGER) END"
 
 
 YEARS = range(1990, 2061)  # one span for every run: a calendar cut at the run's own dates would differ between runs

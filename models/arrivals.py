@@ -28,14 +28,14 @@ def tied_to(survival: np.ndarray, due_in: np.ndarray, p_late: np.ndarray) -> np.
     return bent
 
 
-def arrival_days(survival: np.ndarray, levels: tuple[float, ...] = QUANTILES) -> np.ndarray:
-    """Return, per row and level, the first day by whose end the line has arrived with that probability."""
-    return np.column_stack([(survival > 1 - q).sum(axis=1) for q in levels]).astype(float)
+def arrival_days(survival: np.ndarray) -> np.ndarray:
+    """Return, per row and level of QUANTILES, the first day by whose end the line has arrived with that probability."""
+    return np.column_stack([(survival > 1 - q).sum(axis=1) for q in QUANTILES]).astype(float)
 
 
 def days_by_bucket(
     kept: np.ndarray, begin: np.ndarray, end: np.ndarray, due: np.ndarray, p_late: np.ndarray,
-    draw: Callable[[np.ndarray], np.ndarray], levels: tuple[float, ...] = QUANTILES,
+    draw: Callable[[np.ndarray], np.ndarray],
 ) -> np.ndarray:  # fmt: skip
     """Return the `arrival_days` of curves `tied_to` p_late [row, level], without drawing them.
 
@@ -46,8 +46,8 @@ def days_by_bucket(
     log_s, day = np.cumsum(kept, axis=1), np.where(known, due, -1.0)
     until_due = np.where(end <= day[:, None] + 1, kept, 0.0).sum(axis=1)
     at_due, p = np.maximum(until_due, LEAST_LOG), np.clip(np.where(known, p_late, 0.5), NEVER, SURE)
-    out, open_ = np.empty((len(kept), len(levels))), np.zeros(len(kept), bool)
-    for k, q in enumerate(levels):
+    out, open_ = np.empty((len(kept), len(QUANTILES))), np.zeros(len(kept), bool)
+    for k, q in enumerate(QUANTILES):
         late = np.log1p(-q)  # S falls below 1 − q where its logarithm, bent back, falls below this
         before = known & (p <= 1 - q)
         bent = np.where(before, late * at_due / np.log(p), late + at_due - np.log(p))
@@ -56,7 +56,7 @@ def days_by_bucket(
         open_ |= close & ~(before & (found > due))
     if open_.any():
         rows = np.flatnonzero(open_)
-        out[rows] = arrival_days(tied_to(draw(rows), due[rows], p_late[rows]), levels)
+        out[rows] = arrival_days(tied_to(draw(rows), due[rows], p_late[rows]))
     return out
 
 

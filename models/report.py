@@ -133,7 +133,7 @@ def _one(part: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def _skill_interval(part: pd.DataFrame, rule: str, n: int = 100) -> tuple[float, float]:
+def _skill_interval(part: pd.DataFrame, rule: str) -> tuple[float, float]:
     """Return the 95 % interval of the Brier skill over a rule by the same blocks as everywhere."""
     mine, theirs = ((part[c] - part["y"]).to_numpy(float) ** 2 for c in ("p", f"p_{rule}"))
 
@@ -143,7 +143,7 @@ def _skill_interval(part: pd.DataFrame, rule: str, n: int = 100) -> tuple[float,
 
     weeks = part["as_of"].to_numpy().astype("datetime64[W]")
     entity = part[ENTITY["delay" if part["event"].iloc[0] == "late" else "shift"]].to_numpy()
-    return metrics.block_bootstrap(skill, weeks, entity, n=n, seed=7)["bss"]
+    return metrics.block_bootstrap(skill, weeks, entity, n=100, seed=7)["bss"]
 
 
 # Lists people work through -----------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
 MODEL, RULES, INK, GRID = "#1f6f8b", ("#d1803a", "#8a8f98", "#a6761d", "#7a5195", "#b0413e"), "#2b2f36", "#e4e6ea"
+GROUPS, BARS = 15, 20  # of rows of equal size in a reliability diagram; of features in a picture of importance
 
 
 def reliability(y: ArrayLike, p: ArrayLike, rule_p: ArrayLike, *, rule_name: str, title: str) -> Figure:
@@ -56,9 +57,9 @@ def precision_recall(y: ArrayLike, p: ArrayLike, rule_ps: Mapping[str, ArrayLike
     return _finished(figure, (axes,), title, y)
 
 
-def importance(frame: pd.DataFrame, title: str, top: int = 20) -> Figure:
+def importance(frame: pd.DataFrame, title: str) -> Figure:
     """Draw which features the trees gain from: columns name and gain_share (sums to one over all features)."""
-    shown = frame.sort_values("gain_share", ascending=False).head(top).iloc[::-1]
+    shown = frame.sort_values("gain_share", ascending=False).head(BARS).iloc[::-1]
     figure = Figure(figsize=(7.2, 1.2 + 0.28 * len(shown)), layout="constrained")
     axes = figure.subplots()
     bars = axes.barh(shown["name"].astype(str), shown["gain_share"], color=MODEL, height=0.7)
@@ -127,9 +128,9 @@ def lead_time(days: NDArray, capacity: int, title: str) -> Figure:
     return figure
 
 
-def _groups(y: NDArray, p: NDArray, count: int = 15) -> tuple[NDArray, NDArray, NDArray]:
+def _groups(y: NDArray, p: NDArray) -> tuple[NDArray, NDArray, NDArray]:
     """Return mean prediction, observed share and half the 95 % interval in groups of equal size, ties together."""
-    edges = np.unique(np.quantile(p, np.linspace(0, 1, count + 1))) if len(p) else np.array([0.0, 1.0])
+    edges = np.unique(np.quantile(p, np.linspace(0, 1, GROUPS + 1))) if len(p) else np.array([0.0, 1.0])
     group = np.clip(np.searchsorted(edges, p, side="right") - 1, 0, max(len(edges) - 2, 0))
     n = np.bincount(group)
     kept = n > 0

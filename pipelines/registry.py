@@ -27,10 +27,8 @@ REQUIREMENTS = ("lightgbm", "numpy", "pandas", "pyarrow", "scikit-learn", "scipy
 """What serving needs besides this package, which is left out: nobody may offer pip another one of that name."""
 
 
-def register(
-    run: Run, *, name: str, folder: Path, alias: str = "challenger", tags: Mapping[str, object] | None = None
-) -> str:
-    """Register a folder of text, JSON and Parquet files as the next version of a model, loadable without pickles.
+def register(run: Run, *, name: str, folder: Path, tags: Mapping[str, object] | None = None) -> str:
+    """Register a folder of text, JSON and Parquet files as the next version of a model, and the challenger.
 
     The same files from the same run, as after a resumed flow, are the same version.
     """
@@ -48,7 +46,7 @@ def register(
             tags={"git_sha": run.code, "digest": digest} | {k: str(v) for k, v in (tags or {}).items()},
             model_id=model.model_id,
         ).version
-        client.set_registered_model_alias(name, alias, str(version))
+        client.set_registered_model_alias(name, "challenger", str(version))
     return str(version)
 
 

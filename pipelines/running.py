@@ -96,13 +96,13 @@ def credentials(environ: Mapping[str, str] | None = None) -> tuple[str, str] | N
     return (user, password) if colon else None
 
 
-def variables(workspace: Path, environ: Mapping[str, str] | None = None) -> dict[str, str]:
+def variables(workspace: Path) -> dict[str, str]:
     """Return what clients of the running servers need in their environment, nothing when `up` does not run."""
     state = read(workspace)
     if state is None or "prefect" not in state.get("services", {}):
         return {}
     out = {"PREFECT_API_URL": f"{state['services']['prefect']['url']}/api"}
-    given = credentials(environ)
+    given = credentials()
     if state.get("auth") and given:
         out |= {"PREFECT_API_AUTH_STRING": ":".join(given)}
         out |= {"MLFLOW_TRACKING_USERNAME": given[0], "MLFLOW_TRACKING_PASSWORD": given[1]}

@@ -33,10 +33,10 @@ class Run:
     run_id: str
     code: str
 
-    def log_metrics(self, metrics: Mapping[str, float | None], step: int = 0) -> None:
+    def log_metrics(self, metrics: Mapping[str, float | None]) -> None:
         """Log all numbers in few requests; None is left out, NaN is kept."""
         now = int(time.time() * 1000)
-        rows = [Metric(_name(k), float(v), now, step) for k, v in metrics.items() if v is not None]
+        rows = [Metric(_name(k), float(v), now, 0) for k, v in metrics.items() if v is not None]
         for start in range(0, len(rows), 1000):
             self.store.client.log_batch(self.run_id, metrics=rows[start : start + 1000])
 

@@ -101,8 +101,9 @@ def _versions(versions: Mapping[str, str], named: Mapping[str, str]) -> Iterator
         yield f"{named.get(task, task)} v{version}"
 
 
-def dots(bins: list[dict[str, Any]], size: float = 200.0, left: float = 34.0, top: float = 8.0) -> list[dict[str, str]]:
+def dots(bins: list[dict[str, Any]]) -> list[dict[str, str]]:
     """Return where the dots of a chart stand and how far their intervals reach."""
+    size, left, top = 200.0, 34.0, 8.0
     return [
         {
             "x": f"{left + size * b['expected']:.1f}", "y": f"{top + size * 0.72 * (1 - b['came']):.1f}",
