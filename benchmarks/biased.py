@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks import detection
+from models import lessons
 from models.backtest import folds, replay
 from models.lessons import Lesson
 from pipelines.learn import prepare, training
@@ -39,7 +40,9 @@ def received_only(workspace: Path, until: date, weeks: int = 24) -> pd.DataFrame
         honest = prepare(world, "delay", asked, judged_from=first, reach_weeks=weeks)
     lesson = ReceivedOnly(honest.task, honest.matrix, honest.terms, honest.shift_terms, honest.known_until)
     days = asked.grid.days[asked.grid.days >= first]
-    p = pd.concat(replay(lesson, folds(days, 7 * weeks), training(settings, 1)))
+    given = folds(days, 7 * weeks)
+    fitted = lessons.fits(lesson, [fold.cut for fold in given], training(settings, 1))
+    p = pd.concat(replay(lesson, given, fitted))
     truth = pd.read_parquet(workspace / "truth" / "p_late.parquet")
     truth = truth.assign(as_of=pd.to_datetime(truth["as_of"]))
     known = p[p["label"].notna()].assign(p=lambda t: t["p_model"])

@@ -1,4 +1,4 @@
-"""Inputs and scores on Dask, one worker of one thread next to two, in turns: what a second worker is worth."""
+"""Inputs, scores and a training on Dask, one worker of one thread next to two: what a second worker is worth."""
 
 import argparse
 import statistics
@@ -6,6 +6,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from benchmarks.chain import END, write_chain
 from models import forecasters, lessons
 from models.forecasters import Forecaster
 from pipelines import engines
-from pipelines.learn import prepare, training
+from pipelines.learn import learn, prepare, training
 from pipelines.registered import RegisteredModel
 from pipelines.scored import RegisteredChampion, score_delays, score_shifts
 from pipelines.settings import Settings, load
@@ -30,7 +31,7 @@ RECENT = 0.8  # share of the purchase lines that is ordered in the last weeks
 TAUGHT = {"orders": 500_000, "purchases": 20_000}  # the chain that the forecasters have learnt from
 PARTITIONS = 8
 TASKS = {"delay": (delay_rows, score_delays), "shift": (shift_rows, score_shifts)}
-START = "starting workers"
+START, LEARNT = "starting workers", "both tasks: learnt"
 NAMES = {"delay": "lines", "shift": "windows"}
 
 
@@ -61,7 +62,8 @@ class Clock:
     def timing(self, name: str) -> Iterator[None]:
         before, began = self.waited, time.perf_counter()
         yield
-        self.found[name] = time.perf_counter() - began, self.waited - before
+        waited = 0.0 if name == LEARNT else self.waited - before  # two tasks wait at the same time there
+        self.found[name] = time.perf_counter() - began, waited
 
     def watching(self, engine: engines.Engine) -> engines.Engine:
         """Return the engine with its waiting clocked."""
@@ -116,6 +118,9 @@ def measure(world: World, taught: Mapping[str, Forecaster], number: int, scratch
                 scored = score(there, champion, None)
             tables |= {f"{task} rows": found.rows, f"{task} inputs": found.X, task: scored.table}
             del found, scored
+        with clock.timing(LEARNT), ThreadPoolExecutor(len(TASKS)) as pool:
+            learnt = dict(zip(TASKS, pool.map(lambda task: learn(there, task, 1), TASKS), strict=True))
+        tables |= {f"{task} walk-forward": one.walk for task, one in learnt.items()}
     return clock, tables
 
 
@@ -128,8 +133,9 @@ def same(mine: Mapping[str, pd.DataFrame], others: Mapping[str, pd.DataFrame]) -
 
 def as_markdown(found: Mapping[int, Sequence[Clock]]) -> str:
     """Return the table: medians with one worker and with two, their ratio, and what nobody but the asker did."""
-    names = list(found[1][0].found)
-    parts = {name: [name] for name in names} | {"all of it": names[1:], "all, with the start of workers": names}
+    names = [name for name in found[1][0].found if name != LEARNT]
+    parts = {name: [name] for name in names}
+    parts |= {"inputs and scores": names[1:], "the same, with the start of workers": names, LEARNT: [LEARNT]}
     columns = ("part", "one worker, s", "two, s", "ratio", "of it workers', s", "ratio", "the asker's, s")
     lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for name, of in parts.items():

@@ -12,6 +12,7 @@ import pandas as pd
 from features.cut import OF_LINES, OF_SERIES, few
 from features.matrix import Matrix
 from features.sampling import in_sample
+from models import lessons
 from models.backtest import Fold, binary, play
 from models.lessons import DAY, KEYS, Lesson
 from pipelines.learn import prepare, training
@@ -39,7 +40,8 @@ def skills(lesson: Lesson, workspace: Path, first: date, share: float, seed: int
     inside = in_sample(key, days, share)
     part = replace(lesson, matrix=replace(lesson.matrix, rows=rows.assign(sampled=inside)), share=min(share, 0.999999))
     fold = Fold(cut, np.unique(days[days >= cut]), judged=False)  # without arrival curves, which are not judged here
-    pairs = binary(play(part, fold, [], training(load(workspace, seed=seed), 0)), lesson.task)
+    forecaster = lessons.fit(part, cut, training(load(workspace, seed=seed), 0))
+    pairs = binary(play(part, fold, [], forecaster), lesson.task)
     found = {}
     for event, mine in pairs.groupby("event"):
         model, rule = (((mine[p] - mine["y"]) ** 2).mean() for p in ("p_model", "p_climatology"))

@@ -1,6 +1,6 @@
 """Replay the past as production would live it: retrain at each cut, let the gate decide, score what came after."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -8,9 +8,18 @@ import pandas as pd
 
 from models import lessons
 from models.arrivals import QUANTILES
-from models.forecasters import EVENTS, MODEL, DelayForecaster, Forecaster, ShiftForecaster, evidence, rhythm
+from models.forecasters import (
+    EVENTS,
+    MODEL,
+    DelayForecaster,
+    Forecaster,
+    ShiftForecaster,
+    evidence,
+    rhythm,
+    with_facts,
+)
 from models.gate import decide
-from models.lessons import DAY, Lesson, Training, happened
+from models.lessons import DAY, Lesson, happened
 from models.record import RECORD_WEEKS
 
 WARM_UPS = {"delay": (2, 12), "shift": (2, 13)}  # retrainings before the first that is judged, and weeks between them
@@ -51,22 +60,22 @@ def warm_ups(task: str, first: np.datetime64, days: np.ndarray) -> list[Fold]:
     return [fold for fold in made if len(fold.days) and (days < fold.cut - least).any()]
 
 
-def replay(lesson: Lesson, given: Sequence[Fold], training: Training) -> list[pd.DataFrame]:
-    """Return the predictions of every fold, as production would have published them."""
+def replay(lesson: Lesson, given: Sequence[Fold], fitted: Iterable[Forecaster]) -> list[pd.DataFrame]:
+    """Return the predictions of every fold, as production would have published them, by the forecasters of the cuts."""
     made: list[pd.DataFrame] = []
-    for fold in given:
-        made.append(play(lesson, fold, made, training))
+    for fold, forecaster in zip(given, fitted, strict=False):
+        made.append(play(lesson, fold, made, forecaster))
     return made
 
 
-def play(lesson: Lesson, fold: Fold, made: Sequence[pd.DataFrame], training: Training) -> pd.DataFrame:
+def play(lesson: Lesson, fold: Fold, made: Sequence[pd.DataFrame], forecaster: Forecaster) -> pd.DataFrame:
     """Return the predictions of one fold; its `attrs` say who published and what the signals were worth.
 
-    The forecaster learns from what had matured at the cut, and the gate chooses who publishes from those of the earlier
-    folds' predictions `made` that had matured by then.
+    The forecaster has learnt from what had matured at the cut, and the gate chooses who publishes from those of the
+    earlier folds' predictions `made` that had matured by then.
     """
     decision = decide(matured_record(lesson, made, fold.cut), lesson.task)
-    forecaster = lessons.fit(lesson, fold.cut, training, {"publishes": decision.publishes})
+    forecaster = with_facts(forecaster, publishes=decision.publishes)
     places = np.flatnonzero(np.isin(lesson.rows["as_of"].to_numpy().astype("datetime64[D]"), fold.days))
     table = predictions(forecaster, lesson, places, curves=fold.judged).assign(cut=pd.Timestamp(fold.cut))
     table.attrs = {"publishes": dict(decision.publishes), "signals": forecaster.facts.signals}

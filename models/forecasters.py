@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -173,6 +173,11 @@ def usual_deviations(window: pd.Series, deviation: pd.Series) -> dict[str, list[
 
 
 Forecaster = DelayForecaster | ShiftForecaster
+
+
+def with_facts(forecaster: Forecaster, **facts: Any) -> Forecaster:
+    """Return the same forecaster with some of its facts changed: who publishes, or its record."""
+    return replace(forecaster, facts=replace(forecaster.facts, **facts))
 
 
 def published(facts: Facts, forecasts: Mapping[str, pd.DataFrame], segments: Mapping[str, np.ndarray]) -> pd.DataFrame:

@@ -1,6 +1,6 @@
 """A lesson is a task's rows with what became of them, readable as it stood at any earlier cut."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -108,10 +108,16 @@ def happened(y: np.ndarray, event: str) -> np.ndarray:
     return np.where(np.isnan(y), np.nan, y if event == "late" else (y == DIRECTIONS[event]) * 1.0)
 
 
-def fit(lesson: Lesson, cut: np.datetime64, training: Training, facts: dict[str, Any] | None = None) -> Forecaster:
+def fits(lesson: Lesson, cuts: Sequence[np.datetime64], training: Training) -> Iterator[Forecaster]:
+    """Fit a forecaster at each cut, one after the other, each when it is asked for."""
+    return (fit(lesson, cut, training) for cut in cuts)
+
+
+def fit(lesson: Lesson, cut: np.datetime64, training: Training) -> Forecaster:
     """Fit a task's model and naive rules on what was known at `cut` of the rows before it.
 
-    External signals that bought nothing in the weeks before the cut are not among the model's inputs.
+    External signals that bought nothing in the weeks before the cut are not among the model's inputs. Nobody has
+    decided yet who publishes: the model does.
     """
     seen = lesson.between(cut - training.history_days * DAY, cut)
     if lesson.share < 1:
@@ -121,7 +127,7 @@ def fit(lesson: Lesson, cut: np.datetime64, training: Training, facts: dict[str,
     entity = rows[KEYS[lesson.task][2 if lesson.task == "delay" else 0]].to_numpy()
     bill = worth_of_signals(X, came, then, entity, cut=cut, seed=training.seed, threads=training.threads)
     X = X.drop(columns=dropped(bill, X.columns))
-    said = Facts(str(cut), terms=lesson.terms, shift_terms=lesson.shift_terms, signals=bill, **(facts or {}))
+    said = Facts(str(cut), terms=lesson.terms, shift_terms=lesson.shift_terms, signals=bill)
     known = np.flatnonzero(then["y"].notna())
     y = then["y"].to_numpy()[known]
     if lesson.task == "delay":

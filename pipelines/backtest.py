@@ -3,7 +3,7 @@
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -17,11 +17,13 @@ from prefect.artifacts import create_markdown_artifact
 from features.labels import CLASSES
 from models import report
 from models.backtest import WARM_UPS, Fold, binary, folds, play, warm_ups
+from models.forecasters import Forecaster
 from models.gate import squared_errors
 from models.lessons import DAY, Lesson
 from models.metrics import binary_report
 from pipelines import pictures, tracking
 from pipelines.files import replacing
+from pipelines.fitting import fitting
 from pipelines.learn import At, prepare, training
 from pipelines.settings import Settings, UserError
 from pipelines.steps import step, stoppable
@@ -79,7 +81,7 @@ def backtest(settings: Settings, asked: Question, *, file: Path | None = None) -
         ) as run:  # fmt: skip
             lesson, early = step(_lesson, "build rows")(world, asked)
             store = Store(settings.workspace / "backtests" / same[:16])
-            judged, facts = _play_all(lesson, early, asked, settings, store, run)
+            judged, facts = _play_all(world, lesson, early, asked, store, run)
             result = _judge(judged, facts, asked, world, run)
             if file is not None:
                 step(write_predictions, "write predictions")(judged, asked.task, file)
@@ -134,36 +136,50 @@ class Store:
 
     def read(self, fold: Fold) -> pd.DataFrame | None:
         """Return the fold's predictions, None if it was never finished."""
-        path = self.folder / f"fold-{fold.cut}.parquet"
+        path = self._file(fold)
         return pd.read_parquet(path) if path.exists() else None
+
+    def has(self, fold: Fold) -> bool:
+        """Whether the fold was finished."""
+        return self._file(fold).exists()
 
     def write(self, fold: Fold, table: pd.DataFrame) -> None:
         """Keep the fold's predictions, whole or not at all."""
-        with replacing(self.folder / f"fold-{fold.cut}.parquet") as draft:
+        with replacing(self._file(fold)) as draft:
             table.to_parquet(draft, index=False)
+
+    def _file(self, fold: Fold) -> Path:
+        return self.folder / f"fold-{fold.cut}.parquet"
 
 
 def _play_all(
-    lesson: Lesson, early: list[Fold], asked: Question, settings: Settings, store: Store, run: tracking.Run
+    world: World, lesson: Lesson, early: list[Fold], asked: Question, store: Store, run: tracking.Run
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Return the predictions of all judged folds, and by cut who published and what signals were worth."""
-    how = training(settings, settings.threads)
+    given = [*early, *folds(asked.days, asked.refit_days)]
     made: list[pd.DataFrame] = []
     judged: list[pd.DataFrame] = []
     facts = {}
-    for fold in (*early, *folds(asked.days, asked.refit_days)):
-        table = store.read(fold)
-        if table is None:
-            table = step(play, f"fold {fold.cut}")(lesson, fold, made, how)
-            store.write(fold, table)
-        made.append(table)
-        if fold.judged:
-            facts[str(fold.cut)] = table.attrs
-            judged.append(table)
-            _log_fold(run, fold, binary(table, asked.task))
+    with fitting(world, lesson) as fits:
+        missing = [fold.cut for fold in given if not store.has(fold)]
+        fitted = fits(missing, training(world.settings, world.settings.threads))
+        for fold in given:
+            table = store.read(fold)
+            if table is None:
+                table = step(_play, f"fold {fold.cut}")(lesson, fold, made, fitted)
+                store.write(fold, table)
+            made.append(table)
+            if fold.judged:
+                facts[str(fold.cut)] = table.attrs
+                judged.append(table)
+                _log_fold(run, fold, binary(table, asked.task))
     whole = pd.concat(judged, ignore_index=True)
     whole.attrs = {}  # pandas copies them deeply with every selection
     return whole, facts
+
+
+def _play(lesson: Lesson, fold: Fold, made: list[pd.DataFrame], fitted: Iterator[Forecaster]) -> pd.DataFrame:
+    return play(lesson, fold, made, next(fitted))
 
 
 def _log_fold(run: tracking.Run, fold: Fold, pairs: pd.DataFrame) -> None:

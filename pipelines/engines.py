@@ -23,10 +23,12 @@ RETRIES = 2  # of a partition whose worker raised; those of lost workers go to o
 class Engine:
     """`map` works on all arguments and returns what came of each, in their order, up to `slots` at a time.
 
-    A piece of work shall use `threads` threads. `map_small` is for pieces that need little memory and keep one core
-    busy: here as many of them as there are cores are worked on at a time.
+    A piece of work shall use `threads` threads. `each` gives what came of one argument after the other, while others
+    are worked on; here it begins with one when it is asked for. `map_small` is for pieces that need little memory and
+    keep one core busy: here as many of them as there are cores are worked on at a time.
     """
 
+    each: Callable[[Callable[..., R], Sequence[tuple[Any, ...]]], Iterator[R]]
     map: Callable[[Callable[..., R], Sequence[tuple[Any, ...]]], list[R]]
     map_small: Callable[[Callable[..., R], Sequence[tuple[Any, ...]]], list[R]]
     slots: int
@@ -57,16 +59,30 @@ def engine(settings: Settings) -> Iterator[Engine]:
     """Hand out the engine that the settings name, connected."""
     if settings.engine == "local":
         threads = settings.threads or os.cpu_count() or 1
-        yield Engine(_one_by_one, partial(_in_threads, threads), 1, threads)
+        yield Engine(_when_asked, _one_by_one, partial(_in_threads, threads), 1, threads)
         return
     with _client(settings) as client:
         slots = sum(client.nthreads().values())
 
-        def side_by_side(work: Callable[..., R], each: Sequence[tuple[Any, ...]]) -> list[R]:
-            given = [client.submit(work, *args, pure=False, retries=RETRIES) for args in each]
-            return list(client.gather(given))
+        def begun(work: Callable[..., R], each: Sequence[tuple[Any, ...]]) -> list[Any]:
+            return [client.submit(work, *args, pure=False, retries=RETRIES) for args in each]
 
-        yield Engine(side_by_side, side_by_side, max(slots, 1), 1)
+        def as_ready(work: Callable[..., R], each: Sequence[tuple[Any, ...]]) -> Iterator[R]:
+            given = begun(work, each)
+            try:
+                for future in given:
+                    yield future.result()
+            finally:
+                client.cancel(given)
+
+        def side_by_side(work: Callable[..., R], each: Sequence[tuple[Any, ...]]) -> list[R]:
+            return list(client.gather(begun(work, each)))
+
+        yield Engine(as_ready, side_by_side, side_by_side, max(slots, 1), 1)
+
+
+def _when_asked(work: Callable[..., R], each: Sequence[tuple[Any, ...]]) -> Iterator[R]:
+    return (work(*args) for args in each)
 
 
 def _one_by_one(work: Callable[..., R], each: Sequence[tuple[Any, ...]]) -> list[R]:

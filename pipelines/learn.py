@@ -24,14 +24,14 @@ from features.labels import (
 )
 from features.matrix import Matrix, Request, most_snapshots
 from features.sampling import Sample, share_for
-from models import lessons
 from models.backtest import binary, replay, warm_ups
 from models.ets import with_ets
-from models.forecasters import Forecaster
+from models.forecasters import Forecaster, with_facts
 from models.gate import Decision, decide
 from models.lessons import Lesson, Training
 from models.record import by_bin
 from models.report import ENTITY, judge
+from pipelines.fitting import fitting
 from pipelines.settings import Settings
 from pipelines.world import TO_LEARN, World, delay_rows, request, shift_rows, steps_to_learn_from
 
@@ -62,14 +62,15 @@ def learn(world: World, name: str, threads: int) -> Learned:
     cut = np.datetime64(world.as_of, "D")
     earlier = warm_ups(name, cut, asked.grid.days)
     lesson = prepare(here, name, asked, judged_from=earlier[0].cut if earlier else cut)
-    how = training(settings, threads)
-    walk = binary(_together(replay(lesson, earlier, how)), name)
-    decision = decide(walk, name)
-    alone = walk.assign(p=walk["p_model"]).drop(columns="p_model")
-    judged = judge(alone, ENTITY[name], seed=settings.seed) if len(walk) else None
-    record = by_bin(alone.assign(day=alone["as_of"])) if len(walk) else []
-    facts = {"publishes": decision.publishes, "record": record}
-    return Learned(lesson, walk, judged, decision, lessons.fit(lesson, cut, how, facts), time.monotonic() - began)
+    with fitting(here, lesson) as fits:
+        fitted = fits([*(fold.cut for fold in earlier), cut], training(settings, threads))
+        walk = binary(_together(replay(lesson, earlier, fitted)), name)
+        decision = decide(walk, name)
+        alone = walk.assign(p=walk["p_model"]).drop(columns="p_model")
+        judged = judge(alone, ENTITY[name], seed=settings.seed) if len(walk) else None
+        record = by_bin(alone.assign(day=alone["as_of"])) if len(walk) else []
+        forecaster = with_facts(next(fitted), publishes=decision.publishes, record=record)
+    return Learned(lesson, walk, judged, decision, forecaster, time.monotonic() - began)
 
 
 def training(settings: Settings, threads: int, params: Mapping[str, Mapping[str, Any]] | None = None) -> Training:

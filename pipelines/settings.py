@@ -121,7 +121,7 @@ class Settings(BaseModel):
     seed: int = key(7, "Start of every random choice.", "a whole number from 0", ge=0)
     engine: Literal["local", "dask"] = key(
         "local",
-        "Where inputs are built: here, or by the workers of a Dask cluster.",
+        "Where inputs are built, models fitted and rows scored: here, or by the workers of a Dask cluster.",
         '"local" or "dask"',
     )
     dask_scheduler: str = key(

@@ -16,6 +16,7 @@ from models.gate import squared_errors
 from models.lessons import Lesson
 from models.tuning import Choice, space
 from pipelines import tracking
+from pipelines.fitting import Fits, fitting
 from pipelines.learn import prepare, training
 from pipelines.settings import FILE, Settings, UserError
 from pipelines.steps import step, stoppable
@@ -47,8 +48,8 @@ def tune(settings: Settings, task: str, *, as_of: date, minutes: float, trials: 
             settings, flow="tune", flow_run_id=str(runtime.flow_run.id), as_of=as_of,
             data_fingerprint=world.fingerprint, git_sha=tracking.git_sha(), params=settings.public() | {"task": task},
             same=same,
-        ) as run:  # fmt: skip
-            return _search(settings, task, lesson, early, same, run, minutes=minutes, trials=trials)
+        ) as run, fitting(world, lesson) as fits:  # fmt: skip
+            return _search(settings, task, lesson, early, fits, same, run, minutes=minutes, trials=trials)
 
 
 def _lesson(world: World, task: str) -> tuple[Lesson, list[Fold]]:
@@ -59,8 +60,8 @@ def _lesson(world: World, task: str) -> tuple[Lesson, list[Fold]]:
 
 
 def _search(
-    settings: Settings, task: str, lesson: Lesson, early: list[Fold], same: str, run: tracking.Run, *, minutes: float,
-    trials: int | None,
+    settings: Settings, task: str, lesson: Lesson, early: list[Fold], fits: Fits, same: str, run: tracking.Run, *,
+    minutes: float, trials: int | None,
 ) -> dict[str, Any]:  # fmt: skip
     import optuna  # a second; only here
 
@@ -72,7 +73,7 @@ def _search(
 
     def objective(trial: Any) -> float:
         params = {choice.name: _suggest(trial, choice) for choice in space(task)}
-        skill = _skill(settings, task, lesson, early, params, trial)
+        skill = _skill(settings, task, lesson, early, fits, params, trial)
         with tracking.child(run, f"trial {trial.number}") as own:
             own.log_metrics({f"{task}.skill": skill, **{f"param.{k}": float(v) for k, v in params.items()}})
         return skill
@@ -113,7 +114,7 @@ def _suggest(trial: Any, choice: Choice) -> float | int:
 
 
 def _skill(
-    settings: Settings, task: str, lesson: Lesson, early: list[Fold], params: Mapping[str, Any], trial: Any
+    settings: Settings, task: str, lesson: Lesson, early: list[Fold], fits: Fits, params: Mapping[str, Any], trial: Any
 ) -> float:
     """Return the mean Brier skill over the folds and events; a trial far behind the others ends after a fold."""
     import optuna
@@ -121,8 +122,9 @@ def _skill(
     how = training(settings, settings.threads, {task: _changed(task, params)})
     made: list[pd.DataFrame] = []
     skills: list[float] = []
+    fitted = fits([fold.cut for fold in early], how)
     for n, fold in enumerate(early):
-        made.append(play(lesson, fold, made, how))
+        made.append(play(lesson, fold, made, next(fitted)))
         pairs = binary(made[-1], task)
         for _, part in pairs.groupby("event"):
             scores = squared_errors(part).mean()

@@ -9,8 +9,8 @@ import pytest
 from features.labels import ShiftTerms, shift_labels
 from features.matrix import Matrix
 from features.panels import Terms
-from models import lessons
-from models.backtest import binary, folds, matured_record, play, replay, warm_ups
+from models import backtest, lessons
+from models.backtest import binary, folds, matured_record, play, warm_ups
 from models.lessons import Lesson, Training, happened
 
 nan = np.nan
@@ -108,6 +108,10 @@ def shift_lesson(n=2500, seed=0, **columns):
 LESSONS = {"delay": delay_lesson, "shift": shift_lesson}
 
 
+def replay(lesson, given):
+    return backtest.replay(lesson, given, lessons.fits(lesson, [fold.cut for fold in given], Training()))
+
+
 def cuts_of(lesson, count=3, weeks=8):
     days = np.unique(lesson.rows["as_of"].to_numpy().astype("datetime64[D]"))
     return folds(days[days >= END - count * weeks * WEEK], weeks * 7)
@@ -116,7 +120,7 @@ def cuts_of(lesson, count=3, weeks=8):
 def test_no_line_is_learnt_from_before_its_label_has_matured_but_open_ones_teach_arrival(spy):
     lesson = delay_lesson()
     given = cuts_of(lesson)
-    table = pd.concat(replay(lesson, given, Training()))
+    table = pd.concat(replay(lesson, given))
     assert [taught["cut"] for taught in spy.seen] == [fold.cut for fold in given]
     rows = lesson.rows
     for taught in spy.seen:
@@ -137,7 +141,7 @@ def test_no_line_is_learnt_from_before_its_label_has_matured_but_open_ones_teach
 
 def test_no_window_is_learnt_from_before_it_has_matured(spy):
     lesson = shift_lesson()
-    table = pd.concat(replay(lesson, cuts_of(lesson), Training()))
+    table = pd.concat(replay(lesson, cuts_of(lesson)))
     rows = lesson.rows
     for taught in spy.seen:
         ready = np.flatnonzero(rows["matured_on"] <= pd.Timestamp(taught["cut"]))
@@ -158,7 +162,7 @@ def test_a_lesson_reaches_back_no_further_than_a_history(spy):
 def test_the_gate_sees_what_had_matured_at_the_cut_as_it_was_known_then(spy, task):
     lesson = LESSONS[task]()
     given = cuts_of(lesson)
-    made = replay(lesson, given, Training())
+    made = replay(lesson, given)
     assert len(spy.seen) == len(given)
     for fold in given:
         earlier = [table for table, other in zip(made, given, strict=True) if other.cut < fold.cut]
@@ -177,15 +181,15 @@ def test_the_gate_sees_what_had_matured_at_the_cut_as_it_was_known_then(spy, tas
 def test_a_fold_is_the_same_whichever_other_folds_were_made_in_this_process():
     lesson = delay_lesson()
     given = cuts_of(lesson)
-    made = replay(lesson, given, Training())
-    again = play(lesson, given[2], made[:2], Training())
+    made = replay(lesson, given)
+    again = play(lesson, given[2], made[:2], lessons.fit(lesson, given[2].cut, Training()))
     pd.testing.assert_frame_equal(again, made[2])
 
 
 @pytest.mark.usefixtures("spy")
 def test_each_window_is_judged_once_for_a_drop_and_once_for_a_surge():
     lesson = shift_lesson()
-    table = replay(lesson, cuts_of(lesson, 1), Training())[0]
+    table = replay(lesson, cuts_of(lesson, 1))[0]
     pairs = binary(table, "shift")
     known = table[table["label"].notna()]
     for event, code in (("down", 0), ("up", 2)):
@@ -200,7 +204,7 @@ def test_each_window_is_judged_once_for_a_drop_and_once_for_a_surge():
 def test_series_of_which_no_window_can_be_judged_are_predicted_all_the_same():
     """Slow movers alone: every window is shorter than two of their demand intervals."""
     lesson = shift_lesson(interval=6.0)
-    table = pd.concat(replay(lesson, cuts_of(lesson), Training()))
+    table = pd.concat(replay(lesson, cuts_of(lesson)))
     assert len(table)
     assert table["label"].isna().all()
     assert not len(binary(table, "shift"))

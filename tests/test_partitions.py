@@ -22,6 +22,7 @@ from models.lessons import Training
 from models.scoring import say
 from pipelines import sources
 from pipelines.engines import Connection, engine
+from pipelines.fitting import fitting
 from pipelines.learn import prepare
 from pipelines.partitions import How, in_order, partitioned, partitions_for
 from pipelines.settings import Unreachable, UserError, load
@@ -203,16 +204,19 @@ class Losing(Connection):
     def to(self, settings):
         there, lost = super().to(settings), self.lost
 
-        def dying(work, each):
-            def once(k, *args):
-                if k == 1 and not lost.exists():
-                    lost.touch()
-                    os.kill(os.getpid(), signal.SIGKILL)
-                return work(*args)
+        def dying(run):
+            def some_die(work, each):
+                def once(k, *args):
+                    if k == 1 and not lost.exists():
+                        lost.touch()
+                        os.kill(os.getpid(), signal.SIGKILL)
+                    return work(*args)
 
-            return there.map(once, [(k, *args) for k, args in enumerate(each)])
+                return run(once, [(k, *args) for k, args in enumerate(each)])
 
-        return replace(there, map=dying, map_small=dying)
+            return some_die
+
+        return replace(there, each=dying(there.each), map=dying(there.map), map_small=dying(there.map_small))
 
 
 @pytest.fixture
@@ -243,13 +247,38 @@ def test_a_cluster_that_loses_a_worker_gives_the_same_bytes(con, asked, demanded
     same(delay_matrix(con, asked, steps) if task == "delay" else shift_matrix(con, asked, steps)[0], made)
 
 
+def small_lesson(facts, settings, task):
+    few = settings.model_copy(update={"engine": "local", "partitions": 0, "max_snapshots": 1_000})
+    with World([facts.cursor()], (), few, AS_OF, "") as world:
+        return prepare(world, task, request(world, task), judged_from=np.datetime64(AS_OF))
+
+
+def saved(forecaster, folder):
+    """Return every file of a saved forecaster by its name."""
+    folder.mkdir()
+    forecaster.save(folder)
+    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+@pytest.mark.parametrize("task", ["delay", "shift"])
+def test_forecasters_are_the_same_where_a_worker_is_lost_while_they_are_fitted(con, demanded, losing, tmp_path, task):
+    settings, workers = losing
+    facts = con if task == "delay" else demanded
+    lesson, how = small_lesson(facts, settings, task), Training(threads=2, params={task: {"rounds": 5}})
+    cuts = [np.datetime64(AS_OF) - np.timedelta64(weeks, "W") for weeks in (8, 4, 0)]
+    here = [saved(one, tmp_path / f"here-{k}") for k, one in enumerate(lessons.fits(lesson, cuts, how))]
+    with World([facts.cursor()], (), settings, AS_OF, "", workers=workers) as world, fitting(world, lesson) as fits:
+        there = [saved(one, tmp_path / f"there-{k}") for k, one in enumerate(fits(cuts, how))]
+    assert here == there
+    assert here[0] != here[1]
+    assert not list(sources.scratch_of(settings).iterdir()), "nothing is left behind"
+
+
 @pytest.mark.parametrize("task", ["delay", "shift"])
 def test_forecasters_say_the_same_on_a_cluster_that_loses_a_worker(con, demanded, losing, task):
     settings, workers = losing
     facts, cut = con if task == "delay" else demanded, np.datetime64(AS_OF)
-    few = settings.model_copy(update={"engine": "local", "partitions": 0, "max_snapshots": 1_000})
-    with World([facts.cursor()], (), few, AS_OF, "") as world:
-        lesson = prepare(world, task, request(world, task), judged_from=cut)
+    lesson = small_lesson(facts, settings, task)
     forecaster = lessons.fit(lesson, cut, Training(threads=2, params={task: {"rounds": 5}}))
     rows, X = lesson.matrix.rows, lesson.matrix.X
     here = say(forecaster, rows, X)

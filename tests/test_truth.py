@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from models import metrics
+from models import lessons, metrics
 from models.backtest import binary, play, warm_ups
 from pipelines.learn import learn, prepare, training
 from pipelines.settings import Settings
@@ -51,7 +51,7 @@ def test_planted_demand_shifts_are_found(world):
     asked, cut = request(world, "shift"), np.datetime64(END)
     quarter = warm_ups("shift", cut, asked.grid.days)[-1]
     lesson = prepare(world, "shift", asked, judged_from=quarter.cut)
-    walk = binary(play(lesson, quarter, [], training(world.settings, 2)), "shift")
+    walk = binary(play(lesson, quarter, [], lessons.fit(lesson, quarter.cut, training(world.settings, 2))), "shift")
     both = walk.merge(truth(world, "shifts"), on=SHIFT_KEY)
     planted = (both["shift"] == both["event"]).to_numpy()
     assert 0.005 < planted.mean() < 0.2
