@@ -49,7 +49,7 @@ def tune(settings: Settings, task: str, *, as_of: date, minutes: float, trials: 
             data_fingerprint=world.fingerprint, git_sha=tracking.git_sha(), params=settings.public() | {"task": task},
             same=same,
         ) as run, fitting(world, lesson) as fits:  # fmt: skip
-            return _search(settings, task, lesson, early, fits, same, run, minutes=minutes, trials=trials)
+            return _search(settings, lesson, early, fits, same, run, minutes=minutes, trials=trials)
 
 
 def _lesson(world: World, task: str) -> tuple[Lesson, list[Fold]]:
@@ -60,12 +60,13 @@ def _lesson(world: World, task: str) -> tuple[Lesson, list[Fold]]:
 
 
 def _search(
-    settings: Settings, task: str, lesson: Lesson, early: list[Fold], fits: Fits, same: str, run: tracking.Run, *,
-    minutes: float, trials: int | None,
+    settings: Settings, lesson: Lesson, early: list[Fold], fits: Fits, same: str, run: tracking.Run, *, minutes: float,
+    trials: int | None,
 ) -> dict[str, Any]:  # fmt: skip
     import optuna  # a second; only here
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    task = lesson.task
     study = _study(settings.workspace / "tune" / f"{task}.log", f"{task}-{same[:16]}", settings.seed)
     known = len(study.get_trials(states=[optuna.trial.TrialState.COMPLETE]))
     if not study.trials:
@@ -73,7 +74,7 @@ def _search(
 
     def objective(trial: Any) -> float:
         params = {choice.name: _suggest(trial, choice) for choice in space(task)}
-        skill = _skill(settings, task, lesson, early, fits, params, trial)
+        skill = _skill(settings, lesson, early, fits, params, trial)
         with tracking.child(run, f"trial {trial.number}") as own:
             own.log_metrics({f"{task}.skill": skill, **{f"param.{k}": float(v) for k, v in params.items()}})
         return skill
@@ -114,11 +115,12 @@ def _suggest(trial: Any, choice: Choice) -> float | int:
 
 
 def _skill(
-    settings: Settings, task: str, lesson: Lesson, early: list[Fold], fits: Fits, params: Mapping[str, Any], trial: Any
+    settings: Settings, lesson: Lesson, early: list[Fold], fits: Fits, params: Mapping[str, Any], trial: Any
 ) -> float:
     """Return the mean Brier skill over the folds and events; a trial far behind the others ends after a fold."""
     import optuna
 
+    task = lesson.task
     how = training(settings, settings.threads, {task: _changed(task, params)})
     made: list[pd.DataFrame] = []
     skills: list[float] = []

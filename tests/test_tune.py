@@ -29,7 +29,7 @@ def toy_workspace(tmp_path, migrated_mlflow):
 def test_trials_are_remembered_and_the_first_are_the_defaults(toy_workspace, monkeypatch):
     tried = []
 
-    def skill(settings, task, lesson, early, params, trial):  # noqa: ARG001
+    def skill(settings, lesson, early, fits, params, trial):  # noqa: ARG001
         tried.append(params)
         assert len(early) == 2
         return -abs(np.log(params["num_leaves"] / 9))
