@@ -1,9 +1,11 @@
 """LightGBM behind one door: the same trees whatever the order of rows and the number of threads, kept as text."""
 
 import os
+import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before LightGBM loads: waiting threads must not burn the cores
@@ -164,6 +166,12 @@ def _binned(
         free_raw_data=True,
     )  # fmt: skip
     return data, every
+
+
+def save(booster: lgb.Booster, file: Path) -> None:
+    """Write trees as text for `lightgbm.Booster(model_file=…)`: the same bytes however many threads they grew in."""
+    trees = booster.model_to_string()
+    file.write_text(re.sub(r"^\[num_threads: \d+\]$", "[num_threads: 0]", trees, flags=re.MULTILINE))
 
 
 def canonical_order(block: np.ndarray, *columns: np.ndarray, then: np.ndarray | None = None) -> np.ndarray:

@@ -321,7 +321,7 @@ class DelayModel(ClassifierMixin, BaseEstimator):
         assert self.parts_.hazard is not None
         self.parts_.hazard.save(folder / "hazard.lgb")
         if self.parts_.trees is not None:
-            self.parts_.trees.save_model(folder / "direct.lgb")
+            boosting.save(self.parts_.trees, folder / "direct.lgb")
         state = {
             "params": self.get_params(), "encoder": self.encoder_.to_dict(), "calibrator": self.calibrator_.to_dict(),
             "base_rate": self.base_rate_, "edge": self.edge_, "offset": self.offset_, "weight": self.weight_,

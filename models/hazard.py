@@ -13,7 +13,7 @@ from scipy.special import expit
 from features.threads import side_by_side
 from features.weeks import holiday_dates
 from models.arrivals import LEAST_LOG, LONGEST, QUANTILES, days_by_bucket
-from models.boosting import Growing, said_by_trees
+from models.boosting import Growing, said_by_trees, save
 from models.shared_trees import shared
 
 TAIL = np.array([1, 2, 4, 8, 14, 21, 35, 60, 90, 130, 180, 260, 366])  # buckets where the quantiles leave wide gaps
@@ -281,7 +281,7 @@ class Hazard:
 
     def save(self, file: Path) -> None:
         """Write the trees as text."""
-        self.booster_.save_model(file)
+        save(self.booster_, file)
 
     def load(self, file: Path, state: Mapping[str, Any]) -> Self:
         """Read the trees, and what `to_dict` told of the buckets."""

@@ -14,7 +14,7 @@ from sklearn.base import BaseEstimator
 
 from models import calibration, usual
 from models.bands import Bands, kinds
-from models.boosting import Encoder, canonical_order, day_numbers, said_by_trees, train_each
+from models.boosting import Encoder, canonical_order, day_numbers, said_by_trees, save, train_each
 from models.leaning import (
     DIRECTIONS,
     JUDGED_ONLY,
@@ -173,9 +173,9 @@ class ShiftModel(BaseEstimator):
     def save(self, folder: Path) -> None:
         """Write the model as text and JSON into `folder`."""
         folder.mkdir(parents=True, exist_ok=True)
-        self.booster_.save_model(folder / "model.lgb")
+        save(self.booster_, folder / "model.lgb")
         for level, booster in zip(LEVELS, self.quantile_boosters_, strict=True):
-            booster.save_model(folder / f"quantile_{round(level * 100)}.lgb")
+            save(booster, folder / f"quantile_{round(level * 100)}.lgb")
         state = {
             "params": self.get_params(), "encoder": self.encoder_.to_dict(), "class_map": self.class_map_.to_dict(),
             "bands": self.bands_.to_dict(), "lean": self.lean_.to_dict() if self.lean_ else None,

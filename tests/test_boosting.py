@@ -2,6 +2,7 @@
 
 import threading
 
+import lightgbm as lgb
 import numpy as np
 import pandas as pd
 import pytest
@@ -17,6 +18,7 @@ from models.boosting import (
     day_numbers,
     gain_shares,
     said_by_trees,
+    save,
     train,
 )  # fmt: skip
 
@@ -110,11 +112,18 @@ def test_shuffled_rows_grow_the_same_trees():
     assert trees(fitted(X, y)[0]) == trees(fitted(X.iloc[shuffle], y[shuffle])[0])
 
 
-def test_one_thread_or_two_give_the_same_scores():
+def test_one_thread_or_two_give_the_same_scores_and_the_same_file(tmp_path, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     X, y = inputs(1200)
     (one, encoder), (two, _) = fitted(X, y), fitted(X, y, threads=2)
+    assert "[num_threads: 2]" in two.model_to_string()
     block = encoder.transform(X)
-    np.testing.assert_array_equal(one.predict(block, num_threads=1), two.predict(block, num_threads=2))
+    said = one.predict(block, num_threads=1)
+    np.testing.assert_array_equal(said, two.predict(block, num_threads=2))
+    save(one, tmp_path / "one")
+    save(two, tmp_path / "two")
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+    np.testing.assert_array_equal(lgb.Booster(model_file=tmp_path / "two").predict(block), said)
 
 
 def test_contributions_add_up_to_the_raw_score():
