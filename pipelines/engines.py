@@ -4,7 +4,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
@@ -95,31 +95,46 @@ def _in_threads(threads: int, work: Callable[..., R], each: Sequence[tuple[Any, 
 
 
 @contextmanager
+def workers_here(number: int) -> Iterator[Any]:
+    """Hand out a cluster of so many processes of one thread each on this machine, which end with the block."""
+    import dask
+    from distributed import LocalCluster
+
+    before = dict(os.environ)
+    with (
+        dask.config.set({TRIM: None}),
+        LocalCluster(n_workers=number, threads_per_worker=1, dashboard_address=FREE_PORT) as cluster,
+    ):
+        for name in os.environ.keys() - before.keys():  # starting them tells this process, too, to use one thread
+            del os.environ[name]
+        os.environ.update(before)
+        yield cluster
+
+
+@contextmanager
 def _client(settings: Settings) -> Iterator[Any]:
     """Connect to the scheduler, or start workers on this machine, which end with the block.
 
+    A client is closed here rather than by its own `with`, which must be left in the thread that it was entered in.
     Certificates and keys are Dask's own: its configuration or DASK_DISTRIBUTED__COMM__TLS__….
     """
     try:
-        import dask
-        from distributed import Client, LocalCluster
+        from distributed import Client
     except ImportError:
         raise UserError('engine is "dask", which needs the extra: pip install "bullwhip[dask]"') from None
     if not settings.dask_scheduler:
-        workers = settings.threads or os.cpu_count() or 1
         with (
-            dask.config.set({TRIM: None}),
-            LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=FREE_PORT) as cluster,
-            Client(cluster, direct_to_workers=True) as client,
+            workers_here(settings.threads or os.cpu_count() or 1) as cluster,
+            closing(Client(cluster, direct_to_workers=True, set_as_default=False)) as client,
         ):
             yield client
         return
     try:
-        client = Client(settings.dask_scheduler, timeout=SECONDS_TO_ANSWER)
+        client = Client(settings.dask_scheduler, timeout=SECONDS_TO_ANSWER, set_as_default=False)
     except (OSError, ValueError, TypeError) as error:
         raise Unreachable(
             f"dask_scheduler {settings.dask_scheduler} does not answer ({error}); is it running, and does a tls:// "
             "address find its certificates?"
         ) from error
-    with client:
+    with closing(client):
         yield client

@@ -21,7 +21,7 @@ from models import lessons
 from models.lessons import Training
 from models.scoring import say
 from pipelines import sources
-from pipelines.engines import Connection, engine
+from pipelines.engines import Connection, engine, workers_here
 from pipelines.fitting import fitting
 from pipelines.learn import prepare
 from pipelines.partitions import How, in_order, partitioned, partitions_for
@@ -188,9 +188,7 @@ def test_without_any_window_there_are_still_the_columns(demanded, weekly, tmp_pa
 
 @pytest.fixture(scope="module")
 def cluster():
-    from distributed import LocalCluster
-
-    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0") as made:
+    with workers_here(2) as made:
         yield made
 
 
@@ -308,6 +306,13 @@ def test_demand_is_cut_as_the_settings_say_and_its_proof_too(demanded, tmp_path)
             weekly = request(world, "shift")
             found.append(shift_rows(world, weekly, last_two(weekly), TO_SCORE))
     same(*found)
+
+
+def test_workers_that_are_started_leave_this_process_its_threads(tmp_path):
+    before = dict(os.environ)
+    with engine(load(tmp_path, environ={}, engine="dask", threads=1)) as there:
+        assert dict(os.environ) == before
+        assert there.map(os.getenv, [("OMP_NUM_THREADS",)]) == ["1"]
 
 
 def test_what_dask_cannot_do_is_said_in_one_line(tmp_path, monkeypatch):
