@@ -16,7 +16,7 @@ from models import boosting, calibration, usual
 from models.arrivals import tied_to
 from models.blend import at_level, blend, choose_weight, level_loss, level_shift
 from models.boosting import Encoder, Growing, canonical_order, day_numbers
-from models.hazard import PERIOD_INPUTS, ROUNDS, Hazard, Heard, Times
+from models.hazard import PERIOD_INPUTS, ROUNDS, Evaluated, Hazard, Times
 from models.naive_rules import RULE_INPUTS, delay_rule_rows
 from models.rounds import Grow, choose_rounds, mean, round_counts
 from models.rule_kinds import LogisticSix, rule_from_dict
@@ -31,20 +31,20 @@ DIRECT: dict[str, Any] = {
     "learning_rate": 0.055,
     "num_leaves": 8,
     "min_data_in_leaf": 200,  # snapshots of one line resemble each other: 200 rows are some 50 lines
-    "feature_fraction": 0.2,  # supplier, lane and item shares tell the same story; each tree hears a fifth of it
+    "feature_fraction": 0.2,  # supplier, lane and item shares tell the same story; each tree is given a fifth of it
     "bagging_fraction": 0.5,  # halves the spread between seeds at no cost in skill
     "bagging_freq": 1,
     "lambda_l2": 30.0,
 }
-# Inputs the trees do not hear. They are the same for very many rows of a day, so trees learn days by heart with them:
+# Inputs the trees are not given. They are the same for very many rows of a day, so trees learn days by heart with them:
 # without them the Brier score fell from 0.1316 to 0.1284 on two later quarters of a marketplace, and on a simulated
 # chain from 0.1884 to 0.1824. What they say of a row reaches it through the priors of its supplier's shares.
-UNHEARD = ("chain_", "category_", "region_", "order_month", "promise_month", "as_of_day")
+LEFT_OUT = ("chain_", "category_", "region_", "order_month", "promise_month", "as_of_day")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Rows:
-    """Encoded rows with their outcomes, aligned, and what the hazard's trees have `heard` of them, if that is kept.
+    """Encoded rows with their outcomes, aligned, and what the hazard's trees said of them where that is kept.
 
     Their inputs are the rows `place` of `cells`, or all of them: models learn from a part of what there is to learn
     from, and the rest need not be copied.
@@ -59,7 +59,7 @@ class _Rows:
     watched: np.ndarray
     as_of: np.ndarray
     matured_on: np.ndarray
-    heard: list[Heard] | None = None
+    evaluated: list[Evaluated] | None = None
 
     @property
     def block(self) -> np.ndarray:
@@ -104,7 +104,7 @@ class _Parts:
         """Return P(late) by all trees."""
         said = []
         if self.hazard is not None:
-            said += self.hazard.late_by(rows.block, rows.times, (None,), rows.heard)
+            said += self.hazard.late_by(rows.block, rows.times, (None,), rows.evaluated)
         if self.trees is not None:
             said += _told(self.trees, rows, (None,), self.threads)
         return mean(said)
@@ -152,7 +152,7 @@ class DelayModel(ClassifierMixin, BaseEstimator):
         if self.kind not in KINDS:
             raise ValueError(f"kind is {self.kind!r}; expected one of {KINDS}")
         self.classes_ = np.array([0, 1])
-        self.encoder_ = Encoder().fit(X, [name for name in X if not name.startswith(UNHEARD)])
+        self.encoder_ = Encoder().fit(X, [name for name in X if not name.startswith(LEFT_OUT)])
         rows = self._rows(X, outcomes)
         judged = rows.take(np.flatnonzero(~np.isnan(rows.late)))
         n = len(judged.late)
@@ -271,7 +271,7 @@ class DelayModel(ClassifierMixin, BaseEstimator):
     def arrivals(self, rows: Asked, p_late: np.ndarray) -> np.ndarray:
         """Return the days to arrival [row, level of QUANTILES] of rows `asked`, whose curves are tied to `p_late`."""
         assert self.parts_.hazard is not None
-        return self.parts_.hazard.arrivals(rows.block, rows.times, p_late, rows.heard or [])
+        return self.parts_.hazard.arrivals(rows.block, rows.times, p_late, rows.evaluated or [])
 
     def predict_proba(self, X: pd.DataFrame) -> np.ndarray:
         """Return P(on time), P(late) [row, 2]; the base rate where a line has no promise to miss."""

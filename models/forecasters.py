@@ -51,7 +51,7 @@ class Facts:
 
 
 class LineForecasts(dict[str, pd.DataFrame]):
-    """Forecasts of lines per event, with the rows as the model was `asked` about them: trees are heard once."""
+    """Forecasts of lines per event, with the rows as the model was `asked` about them: no tree is evaluated twice."""
 
     def __init__(self, said: Mapping[str, pd.DataFrame], asked: Asked):
         super().__init__(said)

@@ -149,12 +149,12 @@ class Hazard:
         )  # fmt: skip
 
     def grow(self, trees: Growing, rounds: int) -> Self:
-        """Hear so many of the trees that have begun."""
+        """Keep the first so many of the trees that have begun."""
         self.booster_ = trees.upto(rounds)
-        self._hear()
+        self._prepare()
         return self
 
-    def _hear(self) -> None:
+    def _prepare(self) -> None:
         self._trees = shared(self.booster_, self.booster_.num_feature() - len(PERIOD_INPUTS))
 
     def _inputs(
@@ -209,11 +209,11 @@ class Hazard:
         return self.late_by(block, times, (None,))[0]
 
     def late_by(
-        self, block: np.ndarray, times: Times, counts: Sequence[int | None], heard: "list[Heard] | None" = None
+        self, block: np.ndarray, times: Times, counts: Sequence[int | None], evaluated: "list[Evaluated] | None" = None
     ) -> list[np.ndarray]:
         """Return what `late` would be with the first trees alone, for each rising count of them.
 
-        What all trees say of the buckets until the promise is added to `heard`, where it is given.
+        What all trees say of the buckets until the promise is added to `evaluated`, where it is given.
         """
         out = [np.where(np.isnan(times.due), np.nan, 0.0) for _ in counts]
 
@@ -222,8 +222,8 @@ class Hazard:
             told = self._log_kept(block[part], ahead, counts)
             for mine, kept in zip(out, told, strict=True):
                 mine[part] += np.cumsum(kept, axis=1)[:, -1] if kept.size else 0.0  # one after the other
-            if heard is not None:
-                heard.append(Heard(part, ahead, told[-1]))
+            if evaluated is not None:
+                evaluated.append(Evaluated(part, ahead, told[-1]))
 
         side_by_side(work, times.alike())
         return [np.exp(np.maximum(mine, LEAST_LOG)) for mine in out]
@@ -239,16 +239,16 @@ class Hazard:
         side_by_side(work, times.alike())
         return out
 
-    def arrivals(self, block: np.ndarray, times: Times, p_late: np.ndarray, heard: "list[Heard]") -> np.ndarray:
+    def arrivals(self, block: np.ndarray, times: Times, p_late: np.ndarray, evaluated: "list[Evaluated]") -> np.ndarray:
         """Return the days [row, level of QUANTILES] by which rows have arrived, their curves tied to `p_late`.
 
-        `heard` is what `late_by` left of the same rows; where it is empty, they are heard first.
+        `evaluated` is what `late_by` left of the same rows; where it is empty, the trees are evaluated first.
         """
-        if not heard:
-            self.late_by(block, times, (None,), heard)
+        if not evaluated:
+            self.late_by(block, times, (None,), evaluated)
         out = np.empty((len(block), len(QUANTILES)))
 
-        def work(mine: Heard) -> None:
+        def work(mine: Evaluated) -> None:
             at, p = times.take(mine.part), p_late[mine.part]
             rest = _Ahead.of(at, self.grid_, after_due=True)
             kept = np.hstack([mine.kept, self._log_kept(block[mine.part], rest)[0]])
@@ -256,7 +256,7 @@ class Hazard:
             begin, end = ahead.begin[ahead.kind], ahead.end[ahead.kind]
             out[mine.part] = days_by_bucket(kept, begin, end, at.due, p, lambda few: ahead.take(few).drawn(kept[few]))
 
-        side_by_side(work, heard)
+        side_by_side(work, evaluated)
         return out
 
     def busiest(self, block: np.ndarray, times: Times) -> np.ndarray:
@@ -286,7 +286,7 @@ class Hazard:
     def load(self, file: Path, state: Mapping[str, Any]) -> Self:
         """Read the trees, and what `to_dict` told of the buckets."""
         self.booster_, self.grid_ = lgb.Booster(model_file=file), np.array(state["grid"])
-        self._hear()
+        self._prepare()
         return self
 
 
@@ -330,7 +330,7 @@ class _Ahead:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Heard:
+class Evaluated:
     """What all trees say of the buckets until the promise, log(1 − h) [row, bucket], of the rows numbered `part`."""
 
     part: np.ndarray

@@ -26,7 +26,7 @@ MOVED = 0.50  # standard deviations by which the probabilities may have moved si
 SILENT = 0.50  # share of series of which nothing can be said
 LONGEST = 26  # weeks that a window may have
 BY_SCORING = ("|drift", "|reach")  # ends of row_id of what only those see who have the rows that are scored
-HEARD = 12  # inputs that are looked at: those with the largest share of the gain
+MAIN_INPUTS = 12  # inputs that are looked at: those with the largest share of the gain
 
 COLUMNS = ("row_id", "area", "subject", "verdict", "reason", "measured", "limit", "last_known_at", "model_version")
 
@@ -80,7 +80,7 @@ class LastWeek:
         return measured is not None and not pd.isna(measured) and of == version and beyond(measured)
 
 
-# Inputs
+# Inputs ---------------------------------------------------------------------------------------------------------------
 
 
 def stale(found: Freshness) -> Finding:
@@ -123,7 +123,7 @@ def slower(table: str, recent: float, before: float) -> Finding:
                    WATCH if recent > limit else OK, reason, round(recent, 3), round(limit, 3))  # fmt: skip
 
 
-# Models
+# Models ---------------------------------------------------------------------------------------------------------------
 
 
 def age(task: str, version: str, weeks: float) -> Finding:
@@ -148,9 +148,9 @@ def nobody(task: str, day: object) -> Finding:
     return Finding(f"model|{task}|gate", "model", f"{task}: champion", ACT, said)
 
 
-def heard(X: pd.DataFrame, shares: pd.Series) -> list[dict[str, Any]]:
+def main_inputs(X: pd.DataFrame, shares: pd.Series) -> list[dict[str, Any]]:
     """Return, of the inputs with the largest share of the gain, where nearly all of their values lay in training."""
-    known = shares[[name in X and X[name].dtype.kind == "f" for name in shares.index]].nlargest(HEARD)
+    known = shares[[name in X and X[name].dtype.kind == "f" for name in shares.index]].nlargest(MAIN_INPUTS)
     return [
         {
             "name": str(name), "share": float(share), "missing": float(X[name].isna().mean()),
@@ -165,8 +165,8 @@ def drift(
 ) -> Finding:
     """Judge whether the inputs that count lie where the model learnt them, and whether that has moved its forecasts.
 
-    Measured is the share of values outside the middle 99 % of training, each input weighing what the model hears of
-    it. `moved` is the distance of this week's mean log-odds from those of the walk-forward in standard deviations.
+    Measured is the share of values outside the middle 99 % of training, each input weighing its share of the gain.
+    `moved` is the distance of this week's mean log-odds from those of the walk-forward in standard deviations.
     """
     row_id, weight = f"model|{task}|drift", sum(f["share"] for f in learnt) or 1.0
     parts = {f["name"]: _outside(X[f["name"]], f) * f["share"] / weight for f in learnt if f["name"] in X}
@@ -192,7 +192,7 @@ def moved(now: np.ndarray, then: np.ndarray) -> float:
 
 
 def reach(version: str, rows: pd.DataFrame, judged: pd.DataFrame) -> list[Finding]:
-    """Tell of series all of whose windows are shorter than two of their demand intervals: nothing is said of them.
+    """Report series without a forecast: all of their windows are shorter than two of their demand intervals.
 
     `rows` are the windows of all series alive, `judged` those that are published.
     """
@@ -215,7 +215,7 @@ def reach(version: str, rows: pd.DataFrame, judged: pd.DataFrame) -> list[Findin
     ]
 
 
-# Matured forecasts
+# Matured forecasts ----------------------------------------------------------------------------------------------------
 
 
 def judged(event: str, version: str, rows: pd.DataFrame, last: LastWeek, *, seed: int) -> list[Finding]:

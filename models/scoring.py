@@ -121,7 +121,7 @@ def _told(
 def shap_values(
     matrix: Matrix, X: pd.DataFrame, forecaster: Forecaster, up: np.ndarray | None
 ) -> tuple[np.ndarray, list[Feature]]:
-    """Return what each input adds to the log-odds [row, feature] of rows X, and the features the model heard.
+    """Return what each input adds to the log-odds [row, feature] of rows X, and the features the model was given.
 
     Of windows it is the log-odds of a surge against steady where `up`, of a drop elsewhere.
     """

@@ -1,4 +1,4 @@
-"""Hear trees about many rows that share their times: a row and a time are asked once each, not once per pair."""
+"""Evaluate trees on every pair of a row and a time, with their questions asked once per row and once per time."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ import numpy as np
 from features.threads import pieces
 
 LARGEST = float(np.finfo(np.float32).max)
-PAIRS = 1 << 14  # of a row and a time that are heard at once: they stay in the processor's cache
+PAIRS = 1 << 14  # of a row and a time that are evaluated at once: they stay in the processor's cache
 MOST_SPLITS = 14  # of a tree: its table has a value for every way in which they can be answered
 
 

@@ -21,9 +21,9 @@ LEARN_ROWS, TEST_ROWS = 40_000, 20_000
 SURE = 0.9  # chance that a signal which is noise is dropped, however many events it is tried on
 CLEAR = 0.01  # skill in both halves that is kept whatever the noise: few products make wide intervals
 LEAST = 0.002  # skill below which a signal is not worth its trouble, however sure
-# The forecast without signals hears everything else; what a signal adds to it is a few shallow trees over the signal's
-# own inputs, learnt from rows the first has not seen. So little can be learnt by heart, and a signal that says nothing
-# changes next to nothing, instead of as much as two forests differ by chance.
+# The forecast without signals is given all other inputs. What a signal adds to it is a few shallow trees over the
+# signal's own inputs, learnt from rows the first has not seen. So little can be learnt by heart, and a signal that says
+# nothing changes next to nothing, instead of as much as two forests differ by chance.
 PLAIN: dict[str, Any] = {
     "objective": "binary", "learning_rate": 0.1, "num_leaves": 15, "min_data_in_leaf": 100, "lambda_l2": 20.0,
 }  # fmt: skip

@@ -148,7 +148,7 @@ def _late_facts(world: World, publication_id: str, day: date) -> list[str] | Non
     ]
 
 
-# What the model heard and said ---------------------------------------------------------------------------------------
+# What the model was given and said ------------------------------------------------------------------------------------
 
 
 def _told(one: Matrix, forecaster: Forecaster, row: Mapping[str, Any], currency: str) -> dict[str, Any]:
@@ -160,7 +160,7 @@ def _told(one: Matrix, forecaster: Forecaster, row: Mapping[str, Any], currency:
         more = {"curve": _curve(forecaster.survival(X, p)[0], pd.Timestamp(row["as_of"]))}
     else:
         up, due, more = np.array([row["p_up"] >= row["p_down"]]), True, {}
-    shap, heard = shap_values(one, X, forecaster, up)
+    shap, inputs = shap_values(one, X, forecaster, up)
     said = {name: X[name].iloc[0] for name in X}
     usual = model.usual_.reindex(X.columns)
     features = [
@@ -169,10 +169,10 @@ def _told(one: Matrix, forecaster: Forecaster, row: Mapping[str, Any], currency:
             "high": usual["high"][f.name], "unit": f.unit.removeprefix("on-time "), "about": f.about,
             "contribution": float(shap[0][k]),
         }
-        for k, f in enumerate(heard)
+        for k, f in enumerate(inputs)
     ]  # fmt: skip
     return {
-        "features": features, "drivers": families(shap[0], X, heard, usual["median"], currency) if due else [],
+        "features": features, "drivers": families(shap[0], X, inputs, usual["median"], currency) if due else [],
         "model_says": {event: float(given["model"].iloc[0]) for event, given in forecasts.items()},
         "rules": {event: {name: float(p[0]) for name, p in of.items()} for event, of in by_rules(forecasts).items()},
         **more,

@@ -20,7 +20,7 @@ from models.backtest import binary, forecaster_names, predictions
 from models.boosting import gain_shares
 from models.forecasters import Forecaster, OtherFormat, load, publishers
 from models.gate import as_published, squared_errors
-from models.health import heard
+from models.health import main_inputs
 from models.metrics import binary_report
 from models.report import as_dict, number, units
 from models.tenure import PROMOTED, champion_of, decided
@@ -266,7 +266,7 @@ def _inputs(learned: Learned) -> list[dict[str, Any]]:
     lesson, model = learned.lesson, learned.forecaster.model
     since = pd.Timestamp(lesson.known_until) - pd.Timedelta(weeks=52)
     recent = lesson.matrix.X[(lesson.rows["as_of"] >= since).to_numpy()]
-    return heard(recent, gain_shares(model.booster_, model.encoder_.columns_))
+    return main_inputs(recent, gain_shares(model.booster_, model.encoder_.columns_))
 
 
 def _said(result: Mapping[str, Any]) -> str:

@@ -13,7 +13,7 @@ from sklearn.base import clone
 from models import calibration, delay
 from models.arrivals import LONGEST
 from models.blend import at_level, blend, choose_weight
-from models.delay import KINDS, UNHEARD, DelayModel
+from models.delay import KINDS, LEFT_OUT, DelayModel
 from models.hazard import Times
 from models.naive_rules import delay_rule_rows
 from models.splits import calibration_split
@@ -271,7 +271,7 @@ def test_an_unknown_kind_is_refused_in_a_sentence():
 
 def test_the_trees_do_not_hear_what_is_the_same_for_a_whole_day(learnt):
     assert "attribute_mode" in learnt.encoder_.columns_
-    assert not [name for name in learnt.encoder_.columns_ if name.startswith(UNHEARD)]
+    assert not [name for name in learnt.encoder_.columns_ if name.startswith(LEFT_OUT)]
 
 
 @settings(max_examples=30, deadline=None)

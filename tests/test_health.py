@@ -103,7 +103,7 @@ def test_a_champion_that_failed_its_gate_or_is_old_or_missing_is_named():
 
 
 X = pd.DataFrame({"a": np.linspace(0, 1, 201, dtype="float32"), "b": np.linspace(5, 9, 201, dtype="float32")})
-LEARNT = health.heard(X, pd.Series({"a": 0.7, "b": 0.2, "gone": 0.1}))
+LEARNT = health.main_inputs(X, pd.Series({"a": 0.7, "b": 0.2, "gone": 0.1}))
 
 
 @pytest.mark.parametrize(("move_a", "move_b", "moved", "last", "verdict"), [
