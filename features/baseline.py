@@ -53,10 +53,10 @@ def outlook(
     oldest: int = 0,
     others: Others = NOBODY,
 ) -> Outlook:
-    """Return the outlook of weekly `units` [as_of, series]; `others` tell what they share with series elsewhere.
+    """Return the outlook of weekly `units` [as_of, series]; `others` gives the sums over series of other partitions.
 
     `plan` gives, per window, the plan in force at each origin, NaN where there is none. `events` are what is known
-    ahead. Noise is worked out for the last year before origin number `oldest` and later; what is older is missing.
+    ahead. Noise is computed from a year before origin number `oldest` on; earlier it is missing.
     """
     oldest = max(oldest - 52 - max(map(sum, windows)), 0)
     interval = others.once("interval", lambda: {"interval": demand_interval(units)})["interval"]

@@ -13,7 +13,7 @@ from features.contracts import ORDERS, PLAN, PROMISES, PURCHASES, RECEIPTS, STOC
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """The tables that are cut, all facts of one `by` into one part, and those that every part has whole."""
+    """Which tables are cut by the column `by`, all facts of one value into one part; each part has the others whole."""
 
     by: str
     tables: tuple[Table, ...]
@@ -33,10 +33,10 @@ OF_SERIES = Cut("product_id", (ORDERS, STOCK, PLAN), ("products", "sites", "sign
 def few(
     con: duckdb.DuckDBPyConnection, cut: Cut, most: int, day: date, *, by_series: bool = False
 ) -> Iterator[duckdb.DuckDBPyConnection | None]:
-    """Yield a connection that shows a world of some suppliers or products alone; None where all of them are few.
+    """Yield a connection that shows some suppliers or products alone; None where all have at most `most` lines.
 
-    As many of them as it takes to have `most` lines together, or with `by_series` so many series, others for every
-    `day`. One that alone has more is among them only where all smaller ones together do not have enough.
+    They are drawn by a hash that differs from `day` to `day`, until they have `most` lines together, or with
+    `by_series` so many series. One that has more by itself is drawn only where all smaller ones do not have enough.
     """
     lines = cut.tables[0].name
     there = f"(SELECT DISTINCT {cut.by}, site_id FROM {lines})" if by_series else lines

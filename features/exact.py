@@ -18,20 +18,21 @@ def as_added(sums: Shared) -> Shared:
 
 
 class Others(Protocol):
-    """The series elsewhere, of which those here need to know; they may be gone through again with each answer."""
+    """Access to the series of the other partitions. Work that asks them may be run again with each answer."""
 
     def told(self, name: str, mine: Callable[[], Shared], made: Made = as_added, /) -> Shared:
-        """Return what is `made` of the sums over all series of what each part of them adds, by default the sums.
+        """Return what `made` makes of the sums over all partitions; by default the sums themselves.
 
-        `mine` is worked out once; `made` where the sums are, and only what it returns goes to every part.
+        `mine` returns what this partition adds, and is computed once. `made` is computed where the sums are collected,
+        and only what it returns is sent to every partition.
         """
 
     def once(self, name: str, work: Callable[[], Kept], /) -> Kept:
-        """Return what `work` makes of the series here, worked out the first time and read afterwards."""
+        """Return what `work` makes of the series of this partition: computed the first time, read back afterwards."""
 
 
 class Nobody:
-    """No series are elsewhere: what is shared is the series' own, and nothing is worked out twice."""
+    """There is one partition: the sums are its own, and nothing is computed twice."""
 
     def told(self, _name: str, mine: Callable[[], Shared], made: Made = as_added, /) -> Shared:
         return made(mine())

@@ -73,8 +73,8 @@ Build = Callable[[duckdb.DuckDBPyConnection, Request, np.ndarray], Matrix]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Across:
-    """What the rows of some suppliers' lines need to know of all lines: the counts of levels that suppliers share
-    (`features.standing.shared_counts`), and which attributes are numbers."""
+    """What a part of the suppliers needs to know of all lines: the counts of levels that suppliers share, such as
+    categories (`features.standing.shared_counts`), and which attributes are numbers."""
 
     counts: pd.DataFrame
     numbers: Mapping[str, bool]

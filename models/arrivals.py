@@ -1,4 +1,4 @@
-"""On which day is a line expected? Read off its buckets of days; all are drawn only where rounding would decide."""
+"""On which day is a line expected? Read off buckets of days; daily curves are made only where rounding decides."""
 
 from collections.abc import Callable
 

@@ -57,10 +57,10 @@ class Training:
 class Lesson:
     """One task's rows, or a sample of them, and everything that became of them until `known_until`.
 
-    `rows` of `matrix` carry the columns of `delay_labels`, or those of `shift_outcomes` and `y_shift`, the label by
-    `shift_terms`. The question asked of every row is fixed
-    by `terms` and `shift_terms`, chosen before the first row that is judged. `share` is that of the
-    rows to learn from: those that are `sampled`. Others may be there to be judged.
+    The rows of `matrix` have the columns of `delay_labels`, or those of `shift_outcomes` and the label `y_shift`.
+    `terms` and `shift_terms` say what counts as late or as a shift; they are chosen before the first row that is
+    judged. `share` is the share of all rows that are there to learn from: those that are `sampled`. Others may be there
+    to be judged.
     """
 
     task: str

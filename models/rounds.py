@@ -12,7 +12,7 @@ ROUND_SHARES = (0.05, 0.1, 0.2, 0.35, 0.65, 1.0)
 AT_FIRST = 4  # numbers of trees that are tried before looking where the best one is
 
 Grow = Callable[[Sequence[int]], list[np.ndarray]]
-"""Given rising numbers of trees, what the first so many of a part say; those that are not there yet are grown."""
+"""Given rising numbers of trees, the forecasts of a part by its first so many trees; missing ones are grown."""
 
 
 def round_counts(most: float) -> list[int]:

@@ -40,12 +40,12 @@ def week_before(target: Target, as_of: date) -> Week | None:
 
 
 def rescored(world: World, forecaster: Forecaster, scored: Scorable) -> pd.DataFrame:
-    """Return the value at risk by row_id in the worlds between an earlier day and the world's, a column per step.
+    """Return the value at risk by row_id after each step from an earlier day to the world's, a column per step.
 
-    `model`: today's model as of that day, knowing what was known then. `time`: a line's own clock, or the weeks a
-    window is about, moved on to today, with nothing learnt. `promise`: with the lines' own promises of today. `data`:
-    as of today with all that is known, except signals since then. Where no data came at all, all that time does is
-    `time`: as of today, by what was known then.
+    `model`: today's model on the earlier day, with what was known then. `time`: the date alone moves on to today, that
+    is a line's own clock, or the weeks a window is about. `promise`: the lines' own promises of today as well. `data`:
+    all that is known today, except signals that came since. Where no data came at all, `time` is the forecast as of
+    today by what was known then.
     """
     of_lines = isinstance(forecaster, DelayForecaster)
     value, between = (line_values, _lines) if of_lines else (window_values, _windows)

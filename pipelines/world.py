@@ -170,9 +170,9 @@ def steps_to_learn_from(asked: Request, history_weeks: int) -> np.ndarray:
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """On how many days, and in which worlds, it is proven that no input saw the future.
+    """On how many as-of days it is proven that no input saw the future, and what becomes of the future in the proofs.
 
-    Days of `only` are asked for to be proven and for nothing else.
+    The days of `only` are built for the proof and for nothing else.
     """
 
     days: int
