@@ -35,6 +35,8 @@ def best_rule(table: pd.DataFrame) -> str:
 def as_dict(table: pd.DataFrame) -> dict[str, Any]:
     """Return what `judge` found as JSON values: metrics, rules, intervals of the metrics, and the best rule's name."""
     values = table.astype(float)
+    if values.loc["model", "prevalence"] in (0, 1):  # every reference is as good as perfect: nothing to be better than
+        values[[c for c in values if c.startswith("bss_")]] = np.nan
     skills = [c for c in values if c.startswith("bss_") and not c.endswith(("_lo", "_hi"))]
     ends = sorted(c[:-3] for c in values if c.endswith("_lo"))
     mine = values.loc["model"]
@@ -123,13 +125,15 @@ def _one(part: pd.DataFrame) -> dict[str, Any]:
     report = metrics.binary_report(part["y"], part["p"])
     kept = {k: number(report[k]) for k in ("n", "positives", "pr_auc", "prevalence", "brier", "ece", "slope")}
     mine = float(((part["p"] - part["y"]) ** 2).mean())
-    low, high = _skill_interval(part, best)
+    both = part["y"].nunique() == 2  # where all had one outcome, every reference is as good as perfect
+    low, high = _skill_interval(part, best) if both else (np.nan, np.nan)
+    skills = {name: 1 - mine / scores[name] if both and scores[name] > 0 else np.nan for name in (best, "climatology")}
     return kept | {
         "best_rule": best,
         "best_rule_pr_auc": number(metrics.pr_auc(part["y"], part[f"p_{best}"])),
-        "bss_best_rule": number(1 - mine / scores[best] if scores[best] > 0 else np.nan),
+        "bss_best_rule": number(skills[best]),
         "bss_best_rule_interval": [number(low), number(high)],
-        "bss_climatology": number(1 - mine / scores["climatology"] if scores["climatology"] > 0 else np.nan),
+        "bss_climatology": number(skills["climatology"]),
     }
 
 

@@ -48,6 +48,7 @@ def trained(result: Mapping[str, Any], screen: Console) -> None:
             mine = metrics[part] if part else metrics
             theirs = {n: (r.get(part) or {}) if part else r for n, r in rules.items()}
             screen.print(_skill(" · ".join(filter(None, (TASKS.get(task, task), part))), outcome, mine, theirs))
+            _one_outcome(mine, screen)
         screen.print(Text(f"  {decision(outcome)}\n", style="green" if outcome.get("promoted") else "yellow"))
     screen.print("[dim]PR-AUC, BSS: more is better. Brier, ECE: less is better. Slope: 1 is right.[/]")
 
@@ -64,11 +65,30 @@ def decision(outcome: Mapping[str, Any]) -> str:
     version = f"Version {outcome['model_version']}" if outcome.get("model_version") else "This model"
     if because := outcome.get("refused_because"):
         if outcome.get("alias") == "champion":
-            return f"{version} scores, nothing else does, but a naive rule speaks instead of its model: {because}"
+            return f"{version} is in use, but a naive rule speaks in place of its model: {because}"
         return f"{version} is not used: {because}"
     if outcome.get("promoted"):
-        return f"{version} is the new champion: it scores from now on."
+        return f"{version} is the new champion: it scores from now on.{_behind(outcome)}"
     return f"{version} was trained but not promoted" + (": this was a dry run." if outcome.get("dry_run") else ".")
+
+
+def _behind(outcome: Mapping[str, Any]) -> str:
+    """Say where the best naive rule did better than the model that scores, by no more than chance."""
+    rule = str(outcome.get("best_rule"))
+    skill = (outcome.get("metrics") or {}).get(f"bss_{rule}")
+    if skill is None or skill >= 0:
+        return ""
+    return (
+        f" On the walk-forward the naive rule {rule.replace('_', ' ')} did better, by no more than chance may do: "
+        f"Brier skill of the model over it {skill:+.1%}."
+    )
+
+
+def _one_outcome(measured: Mapping[str, Any], screen: Console) -> None:
+    """Say why there is no skill where all that was judged had one outcome."""
+    if measured.get("prevalence") in (0, 1):
+        what = "All" if measured["prevalence"] else "None"
+        screen.print(f"  [dim]{what} of them came true: there is nothing to tell apart, so no skill.[/]")
 
 
 def _skill(title: str, outcome: Mapping[str, Any], mine: Mapping[str, Any], rules: Mapping[str, Any]) -> Table:
@@ -106,6 +126,7 @@ def backtested(result: Mapping[str, Any], screen: Console) -> None:
         counts = {"rows": {"judged": found["metrics"]["n"], "true": found["metrics"]["positives"]}}
         title = f"{TASKS.get(event, EVENTS.get(event, event))}, {result['from']} to {result['to']}"
         screen.print(_skill(title, counts, found["metrics"], found["rules"]))
+        _one_outcome(found["metrics"], screen)
         screen.print(f"  [dim]{escape(_sure(found))}[/]\n")
     screen.print(_segments(result["segments"]))
     for event, by in result["published_by"].items():
@@ -132,7 +153,7 @@ def _sure(found: Mapping[str, Any]) -> str:
     rule = found["best_rule"]
     (low, high), skill = found["intervals"][f"bss_{rule}"], found["metrics"][f"bss_{rule}"]
     between = f" [{low:+.1%}, {high:+.1%}]" if low is not None else ""
-    return f"Brier skill over the best rule, {rule.replace('_', ' ')}: {skill:+.1%}{between}"
+    return f"Brier skill over the best rule, {rule.replace('_', ' ')}: {_said('{:+.1%}', skill) or '–'}{between}"
 
 
 def _segments(segments: Iterable[Mapping[str, Any]]) -> Table:
@@ -211,7 +232,7 @@ def changes(result: Mapping[str, Any]) -> list[str]:
 
 def thousands(amount: float) -> str:
     """Return a signed amount, in thousands from ten thousand on."""
-    return f"{amount / 1000:+,.0f} k" if abs(amount) >= 10_000 else f"{amount:+,.0f}"
+    return f"{amount / 1000:+,.0f} k" if abs(amount) >= 10_000 else f"{amount:+z,.0f}"
 
 
 def watchlist(rows: pd.DataFrame, total: int, currency: str, screen: Console) -> None:

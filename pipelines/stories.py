@@ -90,7 +90,13 @@ def _line(row: Mapping[str, Any], currency: str, screen: Console) -> None:
     if pd.notna(row["p_late"]):
         chance = f"{share(row['p_late'])} late (usually {share(row['base_rate'])})"
     worth = f", {currency} {money(row['value_at_risk'])} at risk" if pd.notna(row["value_at_risk"]) else ""
-    screen.print(Text(f"{chance}{worth}, rank {row['rank']}, said by {row['published_by']}", style="cyan"))
+    screen.print(Text(f"{chance}{worth}, rank {row['rank']}, said by {_speaker(row)}", style="cyan"))
+
+
+def _speaker(row: Mapping[str, Any]) -> str:
+    from pipelines.board.wording import speaker  # brings what writes the page
+
+    return speaker(row["published_by"])
 
 
 def _window(row: Mapping[str, Any], currency: str, screen: Console) -> None:
@@ -101,7 +107,7 @@ def _window(row: Mapping[str, Any], currency: str, screen: Console) -> None:
         f"{share(row[f'p_{way}'])} {name} (usually {share(row[f'base_rate_{way}'])})"
         for way, name in (("up", "surge"), ("down", "drop"))
     ]
-    worth = f"{currency} {money(row['value_at_risk'])} at risk, rank {row['rank']}, said by {row['published_by']}"
+    worth = f"{currency} {money(row['value_at_risk'])} at risk, rank {row['rank']}, said by {_speaker(row)}"
     screen.print(Text(f"{row['product_name']} at {row['site_name']}", style="bold"))
     screen.print(Text(f"{when}: likely {low} to {high} units, middle {middle}; baseline {base}, {edges}"))
     if "moved_share" in row and pd.notna(row["moved_share"]):

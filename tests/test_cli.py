@@ -62,7 +62,7 @@ WATCHED = pd.DataFrame(
 @dataclass
 class Checked:
     ok: bool = True
-    error: str = "orders has no column quantity"
+    error: str = "the input does not hold (1 breach): orders.quantity: the column is missing"
 
     def as_dict(self):
         return {"ok": self.ok, "tables": {"orders": {"rows": 3}}}
@@ -230,14 +230,14 @@ def test_a_refused_model_exits_4_with_its_whole_story(bullwhip, fake):
     fake(train=lambda *_, **__: {"delay": refused | {"rows": {"rows": 9, "matured": 0}}})
     assert "name the day after its newest fact: --as-of" in bullwhip("train")[2]
     fake(train=lambda *_, **__: {"delay": refused | {"alias": "champion"}, "shift": TRAINED})
-    assert "Version 3 scores, nothing else does, but a naive rule speaks" in bullwhip("train")[1]
+    assert "Version 3 is in use, but a naive rule speaks in place of its model" in bullwhip("train")[1]
 
 
 def test_input_that_fails_its_contract_exits_3(bullwhip, fake):
     fake(check=lambda *_, **__: Checked(ok=False))
     code, out, err = bullwhip("check")
     assert (code, out) == (3, "all fine: False\n")
-    assert err == "bullwhip: orders has no column quantity\n"
+    assert err == "bullwhip: the input does not hold (1 breach)\n", "what it is stands above, once"
     assert bullwhip("demo")[0] == 3
 
 
@@ -259,6 +259,18 @@ def test_what_people_see_of_a_week(bullwhip, fake):
     assert "1,200 rows, 14.0% come true" in trained
     assert "Version 3 is the new champion" in trained
     assert "EUR 1,234,568 at risk" in bullwhip("score")[1]
+
+
+def test_train_says_where_a_rule_did_better_and_why_there_is_no_skill(bullwhip, fake):
+    behind = TRAINED | {"best_rule": "last_z", "metrics": METRICS | {"bss_last_z": -0.286}}
+    fake(train=lambda *_, **__: {"shift": behind})
+    said = " ".join(bullwhip("train")[1].split())
+    assert "the naive rule last z did better, by no more than chance may do" in said
+    assert "-28.6%" in said
+    fake(train=lambda *_, **__: {"shift": behind | {"metrics": METRICS | {"bss_last_z": 0.1}}})
+    assert "did better" not in bullwhip("train")[1]
+    fake(train=lambda *_, **__: {"delay": TRAINED | {"metrics": METRICS | {"prevalence": 1.0}}})
+    assert "All of them came true: there is nothing to tell apart, so no skill." in bullwhip("train")[1]
 
 
 def test_a_row_without_reasons_says_that_a_rule_spoke(bullwhip, fake):
@@ -460,7 +472,7 @@ def test_a_line_without_a_promise_has_no_probability_and_no_rule_speaks_of_it(st
     row = {
         "state": state, "promised_on": pd.NaT, "supplier_name": "Acme", "product_name": "pump", "site_id": "north",
         "po_line_id": "l1", "open_units": 5.0, "open_value": None, "p_late": p, "base_rate": 0.2,
-        "value_at_risk": None, "rank": 1, "published_by": "model",
+        "value_at_risk": None, "rank": 1, "published_by": "supplier_52w",
     }  # fmt: skip
     story = {
         "row": row, "table": "supplier_delay_risk", "check": {"equal": True, "words": "as published", "differs": []},
@@ -472,3 +484,9 @@ def test_a_line_without_a_promise_has_no_probability_and_no_rule_speaks_of_it(st
         stories.explained(story, "EUR", seen)
     assert said in captured.get()
     assert ("climatology" in captured.get()) == (state == "due_future")
+    assert "said by the supplier's rate in a year" in captured.get()
+
+
+@pytest.mark.parametrize(("amount", "said"), [(-0.3, "+0"), (9_999, "+9,999"), (-12_345, "-12 k")])
+def test_a_change_is_told_with_its_sign(amount, said):
+    assert screen.thousands(amount) == said

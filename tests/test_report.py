@@ -38,6 +38,20 @@ def test_the_judge_agrees_with_the_metrics_taken_directly():
     assert set(said["rules"]) == {"climatology", "noisy"}
 
 
+@pytest.mark.parametrize("outcome", [0.0, 1.0])
+def test_where_all_had_one_outcome_there_is_no_skill(outcome):
+    """Rules that are as good as certain of it have a Brier score of next to nothing: skills of −281,630,010 %."""
+    mine = pairs().assign(y=outcome, p_climatology=np.abs(outcome - 1e-9))
+    said = report.as_dict(report.judge(mine, "supplier_id", seed=7, n=20))
+    skills = {k: v for k, v in said["metrics"].items() if k.startswith("bss_")}
+    assert set(skills) == {"bss_climatology", "bss_noisy"}
+    assert set(skills.values()) == {said["rules"]["noisy"]["bss_climatology"]} == {None}
+    assert said["intervals"]["bss_noisy"] == [None, None]
+    for part in (*report.by_segment(mine, "delay"), *report.by_week(mine)):
+        assert part["bss_best_rule"] is part["bss_climatology"] is None
+        assert part["bss_best_rule_interval"] == [None, None]
+
+
 def test_segments_split_every_row_once_and_name_their_best_rule():
     mine = pairs(4000)
     found = report.by_segment(mine, "delay")
