@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 
 DAY = pd.Timedelta(days=1)
-LEVELS = ((0.6, "high"), (0.3, "medium"), (0.0, "low"))
+MEDIUM, UNLIKELY = 0.3, 0.05  # from here on a risk is medium; below there even a telephone call is too much
+LEVELS = ((0.6, "high"), (MEDIUM, "medium"), (0.0, "low"))
 FEW = 8  # matured promises below which a supplier's record says little
 MANY_DAYS = 60  # beyond it a number of days late would sound surer than anybody is
 KEPT = (
@@ -65,6 +66,12 @@ def last(keys: pd.Series, last_week: pd.DataFrame, column: str) -> pd.Series:
     return keys.map(last_week.set_index("row_id")[column].to_dict()).astype(float)
 
 
+def said_of(published_by: pd.Series, up: pd.Series) -> pd.Series:
+    """Return who gave the probability of a surge where `up`, of a drop elsewhere."""
+    ways = published_by.astype("str").str.extract(r"^surges: (?P<up>.*), drops: (?P<down>.*)$")
+    return ways["up"].where(up, ways["down"]).fillna(published_by).astype("str")
+
+
 def subjects(rows: pd.DataFrame) -> pd.Series:
     """Return what a row is about, whichever window of a series it shows."""
     series = "shift|" + rows["product_id"].astype(str) + "|" + rows["site_id"].astype(str)
@@ -102,7 +109,7 @@ def _change(kind: str, kind_then: object, same: bool, p: float, p_then: float) -
     if not same:
         return "other weeks than last week"
     points = round(100 * (p - p_then))
-    return f"{points:+d} points since last week" if points else "as last week"
+    return f"{points:+d} point{'s' * (abs(points) != 1)} since last week" if points else "as last week"
 
 
 # Late deliveries ----------------------------------------------------------------------------------------------------
@@ -113,10 +120,12 @@ def _delay_watch(delays: pd.DataFrame, as_of: pd.Timestamp, currency: str) -> pd
     due = delays[delays["state"] == "due_future"]
     soon = (due["promised_on"] - as_of) / DAY <= 7
     step = np.select(
-        [soon, due["pushes"] >= 2, due["evidence_n"] < FEW],
-        ["Call the supplier today; arrange an express or part delivery",
+        [due["p_late"] < UNLIKELY, soon, due["pushes"] >= 2, due["evidence_n"] < FEW, due["p_late"] < MEDIUM],
+        ["Most likely on time: see that the confirmed date still stands, nothing more",
+         "Call the supplier today; arrange an express or part delivery",
          "The promise has moved before: get a firm date in writing and prepare a substitute",
-         "Few past deliveries to judge by: ask for a written confirmation and a progress report"],
+         "Few past deliveries to judge by: ask for a written confirmation and a progress report",
+         "Ask the supplier to confirm the date"],
         "Ask the supplier to confirm the date; look for a second source",
     )  # fmt: skip
     guess = due["p_late"] * due["open_units"] * (1.0 if np.isnan(unit_cost) else unit_cost)
@@ -177,13 +186,15 @@ def _shift_watch(shifts: pd.DataFrame, as_of: pd.Timestamp) -> pd.DataFrame:
         )
     ]  # fmt: skip
     step = np.select(
-        [up & near, up, near],
-        ["Move stock here or speed up open orders; tell customers early if it will not do",
+        [(p < MEDIUM) & up, p < MEDIUM, up & near, up, near],
+        ["Unlikely but costly: see that stock and capacity could follow; leave the plan as it is",
+         "Unlikely but costly: ask the largest customers about these weeks; leave the plan as it is",
+         "Move stock here or speed up open orders; tell customers early if it will not do",
          "Raise the plan and order ahead for these weeks",
          "Hold back replenishment; ask customers what changed"],
         "Lower the plan; delay orders that are not confirmed yet",
     )  # fmt: skip
-    return worst.assign(supplier_id=None)[list(KEPT)].assign(
+    return worst.assign(supplier_id=None, published_by=said_of(worst["published_by"], up))[list(KEPT)].assign(
         kind=np.where(up, "demand surge", "demand drop"), what=worst["product_name"] + " at " + worst["site_name"], p=p,
         level=level(p), impact=impact, owner=np.where(up, "manufacturing", "sales"), next_step=step,
         act_by=np.maximum(worst["window_begin"] - 7 * DAY, as_of), stake=worst["value_at_risk"],

@@ -205,6 +205,14 @@ def test_a_row_is_followed_through_the_weeks_in_its_direction(week):
     assert [" " if p < 0 else MARKS[p] for p in history.ravel()] == list(curves)
 
 
+def test_a_shift_names_who_spoke_of_its_direction(board_week):
+    shifts = board_week().table("demand_shift_risk").assign(published_by="surges: model, drops: seasonal_naive")
+    rows = board_rows(board_week(tables={"demand_shift_risk": shifts})).query("window >= 0")
+    spoke = {"surge": "model", "drop": "the same weeks of last year"}
+    assert set(rows["kind"]) == set(spoke)
+    assert (rows["published_by"] == rows["kind"].map(spoke)).all()
+
+
 def test_a_supplier_is_followed_in_cents(week):
     now = week.table("supplier_risk").query("entity_kind == 'supplier'").set_index("entity_id")["value_at_risk"]
     told = supplier_history(week)

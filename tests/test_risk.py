@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from features.ladder import RUNGS
 from models import risk
 from models.arrivals import LONGEST
-from models.watchlist import days_late, level, watchlist, weeks_of
+from models.watchlist import days_late, level, said_of, watchlist, weeks_of
 from pipelines.publish import publish
 
 nan = np.nan
@@ -289,6 +289,31 @@ def test_a_series_shows_its_worst_window_once():
     assert (table["owner"] == np.where(surge, "manufacturing", "sales")).all()
 
 
+@pytest.mark.parametrize(("p", "step"), [
+    (0.004, "Most likely on time"), (0.2, "Ask the supplier to confirm the date"), (0.4, "look for a second source"),
+])  # fmt: skip
+def test_what_to_do_about_a_delivery_fits_how_likely_it_is_late(p, step):
+    (said,) = watch(due_lines([9]).assign(p_late=p, pushes=0.0, evidence_n=12))["next_step"]
+    assert step in said
+    assert ("second source" in said) == (p > 0.3)
+
+
+@pytest.mark.parametrize(("p_up", "p_down", "step"), [
+    (0.6, 0.1, "Move stock here"), (0.07, 0.01, "leave the plan as it is"), (0.01, 0.07, "leave the plan as it is"),
+])  # fmt: skip
+def test_an_unlikely_shift_moves_no_plan(p_up, p_down, step):
+    assert step in watch(shifts=shifts_of(1).assign(p_up=p_up, p_down=p_down, value_at_risk=5.0))["next_step"].item()
+
+
+def test_a_shift_on_the_list_names_who_spoke_of_its_direction():
+    both = "surges: model and last_z, drops: seasonal_naive"
+    assert said_of(pd.Series([both, both, "model"]), pd.Series([True, False, True])).tolist() == [
+        "model and last_z", "seasonal_naive", "model",
+    ]  # fmt: skip
+    shifts = shifts_of(1).assign(p_up=0.1, p_down=0.6, value_at_risk=5.0, published_by=both)
+    assert watch(shifts=shifts)["published_by"].tolist() == ["seasonal_naive"]
+
+
 @pytest.mark.parametrize(("lead", "length", "words"), [
     (0, 4, "next 4 weeks"), (4, 4, "weeks 5 to 8"), (8, 5, "weeks 9 to 13"), (0, 1, "next week"), (2, 1, "week 3"),
 ])  # fmt: skip
@@ -306,11 +331,13 @@ def test_more_windows_than_usual_are_listed():
 
 
 def test_what_changed_is_told_against_the_same_risk_of_last_week():
-    now = due_lines([9, 8, 7]).assign(p_late=[0.5, 0.31, 0.4])
-    then = watch(now.assign(p_late=[0.4, 0.31, 0.4])).query("row_id != 'c'")
+    now = due_lines([9, 8, 7, 6]).assign(p_late=[0.5, 0.31, 0.4, 0.6])
+    then = watch(now.assign(p_late=[0.4, 0.31, 0.4, 0.61])).query("row_id != 'c'")
     table = watch(now, last_week=then).set_index("row_id")
-    assert table["change"].to_dict() == {"a": "+10 points since last week", "b": "as last week", "c": "new on the list"}
-    assert table["p_last_week"].to_dict() == pytest.approx({"a": 0.4, "b": 0.31, "c": nan}, nan_ok=True)
+    assert table["change"].to_dict() == {
+        "a": "+10 points since last week", "b": "as last week", "c": "new on the list", "d": "-1 point since last week",
+    }  # fmt: skip
+    assert table["p_last_week"].to_dict() == pytest.approx({"a": 0.4, "b": 0.31, "c": nan, "d": 0.61}, nan_ok=True)
     assert table.loc["a", "value_at_risk_last_week"] == 9
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from models.watchlist import level
+from models.watchlist import level, said_of
 from pipelines.board.reading import Week
 from pipelines.board.wording import PAST, WATCH, readable, speaker
 
@@ -69,6 +69,7 @@ def _shifts(week: Week) -> pd.DataFrame:
         return table
     up = table["p_up"] >= table["p_down"]
     usual = table["baseline_units"]
+    table = table.assign(published_by=said_of(table["published_by"], up))
     return _common(table, "demand_shift_risk").assign(
         kind=np.where(up, "surge", "drop"), p=_whole(table["p_up"].where(up, table["p_down"]) * 10_000),
         p_before=_whole(table["p_up_last_week"].where(up, table["p_down_last_week"]) * 10_000),
