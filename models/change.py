@@ -14,7 +14,7 @@ STEPS = ("model", "time", "promise", "data", "signals")
 """In this order one more thing is that of this week; what each step moves is its part."""
 PARTS = ("new", "closed", *STEPS)
 IN_WORDS = {
-    "new": "new", "closed": "closed", "model": "model changed", "time": "time passed",
+    "new": "new", "closed": "closed", "model": "model or late facts", "time": "time passed",
     "promise": "promise moved", "data": "data arrived", "signals": "signals",
 }  # fmt: skip
 COLUMNS = {

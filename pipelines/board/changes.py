@@ -14,7 +14,7 @@ MOVERS = 6
 PARTS = {
     "part_new": "New risks", "part_closed": "Closed", "part_promise": "Promises moved",
     "part_data": "Receipts and orders that came in", "part_time": "Time passed", "part_signals": "Outside signals",
-    "part_model": "Another model",
+    "part_model": "Another model, or facts that came late",
 }  # fmt: skip
 STATUS = {"new": "new this week", "closed": "no longer open"}
 
