@@ -8,7 +8,7 @@ from features.casting import ZONED, quote
 from features.contracts import Table
 from features.quarantine import part
 
-LONG_GAP, MANY_ORDERS = 4, 5  # weeks without any order, and orders a week that make them strange
+LONG_GAP, MANY_ORDERS = 4, 5  # weeks without any order more than usual, and orders a week that make them strange
 FAR_OUT, FEW = 1000, 10  # times the mean of a product's other lines, and lines below which nobody knows
 MONTHLY = 25  # days between two values from which a signal is about a whole month
 IDS = ("supplier_id", "product_id", "site_id")
@@ -109,14 +109,17 @@ def no_promise(con: duckdb.DuckDBPyConnection, table: Table) -> Iterator[Doubt]:
 
 
 def long_gap(con: duckdb.DuckDBPyConnection, table: Table) -> Iterator[Doubt]:
-    """Weeks without any order in a chain that has many in others: an export may be missing."""
-    week, before, rows, weeks = con.execute(
-        f"""SELECT arg_max(week, empty), max(empty), sum(n), count(*) FROM (
+    """Weeks without any order in a chain that has many in others: an export may be missing.
+
+    They are more than lie between two weeks with orders as a rule, which are three where all is booked at month's end.
+    """
+    week, before, usual, rows, weeks = con.execute(
+        f"""SELECT arg_max(week, empty), max(empty), median(empty), sum(n), count(*) FROM (
                 SELECT week, n, date_diff('week', lag(week) OVER (ORDER BY week), week) - 1 AS empty FROM (
                     SELECT date_trunc('week', ordered_at) AS week, count(*) AS n FROM {part(table.name)}
                     WHERE ordered_at IS NOT NULL GROUP BY week))"""
     ).fetchall()[0]
-    if before and before >= LONG_GAP and rows >= MANY_ORDERS * weeks:
+    if before and before >= LONG_GAP + usual and rows >= MANY_ORDERS * weeks:
         message = f"no order in the {before} weeks before {week:%Y-%m-%d}: that counts as no demand; "
         yield "ordered_at", 0, message + "bring what is missing if there was any"
 

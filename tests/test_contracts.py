@@ -229,6 +229,14 @@ def test_weeks_without_any_order_in_a_busy_chain_are_told(con, empty, told):
     assert [b.message.partition(":")[0] for b in found] == told
 
 
+@pytest.mark.parametrize(("left_out", "told"), [(None, 0), (7, 1)])
+def test_orders_booked_at_the_end_of_each_month_miss_no_weeks(con, left_out, told):
+    ends = [date(2022 + m // 12, m % 12 + 1, 1) - timedelta(days=1) for m in range(1, 15) if m != left_out]
+    rows = "".join(f"    o{i}-{n}  soap  north  {day} 08:00:00  1\n" for i, day in enumerate(ends) for n in range(9))
+    found = held(con, orders=ORDERS.partition("\n    o1")[0] + "\n" + rows)["orders"].breaches
+    assert [b.column for b in found] == ["ordered_at"] * told
+
+
 def test_purchases_without_any_promise_are_told(con):
     assert held(con, purchases=PURCHASES, receipts=RECEIPTS)["purchases"].breaches == ()
     none = re.sub(r"2024-01-\d\d(?= +\d+\n)", "-", PURCHASES)
