@@ -105,11 +105,13 @@ MEANS = {
 }
 
 
-def refused(table: str, rows: int, quarantined: int) -> Finding:
-    """Judge the share of a table's rows that were set aside."""
-    share = quarantined / rows if rows else 0.0
-    reason = f"{quarantined:,} of {rows:,} rows were refused ({share:.1%}); bullwhip check says why"
-    return Finding(f"input|{table}|refused", "input", f"{table}: refused rows", level(share, REFUSED),
+def refused(table: str, rows: int, quarantined: int, twice: int = 0) -> Finding:
+    """Judge the share of a table's rows that were set aside; `twice` are second copies, which take nothing away."""
+    share, lost = (n / rows if rows else 0.0 for n in (quarantined, quarantined - twice))
+    copies = f", {twice:,} of them second copies of rows that were kept" if twice else ""
+    reason = f"{quarantined:,} of {rows:,} rows were refused ({share:.1%}){copies}; bullwhip check says why"
+    verdict = WATCH if level(share, REFUSED) == ACT != level(lost, REFUSED) else level(share, REFUSED)
+    return Finding(f"input|{table}|refused", "input", f"{table}: refused rows", verdict,
                    reason if quarantined else "no row was refused", round(share, 6), REFUSED[WATCH])  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from features.contracts import Breach, ContractError
 from features.contracts import table as contract
 from features.freshness import Freshness, freshness, latency
 from features.matrix import Matrix
+from features.quarantine import TWICE
 from models import health
 from models.forecasters import EVENTS
 from models.health import Finding, LastWeek
@@ -46,7 +47,7 @@ def _too_old(found: Freshness, limit: float) -> str:
 def inputs(world: World) -> list[Finding]:
     """Judge every input table: how fresh, how much was refused, whether facts come later than they used to."""
     found = [health.stale(f) for f in freshness(world.con, world.as_of)]
-    found += [health.refused(v.table, v.rows, v.quarantined) for v in world.verdicts if v.rows]
+    found += [health.refused(v.table, v.rows, v.quarantined, v.reasons.get(TWICE, 0)) for v in world.verdicts if v.rows]
     for name in ("orders", "purchases", "receipts"):
         event = contract(name).event
         recent, n = latency(world.con, name, event, world.as_of, RECENT_WEEKS)

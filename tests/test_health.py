@@ -85,6 +85,13 @@ def test_refused_rows_are_told_by_their_share(quarantined, verdict):
     assert health.refused("orders", 1000, quarantined).verdict == verdict
 
 
+@pytest.mark.parametrize(("quarantined", "twice", "verdict"), [(400, 400, WATCH), (400, 351, WATCH), (400, 349, ACT)])
+def test_a_file_that_came_twice_is_no_reason_to_trust_no_number(quarantined, twice, verdict):
+    found = health.refused("orders", 1000, quarantined, twice)
+    assert found.verdict == verdict
+    assert f"{twice} of them second copies" in found.reason
+
+
 @pytest.mark.parametrize(("recent", "verdict"), [(5, OK), (8, OK), (8.1, WATCH)])
 def test_facts_that_come_later_than_they_used_to(recent, verdict):
     assert health.slower("receipts", recent, 4.0).verdict == verdict
