@@ -143,4 +143,11 @@ def _sum(outcome: Outcome) -> Text:
         return Text(f"✓ The tables hold to their contract.{where}", "green")
     many = len(outcome.error.breaches)
     said = "1 breach must" if many == 1 else f"{many} breaches must"
-    return Text(f"✗ {said} be put right before anything can run.{where}", "red")
+    how = " How to map other columns, dates and numbers: docs/data.md, From what you have." if _foreign(outcome) else ""
+    return Text(f"✗ {said} be put right before anything can run.{where}{how}", "red")
+
+
+def _foreign(outcome: Outcome) -> bool:
+    """Whether a table has other columns, or other dates and numbers, than the contract's."""
+    said = [b.message for v in outcome.verdicts for b in v.errors]
+    return any(s.startswith(("the column is", "not one of", "none of the files")) or "no UTF-8" in s for s in said)

@@ -25,12 +25,16 @@ NOT_TO_BE_WRITTEN = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a command has to say: values for --json, a way to show them, and how it went."""
+    """What a command has to say: values for --json, a way to show them, and how it went.
+
+    `in_short` is the complaint to a person who is shown the rest.
+    """
 
     values: dict[str, Any]
     show: Callable[["Console"], None]
     exit_code: int = 0
     complaint: str = ""
+    in_short: str = ""
 
 
 def run(app: App, tokens: Sequence[str]) -> int:
@@ -152,7 +156,8 @@ def _say(answer: Answer, as_json: bool) -> None:
     else:
         show(answer)
     if answer.complaint:
-        print(f"bullwhip: {_one_line(answer.complaint)}", file=sys.stderr)
+        said = answer.complaint if as_json else answer.in_short or answer.complaint
+        print(f"bullwhip: {_one_line(said)}", file=sys.stderr)
 
 
 def _complain(message: str, code: int, *, as_json: bool) -> int:

@@ -337,6 +337,16 @@ def test_refused_rows_are_written_and_removed_when_they_are_clean(folder):
     assert list(kept.parent.iterdir()) == []
 
 
+@pytest.mark.parametrize(("old", "new", "hint"), [
+    ("order_line_id", "Beleg", True), (",39\n", ",-39\n", False),
+])  # fmt: skip
+def test_a_table_of_other_columns_is_shown_the_way_to_map_them(folder, old, new, hint):
+    (folder / "orders.csv").write_text((HEAD + ROWS).replace(old, new))
+    outcome = check(Settings(workspace=folder.parent, max_quarantined=0.0), now=NOW)
+    assert not outcome.ok
+    assert ("From what you have" in " ".join(printed(outcome).split())) == hint
+
+
 def test_check_says_it_on_one_page(folder):
     (folder / "orders.csv").write_text(HEAD + ROWS.replace(",39\n", ",-39\n"))
     (folder / "products.csv").write_text("product_id\nrope\n")

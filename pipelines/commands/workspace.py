@@ -127,7 +127,8 @@ def check(*, common: Common = HERE) -> Answer:
         if (report := checker.report(outcome)) is not None:
             screen.print(report)
 
-    return Answer(dict(outcome.as_dict()), show, 0 if outcome.ok else 3, "" if outcome.ok else str(outcome.error))
+    said = "" if outcome.ok else str(outcome.error)
+    return Answer(dict(outcome.as_dict()), show, 0 if outcome.ok else 3, said, said.partition(": ")[0])
 
 
 def _write_new(path: Path, text: str) -> list[str]:
