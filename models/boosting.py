@@ -1,4 +1,4 @@
-"""LightGBM behind one door: the same trees whatever the order of rows and the number of threads, kept as text."""
+"""Train LightGBM: the same trees whatever the order of rows and the number of threads, kept as text."""
 
 import os
 import re

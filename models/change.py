@@ -218,7 +218,7 @@ def _tell_windows(
 
 
 def _with_left(table: pd.DataFrame, then: Week, now: Week, currency: str) -> pd.DataFrame:
-    """Say of rows that were on last week's watchlist, and whose risk is on this week's no more, why."""
+    """Say why rows of last week's watchlist are no longer on this week's."""
     was, is_ = then.of("watchlist"), now.of("watchlist")
     if not len(was):
         return table.assign(left_list=False)

@@ -122,14 +122,18 @@ class DelayModel(ClassifierMixin, BaseEstimator):
     line, received or not; "direct", trees that learn who was late; "blend", the mean of both on the logit scale.
     Whatever the kind, the curve is the hazard's, bent to meet P(late) at the promise.
 
-    A first model learns what was known before the last `calibration_weeks`, or more where labels are waited for longer,
-    and shows on the rows that matured since how many trees are best and which calibration map; the model that is kept
-    learns from all rows and inherits both. The map corrects the shape of the forecasts, not their level: the first
-    model is moved to the level of its calibration weeks beforehand, and what the map then moves the kept model's mean
-    over those weeks by is taken back, since it has seen them and a level corrected twice is wrong once. With too few
-    rows to calibrate the map is the identity. The same weeks decide how far the model leans on a six-input logistic
-    regression, which drifts less (`models.blend`). n rows without one late line
-    do not prove "never": P is held inside [1/(n + 2), 1 − 1/(n + 2)]; learnt from no judged row at all it is ½.
+    A first model learns from what was known before the last `calibration_weeks`, or more where labels are waited for
+    longer. The rows that have matured since choose the number of trees, the calibration map, and how far the model
+    leans on a six-input logistic regression, which drifts less (`models.blend`). The model that is kept learns from all
+    rows and takes these choices over.
+
+    The map corrects the shape of the forecasts, not their level: the kept model has seen the calibration weeks, so its
+    level is right, and correcting it again would make it wrong. Hence the first model is moved to the level of those
+    weeks before the map is learnt, and what the map then moves the kept model's mean over them by is taken back. With
+    too few rows to calibrate the map is the identity.
+
+    n rows without one late line do not prove "never": P is held inside [1/(n + 2), 1 − 1/(n + 2)]; learnt from no
+    judged row at all it is ½.
     """
 
     def __init__(

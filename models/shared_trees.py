@@ -43,7 +43,7 @@ class Tree:
 
 
 class SharedTrees:
-    """The trees, as a booster tells them, whose inputs are those of a row, `own` of them, and then those of a time."""
+    """The trees of a booster whose first `own` inputs are those of a row, and the others those of a time."""
 
     def __init__(self, every: Sequence[Mapping[str, Any]], own: int):
         self.trees = [_tree(told["tree_structure"], own) for told in every]

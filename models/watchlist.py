@@ -79,7 +79,7 @@ def subjects(rows: pd.DataFrame) -> pd.Series:
 
 
 def _top(last_week: pd.DataFrame, capacity: Mapping[str, int]) -> list[str]:
-    """Return what was in tier 1 last week by its own place: rows that stayed for the week are not kept a second one."""
+    """Return last week's tier 1 by rank alone: rows that were only kept from the week before are not kept again."""
     if not len(last_week):
         return []
     first = last_week[last_week["tier"] == 1].sort_values("rank")

@@ -46,7 +46,7 @@ def worth_of_signals(
     X: pd.DataFrame, happened: Mapping[str, np.ndarray], then: pd.DataFrame, entity: np.ndarray, *, cut: Any, seed: int,
     threads: int,
 ) -> list[dict[str, Any]]:  # fmt: skip
-    """Return per signal what it bought in the last weeks before `cut`, learnt from rows matured before them.
+    """Return per signal the skill it added in the last weeks before `cut`, learnt from rows matured before them.
 
     `happened` is 0 or 1 per event and row, NaN where unknown at the cut. For every event a light forecast without any
     signal is held against the same with this signal added: `skill` is 1 − Brier with/Brier without, with a 95 %
@@ -69,7 +69,7 @@ def worth_of_signals(
 
 
 def dropped(bill: list[dict[str, Any]], columns: Any) -> list[str]:
-    """Return the columns of signals that buy nothing."""
+    """Return the columns of the signals that are not kept."""
     signals = signals_of(columns)
     return [column for entry in bill if not entry["kept"] for column in signals.get(entry["signal"], [])]
 

@@ -29,9 +29,10 @@ def keep(url: str, workspace: Path, log: Log, stopping: threading.Event) -> None
 
 
 def heal(api: Api, workspace: Path, now: datetime, suspects: set[str]) -> list[str]:
-    """Bury the runs whose process is gone, wake those that died or found something away; say what was done.
+    """Call runs crashed whose process is gone, and start those again that crashed or could not reach something.
 
-    A run is buried when it is seen dead twice: until then the worker may report it. `suspects` remembers.
+    A run is called crashed when it is found so twice: until then the worker may report it. `suspects` remembers. What
+    was done is returned in words.
     """
     said = []
     for run in _runs(api, ["RUNNING", "PENDING", "CANCELLING"]):
@@ -50,7 +51,7 @@ def heal(api: Api, workspace: Path, now: datetime, suspects: set[str]) -> list[s
         away = state["type"] == "CRASHED" or UNREACHABLE in (state.get("message") or "")
         if not (run["deployment_id"] and fresh and away) or (deaths := _deaths(api, run)) >= DEATHS:
             continue
-        _forget(workspace, run["id"])  # a mark of its last life would bury the next one
+        _forget(workspace, run["id"])  # a mark of this attempt would have the next one called crashed
         again = now + timedelta(seconds=5 * 2**deaths)
         details = {"scheduled_time": again.isoformat()}
         _set(api, run, {"type": "SCHEDULED", "name": "AwaitingRetry", "state_details": details})

@@ -27,7 +27,7 @@ START_WITHIN = 180.0  # … and those it may take to give the first: a migration
 LONGEST_PAUSE = 30.0
 FILE_SIZE = 5_000_000  # bytes; three older ones are kept
 STEADY = 60.0  # seconds alive after which an end counts as the first again
-LAST_WORDS_WITHIN = 1.0
+ABORT_WITHIN = 1.0
 END_WITHIN = 2.5  # seconds: the worker and its flows first, then the servers, with what went on before below ten
 
 
@@ -134,7 +134,7 @@ class Supervisor:
 
     def _look_after(self, child: Child, ask: bool) -> None:
         if child.process is not None and not child.alive:
-            self._mourn(child, f"ended with {child.process.returncode}")
+            self._restart_later(child, f"ended with {child.process.returncode}")
         if child.process is None:
             first = self.children.get(child.service.after)
             if time.monotonic() >= child.not_before and (first is None or first.healthy):
@@ -153,8 +153,8 @@ class Supervisor:
             if not was:
                 self.log.say("up", f"{child.service.name} is well {child.service.url}".rstrip())
         elif now - child.well_at > SILENT if child.was_healthy else now - child.started > child.may_take_to_start:
-            self._ask_for_last_words(child)
-            self._mourn(child, "does not answer")
+            self._abort(child)
+            self._restart_later(child, "does not answer")
 
     def _start(self, child: Child) -> None:
         child.process = subprocess.Popen(
@@ -172,14 +172,14 @@ class Supervisor:
                 child.last_words = text or child.last_words
                 self.log.say(child.service.name, text)
 
-    def _ask_for_last_words(self, child: Child) -> None:
-        """Have a service that is silent write into its log where each of its threads stands, and die of it."""
+    def _abort(self, child: Child) -> None:
+        """End a service that does not answer, and have it write into its log where each of its threads stands."""
         assert child.process is not None
         with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
             child.process.send_signal(signal.SIGABRT)
-            child.process.wait(LAST_WORDS_WITHIN)
+            child.process.wait(ABORT_WITHIN)
 
-    def _mourn(self, child: Child, why: str) -> None:
+    def _restart_later(self, child: Child, why: str) -> None:
         """End what is left of a service's process group, and set when it starts again."""
         assert child.process is not None
         self._end([child], END_WITHIN)

@@ -20,7 +20,7 @@ TRIES = 3  # a service that ends so often before all are well keeps nobody waiti
 
 
 def up(settings: Settings, plan: Plan, *, ready: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
-    """Serve until SIGTERM or Ctrl-C; `ready` hears once, when all is well.
+    """Serve until SIGTERM or Ctrl-C; `ready` is called once, when every service answers.
 
     Raises UserError for what the caller can put right: open doors, taken ports, a workspace or a database that cannot
     be had.
