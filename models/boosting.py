@@ -106,11 +106,11 @@ class Encoder:
 
 def train(
     block: np.ndarray, y: np.ndarray, params: Mapping[str, Any], *, rounds: int, seed: int, threads: int = 0,
-    categorical: Sequence[int] = (), weight: np.ndarray | None = None, start: np.ndarray | None = None,
+    categorical: Sequence[int] = (), start: np.ndarray | None = None,
 ) -> lgb.Booster:  # fmt: skip
     """Return the booster of one set of parameters; see `train_each`."""
-    how = {"rounds": rounds, "seed": seed, "threads": threads, "categorical": categorical}
-    return train_each(block, y, [params], weight=weight, start=start, **how)[0]  # type: ignore[arg-type]
+    how = {"rounds": rounds, "seed": seed, "threads": threads, "categorical": categorical, "start": start}
+    return train_each(block, y, [params], **how)[0]  # type: ignore[arg-type]
 
 
 def train_each(

@@ -89,9 +89,9 @@ def url(workspace: Path, service: str) -> str | None:
     return str(found) if found else None
 
 
-def credentials(environ: Mapping[str, str] | None = None) -> tuple[str, str] | None:
+def credentials() -> tuple[str, str] | None:
     """Return user and password of the servers, None when none are set."""
-    given = (os.environ if environ is None else environ).get(AUTH, "")
+    given = os.environ.get(AUTH, "")
     user, colon, password = given.partition(":")
     return (user, password) if colon else None
 
