@@ -1,18 +1,15 @@
 """DataCo with its giveaway columns is too good and raises the alarm; mapped honestly it does not."""
 
 import contextlib
-import importlib.util
 import io
 import json
-import os
-from pathlib import Path
 
 import pytest
 
+from benchmarks.replays import mapping_of
 from pipelines import cli
+from tests.workspaces import SHARED
 
-ROOT = Path(__file__).resolve().parents[1]
-SHARED = Path(os.environ.get("BULLWHIP_SHARED_DATA") or ROOT.parent / "shared" / "data")
 FILE = SHARED / "dataco_sample" / "dataco_first6000.parquet"
 CEILING = 0.75  # the shipping mode alone ranks with 0.72, and there is nothing else to know
 
@@ -24,12 +21,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def mapping():
-    spec = importlib.util.spec_from_file_location("dataco_mapping", ROOT / "examples" / "dataco" / "mapping.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return mapping_of("dataco")
 
 
 @pytest.fixture

@@ -1,28 +1,19 @@
 """Map the orange juice and the wholesaler's invoices, and hold what comes out to the contracts."""
 
-import importlib.util
 from datetime import UTC, date, datetime
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from benchmarks.replays import mapping_of
 from features.demand import demand
 from features.weeks import Grid
 from pipelines import sources
 from pipelines.settings import Settings
+from tests.workspaces import SHARED
 
-ROOT = Path(__file__).resolve().parents[1]
-DATA = ROOT.parent / "shared" / "data"
-JUICE, RETAIL = DATA / "dominicks_oj", DATA / "online_retail"
-
-
-def mapping(name):
-    spec = importlib.util.spec_from_file_location(f"{name}_mapping", ROOT / "examples" / name / "mapping.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+JUICE, RETAIL = SHARED / "dominicks_oj", SHARED / "online_retail"
 
 
 def load(workspace, now):
@@ -33,7 +24,7 @@ def load(workspace, now):
 @pytest.mark.skipif(not JUICE.is_dir(), reason=f"the orange juice is not in {JUICE}")
 @pytest.mark.parametrize("known_ahead", [False, True])
 def test_orange_juice_holds_to_the_contracts(tmp_path, known_ahead):
-    rows = mapping("orange_juice").map_files(JUICE, tmp_path / "data", known_ahead=known_ahead)
+    rows = mapping_of("orange_juice").map_files(JUICE, tmp_path / "data", known_ahead=known_ahead)
     assert (rows["orders"], rows["products"], rows["sites"]) == (106_139, 11, 83)
     con, verdicts = load(tmp_path, datetime(1993, 1, 1, tzinfo=UTC))
     with con:
@@ -50,7 +41,7 @@ def test_orange_juice_holds_to_the_contracts(tmp_path, known_ahead):
 
 @pytest.mark.skipif(not RETAIL.is_dir(), reason=f"the invoices are not in {RETAIL}")
 def test_the_invoices_run_clean_through_the_door(tmp_path):
-    rows = mapping("online_retail").map_files(RETAIL, tmp_path / "data")
+    rows = mapping_of("online_retail").map_files(RETAIL, tmp_path / "data")
     assert rows["orders"] > 500_000
     con, verdicts = load(tmp_path, datetime(2011, 12, 10, tzinfo=UTC))
     with con:

@@ -1,17 +1,16 @@
 """Map the Olist files, as Parquet and as the publisher's CSV, and hold what comes out to the contracts."""
 
-import importlib.util
 from datetime import UTC, datetime
-from pathlib import Path
 
 import duckdb
 import pytest
 
+from benchmarks.replays import mapping_of
 from pipelines import sources
 from pipelines.settings import Settings
+from tests.workspaces import SHARED
 
-ROOT = Path(__file__).resolve().parents[1]
-OLIST = ROOT.parent / "shared" / "data" / "olist"
+OLIST = SHARED / "olist"
 NOW = datetime(2018, 5, 1, tzinfo=UTC)
 
 pytestmark = pytest.mark.skipif(not OLIST.is_dir(), reason=f"the Olist files are not in {OLIST}")
@@ -19,12 +18,7 @@ pytestmark = pytest.mark.skipif(not OLIST.is_dir(), reason=f"the Olist files are
 
 @pytest.fixture(scope="module")
 def mapping():
-    spec = importlib.util.spec_from_file_location("olist_mapping", ROOT / "examples" / "olist" / "mapping.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return mapping_of("olist")
 
 
 def fingerprint(workspace, verdicts_of=None):

@@ -15,6 +15,7 @@ from pipelines import sources
 from pipelines.check import check, report
 from pipelines.settings import Settings, Unreachable, UserError
 from pipelines.sources import fingerprint, load, read
+from tests.workspaces import SHARED
 
 at = datetime.fromisoformat
 NOW = at("2026-01-01")
@@ -378,7 +379,7 @@ def printed(outcome):
 
 
 def test_real_invoices_are_read_with_all_their_dirt(tmp_path):
-    source = Path(__file__).parents[2] / "shared/data/online_retail/online_retail.parquet"
+    source = SHARED / "online_retail" / "online_retail.parquet"
     if not source.exists():
         pytest.skip("the shared open data is not on this machine")
     (tmp_path / "data").mkdir()

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from datetime import date
 from functools import partial
+from pathlib import Path
 
 import duckdb
 import pandas as pd
@@ -16,6 +17,9 @@ from features.contracts import TABLES
 from pipelines import cli, publish
 from pipelines.settings import load
 
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = Path(os.environ.get("BULLWHIP_SHARED_DATA") or ROOT.parent / "shared" / "data")
+"""Public data sets; tests that need one are left out where it is not there."""
 MONDAY, EARLIER, NEXT = date(2026, 6, 1), date(2026, 5, 18), date(2026, 6, 8)
 
 
