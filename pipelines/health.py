@@ -39,7 +39,8 @@ def refuse_stale(world: World, tasks: Sequence[str] | None = None) -> None:
 def _too_old(found: Freshness, limit: float) -> str:
     since = f"{found.last_known_at:%Y-%m-%d %H:%M}"
     return (
-        f"nothing new since {since}, {found.days:.1f} days, while a new fact usually comes within {found.usual_days:g};"
+        f"nothing new since {since}, {found.days:.1f} days, while a new fact usually comes within "
+        f"{found.usual_days:g} day{'s' * (found.usual_days != 1)};"
         f" at most {limit:g} times that may pass (max_stale): bring newer data, or choose an earlier day with --as-of"
     )
 
