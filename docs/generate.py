@@ -100,12 +100,16 @@ INSTEAD = {
     "`cancelled_at` on the line they cancel as a whole, nothing for a part of it. Never take them off the quantity "
     "that was ordered: nobody knew then.",
     "a receipt that was booked and reversed": "neither of the two rows",
+    "lines of which a little never comes (weights, lengths, broken packs)": "`cancelled_at` when the rest is closed, "
+    "or `short_tolerance` in the settings, such as 0.03; else they stay open, and count as late",
     "an order changed after it was placed": "one row: the promise first confirmed, and the quantity that stands now",
     "orders entered after the goods came": "no `promised_on` on them: a promise before the order is refused",
     "postage, discounts, bookings among the orders": "nothing of them: they are no demand",
     "products that sell once a month or more rarely": "`windows` of several weeks in the settings, such as "
     "`[[0, 13], [13, 13]]`: nothing is said in a window shorter than two gaps between sales",
     "products that hardly ever sell twice": "something coarser as `product_id`, such as the category",
+    "orders booked together at the month's end": "the day each was ordered; if nobody knows it, `windows` of 13 weeks: "
+    "four weeks may hold one such day or none",
     "totals per week": "one row per product, site and week; `ordered_at` is the first day of the week",
     "several currencies": "money in the one that `currency` names, at the rate of the day of the order",
     "more than one company or system": "one table, with ids that cannot collide: put a prefix before them",
@@ -145,10 +149,10 @@ put no line in doubt.
 **A warning changes nothing but is shown**: ids that are not listed in `suppliers`, `products` or `sites` (the rows are
 kept), an optional table without rows, a column that looks like a misspelt optional one, orders that look like
 weekly totals without `known_at`, orders in such large units that half of them are for less than half a unit, four
-weeks and more without any order in a chain that has many, purchases none of which has a promised day, a line for more
-than a thousand times the others of its product, receipts that seem to count in another unit than the orders, ids that
-differ only in capitals, blanks or leading zeros (`0042` and `42`), monthly signals known as their month begins, days
-that come as moments with a time zone.
+weeks more than usual without any order in a chain that has many, purchases none of which has a promised day, a line
+for more than a thousand times the others of its product, receipts that seem to count in another unit than the orders,
+lines of which nearly all came and then nothing, ids that differ only in capitals, blanks or leading zeros (`0042` and
+`42`), monthly signals known as their month begins, days that come as moments with a time zone.
 """
 
 

@@ -71,6 +71,7 @@ def hold(
     now: datetime,
     max_quarantined: float = 0.10,
     attributes: Sequence[str] = (),
+    short_tolerance: float = 0.0,
     known_before: date | None = None,
 ) -> tuple[Verdict, ...]:
     """Create every contract table and `quarantine` in `con` from raw relations, and say what came of each table.
@@ -100,7 +101,9 @@ def hold(
     find_links(con, ready)
     for t in ready.values():
         set_aside(con, t)
-    verdicts = tuple(_judge(con, s, ready, max_quarantined) for s in seen.values() if s.source or s.breaches)
+    verdicts = tuple(
+        _judge(con, s, ready, max_quarantined, short_tolerance) for s in seen.values() if s.source or s.breaches
+    )
     errors = tuple(e for v in verdicts for e in v.errors)
     _close(con, ready, keep=not errors)
     if errors:
@@ -243,7 +246,9 @@ def unreadable(error: duckdb.Error) -> str:
     return f"cannot be read: {' '.join(said.split())[:400]}"
 
 
-def _judge(con: duckdb.DuckDBPyConnection, s: Seen, ready: Mapping[str, Table], max_quarantined: float) -> Verdict:
+def _judge(
+    con: duckdb.DuckDBPyConnection, s: Seen, ready: Mapping[str, Table], max_quarantined: float, short_tolerance: float
+) -> Verdict:
     """Count what was found, add the breaches that only counting shows, and measure what is kept."""
     name = s.table.name
     if not s.staged:
@@ -254,7 +259,7 @@ def _judge(con: duckdb.DuckDBPyConnection, s: Seen, ready: Mapping[str, Table], 
     if s.rows and doubtful / s.rows > max_quarantined and not s.broken:
         s.error("", doubtful, _too_many(con, s, doubtful, reasons, max_quarantined))
     if not s.broken:
-        for doubt in (*days_of_moments(con, s.table, s.source, s.raw), *doubts(con, s.table, ready)):
+        for doubt in (*days_of_moments(con, s.table, s.source, s.raw), *doubts(con, s.table, ready, short_tolerance)):
             s.warn(*doubt)
     facts = _measure(con, s) if s.rows > bad else {}
     return Verdict(name, s.rows, s.rows - bad, bad, tuple(s.breaches), reasons, **facts)

@@ -10,6 +10,7 @@ from features.quarantine import part
 
 LONG_GAP, MANY_ORDERS = 4, 5  # weeks without any order more than usual, and orders a week that make them strange
 FAR_OUT, FEW = 1000, 10  # times the mean of a product's other lines, and lines below which nobody knows
+ALMOST, QUIET, OFTEN = 0.9, 91, 0.02  # of a line that is all but complete, days since, share of lines that is strange
 MONTHLY = 25  # days between two values from which a signal is about a whole month
 IDS = ("supplier_id", "product_id", "site_id")
 
@@ -17,7 +18,9 @@ Doubt = tuple[str, int, str]
 """The column, how many of them, and what to say."""
 
 
-def doubts(con: duckdb.DuckDBPyConnection, table: Table, ready: Mapping[str, Table]) -> Iterator[Doubt]:
+def doubts(
+    con: duckdb.DuckDBPyConnection, table: Table, ready: Mapping[str, Table], short_tolerance: float = 0.0
+) -> Iterator[Doubt]:
     """Say what is strange about the good rows of a staged table, next to those of the other tables."""
     yield from unknown_ids(con, table, ready)
     yield from look_alikes(con, table, ready)
@@ -31,6 +34,7 @@ def doubts(con: duckdb.DuckDBPyConnection, table: Table, ready: Mapping[str, Tab
             yield from no_promise(con, table)
         case "receipts" if "purchases" in ready:
             yield from other_units(con)
+            yield from never_whole(con, short_tolerance)
         case "signals":
             yield from known_at_once(con)
 
@@ -135,6 +139,24 @@ def other_units(con: duckdb.DuckDBPyConnection) -> Iterator[Doubt]:
         came = "less than half" if little > much else "more than twice"
         message = f"of most lines came {came} of what was ordered ({max(little, much):,} of {lines:,}); "
         yield "quantity", max(little, much), message + "if receipts count in another unit, bring that of the order"
+
+
+def never_whole(con: duckdb.DuckDBPyConnection, short_tolerance: float) -> Iterator[Doubt]:
+    """Lines of which all but a little came and then nothing: weights and broken packs, closed where they were kept."""
+    lines, short, lacking = con.execute(
+        f"""SELECT count(*), count(*) FILTER (short), quantile_cont(1 - got / quantity, 0.95) FILTER (short) FROM (
+                SELECT quantity, got, cancelled_at IS NULL AND last < max(last) OVER () - {QUIET} AND
+                       got >= {ALMOST} * quantity AND got < quantity * (1 - {short_tolerance} - 1e-12) AS short
+                FROM (SELECT po_line_id, sum(quantity) AS got, max(received_on) AS last FROM {part("receipts")}
+                      GROUP BY ALL HAVING count(quantity) = count(*))
+                JOIN {part("purchases")} USING (po_line_id))"""
+    ).fetchall()[0]
+    if short >= FEW and short > OFTEN * lines:
+        message = (
+            f"{short:,} of {lines:,} lines got {ALMOST:.0%} or more, but not all, and nothing for {QUIET // 7} weeks "
+        )
+        message += "since: each counts as open, and as late; bring cancelled_at where the rest will not come, or set "
+        yield "quantity", short, f"{message}short_tolerance (95 % of them lack at most {lacking:.1%})"
 
 
 def known_at_once(con: duckdb.DuckDBPyConnection) -> Iterator[Doubt]:

@@ -44,7 +44,7 @@ def load(
     try:
         verdicts = hold(
             con, sources, now=now, max_quarantined=settings.max_quarantined, attributes=settings.attributes,
-            known_before=known_before,
+            short_tolerance=settings.short_tolerance, known_before=known_before,
         )  # fmt: skip
     finally:
         write_quarantine(con, settings.workspace / "quarantine")

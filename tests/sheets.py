@@ -46,11 +46,13 @@ def put(con, name, ascii_table, **types):
     return f"raw_{name}"
 
 
-def held(con, *, share=1.0, attributes=(), now=NOW, **tables):
+def held(con, *, share=1.0, attributes=(), short_tolerance=0.0, now=NOW, **tables):
     """Hold ASCII tables to their contracts; rows that are lost fail any test."""
     sources = {n: put(con, n, t) if isinstance(t, str) and "\n" in t else t for n, t in tables.items()}
     try:
-        verdicts = hold(con, sources, now=now, max_quarantined=share, attributes=attributes)
+        verdicts = hold(
+            con, sources, now=now, max_quarantined=share, attributes=attributes, short_tolerance=short_tolerance
+        )
     except ContractError as error:
         add_up(con, error.verdicts)
         raise

@@ -253,6 +253,25 @@ def test_receipts_in_another_unit_than_their_lines_are_told(con, got, told):
     assert [told in b.message for b in found] == ([True] if told else [])
 
 
+@pytest.mark.parametrize(("got", "short_tolerance", "cancelled", "told"), [
+    (97, 0.0, "-", True), (97, 0.05, "-", False), (97, 0.0, "2023-03-01", False), (100, 0.0, "-", False),
+    (60, 0.0, "-", False),
+])  # fmt: skip
+def test_lines_of_which_the_last_bit_never_comes_are_told(con, got, short_tolerance, cancelled, told):
+    purchases = (
+        PURCHASES.strip().partition("\n")[0]
+        + "  cancelled_at\n"
+        + "".join(f"l{i}  acme  soap  north  2023-01-02  2023-01-20  100  {cancelled}\n" for i in range(40))
+    )
+    receipts = "po_line_id  received_on  quantity\n" + "".join(
+        f"l{i}  {'2023-01-20' if i else '2024-01-05'}  {got if i < 20 else 100}\n" for i in range(40)
+    )
+    found = held(con, purchases=purchases, receipts=receipts, short_tolerance=short_tolerance)["receipts"].breaches
+    assert [b.message.partition(" got ")[0] for b in found] == ["19 of 40 lines"] * told
+    if told:
+        assert "95 % of them lack at most 3.0%" in found[0].message
+
+
 def test_a_line_a_thousand_times_the_others_of_its_product_is_told(con):
     rows = "".join(
         f"    x{i}  soap  north  2024-01-0{i % 9 + 1}  {quantity}\n" for i, quantity in enumerate([2] * 11 + [5000])
