@@ -86,7 +86,7 @@ SEGMENTS: Mapping[str, Mapping[str, Callable[[pd.DataFrame], np.ndarray]]] = {
         "region": _named("region"),
     },
     "shift": {
-        "horizon": lambda pairs: np.array([f"weeks {a}–{a + b - 1}" for a, b in _windows(pairs)], dtype=object),
+        "horizon": lambda pairs: np.array([f"weeks {a + 1}–{a + b}" for a, b in _windows(pairs)], dtype=object),
         "rhythm": _named("rhythm"),
         "entity": lambda pairs: np.where(pairs["age_weeks"] < 52, "new", "known"),
         "value": lambda pairs: _thirds(pairs["stake"]),

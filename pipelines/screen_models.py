@@ -82,7 +82,7 @@ def listed(known: Sequence[Mapping[str, Any]], screen: Console) -> None:
 def _version(version: Mapping[str, Any]) -> str:
     names = ", ".join(["champion"] * version["champion"] + [a for a in version["aliases"] if a != "champion"])
     skill, rule = version["skill_over_best_rule"], version["best_rule"]
-    worth = f", {skill:+.1%} over {rule}" if skill is not None else ""
+    worth = f", Brier skill {skill:+.1%} over {rule.replace('_', ' ')}" if skill is not None else ""
     return f"{version['version']:>3}  learnt until {version['cut']}{worth}  {names}"
 
 

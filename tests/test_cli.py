@@ -241,6 +241,20 @@ def test_input_that_fails_its_contract_exits_3(bullwhip, fake):
     assert bullwhip("demo")[0] == 3
 
 
+@pytest.mark.parametrize(
+    ("b", "asked"), [("challenger", ["delay"]), ("1", ["delay", "shift"]), ("9", ["delay", "shift"])]
+)
+def test_compare_asks_the_tasks_that_have_both_versions(bullwhip, fake, b, asked):
+    seen = []
+    fake(compare=lambda _settings, task, *_, **__: seen.append(task))
+    aliases = {"delay": ["challenger"], "shift": []}
+    sys.modules["pipelines.compare"].listed = lambda _settings, task, as_of: [  # noqa: ARG005
+        {"version": "1", "aliases": ["champion", *aliases[task]]}
+    ]
+    bullwhip("compare", "champion", b, "--json")
+    assert seen == asked
+
+
 def test_flags_reach_the_flows(bullwhip, fake):
     seen = {}
     fake(train=lambda _settings, **given: seen.update(given) or {})

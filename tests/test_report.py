@@ -71,6 +71,14 @@ def test_segments_split_every_row_once_and_name_their_best_rule():
     assert known["bss_best_rule_interval"][0] < known["bss_best_rule"] < known["bss_best_rule_interval"][1]
 
 
+def test_windows_are_told_by_their_weeks_as_the_watchlist_does():
+    mine = pairs(60, event="up").assign(
+        lead_weeks=4, length_weeks=4, rhythm="regular", age_weeks=60, stake=1.0, product_id="p"
+    )
+    (horizon,) = [part["value"] for part in report.by_segment(mine, "shift") if part["segment"] == "horizon"]
+    assert horizon == "weeks 5–8"
+
+
 def test_weeks_are_told_one_by_one():
     found = report.by_week(pairs())
     assert [part["week"] for part in found] == sorted({str(day.date()) for day in pairs()["as_of"]})

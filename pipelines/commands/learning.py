@@ -160,7 +160,7 @@ def compare(
     b
         The other one.
     task
-        Only this task; may be repeated; left out: every task that has a model.
+        Only this task; may be repeated; left out: every task that has both versions.
     as_of
         The day whose open rows make the lists; left out: Monday of this week.
     """
@@ -170,7 +170,12 @@ def compare(
 
     day = day_of(settings)
     with working(f"comparing {a} and {b}"):
-        asked = task or [t for t in settings.tasks if listed(settings, t, as_of=day)] or settings.tasks
+        known = {
+            t: {name for v in listed(settings, t, as_of=day) for name in (v["version"], *v["aliases"])}
+            for t in settings.tasks
+        }
+        both, trained = ([t for t, names in known.items() if wanted(names)] for wanted in ({a, b}.issubset, bool))
+        asked = task or both or trained or settings.tasks
         found = [run_comparison(settings, t, a, b, as_of=day) for t in asked]
     from pipelines import screen_models as screens
 
