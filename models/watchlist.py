@@ -120,8 +120,10 @@ def _delay_watch(delays: pd.DataFrame, as_of: pd.Timestamp, currency: str) -> pd
     due = delays[delays["state"] == "due_future"]
     soon = (due["promised_on"] - as_of) / DAY <= 7
     step = np.select(
-        [due["p_late"] < UNLIKELY, soon, due["pushes"] >= 2, due["evidence_n"] < FEW, due["p_late"] < MEDIUM],
+        [due["p_late"] < UNLIKELY, soon & (due["p_late"] < MEDIUM), soon, due["pushes"] >= 2, due["evidence_n"] < FEW,
+         due["p_late"] < MEDIUM],
         ["Most likely on time: see that the confirmed date still stands, nothing more",
+         "Ask the supplier whether it is on its way",
          "Call the supplier today; arrange an express or part delivery",
          "The promise has moved before: get a firm date in writing and prepare a substitute",
          "Few past deliveries to judge by: ask for a written confirmation and a progress report",

@@ -242,6 +242,11 @@ def test_without_money_the_board_counts_deliveries(board_week):
     assert all(part["stake"].is_monotonic_decreasing for _, part in rows.groupby(rows["kind"] == "overdue"))
 
 
+def test_a_row_off_the_list_is_not_said_to_need_nothing():
+    """Its series may be on the list with other weeks, whatever the chance of these."""
+    assert made_rows.step_of({"owner": None, "kind": "drop"}) == ("Watch", "Not on this week's list")
+
+
 def test_an_empty_week_is_good_news(board_week):
     week = board_week(weeks=1)
     empty = {name: table.head(0) for name, table in week.tables.items()}

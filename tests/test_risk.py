@@ -289,13 +289,16 @@ def test_a_series_shows_its_worst_window_once():
     assert (table["owner"] == np.where(surge, "manufacturing", "sales")).all()
 
 
-@pytest.mark.parametrize(("p", "step"), [
-    (0.004, "Most likely on time"), (0.2, "Ask the supplier to confirm the date"), (0.4, "look for a second source"),
+@pytest.mark.parametrize(("p", "days", "step"), [
+    (0.004, 3, "Most likely on time"), (0.06, 3, "whether it is on its way"), (0.4, 3, "arrange an express"),
+    (0.004, 20, "Most likely on time"), (0.2, 20, "Ask the supplier to confirm the date"),
+    (0.4, 20, "look for a second source"),
 ])  # fmt: skip
-def test_what_to_do_about_a_delivery_fits_how_likely_it_is_late(p, step):
-    (said,) = watch(due_lines([9]).assign(p_late=p, pushes=0.0, evidence_n=12))["next_step"]
+def test_what_to_do_about_a_delivery_fits_how_likely_it_is_late(p, days, step):
+    line = due_lines([9]).assign(p_late=p, pushes=0.0, evidence_n=12, promised_on=AS_OF + days * DAY)
+    (said,) = watch(line)["next_step"]
     assert step in said
-    assert ("second source" in said) == (p > 0.3)
+    assert ("second source" in said) == (p > 0.3 and days > 7)
 
 
 @pytest.mark.parametrize(("p_up", "p_down", "step"), [

@@ -11,7 +11,7 @@ SCALES = ((10**9, "bn", 2), (10**6, "M", 2), (10**3, "k", 1), (1, "", 0))
 KINDS = {"late": "Late delivery", "overdue": "Already late", "surge": "Demand surge", "drop": "Demand drop"}
 LEVELS = {"high": "High", "medium": "Medium", "low": "Low", "past": "Late"}
 SHAPES = {"high": "◆", "medium": "▲", "low": "●", "past": "■"}
-WATCH = ("Watch", "Nothing to do this week")
+WATCH = ("Watch", "Not on this week's list")
 PAST = ("Too late to prevent", "Chase the delivery; plan with the likely date")
 RULES = {
     "bucket_x_supplier_odds": "the rate by days to the promise and supplier",

@@ -120,7 +120,7 @@ function ownerAndStep(row) {
   if (row.owner) return [row.owner[0].toUpperCase() + row.owner.slice(1), row.step];
   return row.kind === "overdue"
     ? ["Too late to prevent", "Chase the delivery; plan with the likely date"]
-    : ["Watch", "Nothing to do this week"];
+    : ["Watch", "Not on this week's list"];
 }
 
 function actBy(row, asOf) {
