@@ -36,6 +36,7 @@ REMEDIES = {
     "duplicate key": "bring each once, as it stands now",
 }
 """What to do about a reason, by the words it ends with."""
+SAME_DAY = {"duplicate key": "give receipts of a line on one day a receipt_id of their own, or bring their sum"}
 WEEKLY = (
     "the rows look like weekly totals (one per product, site and week, always the same weekday), so each counts as "
     "known when its week ends, ordered_at + 7 days; bring known_at if that is wrong"
@@ -301,7 +302,11 @@ def _too_many(con: duckdb.DuckDBPyConnection, s: Seen, bad: int, reasons: Mappin
         if " is not an ISO" in reason:
             good = con.execute(f"SELECT CAST(max({quote(column)}) AS VARCHAR) FROM {s.staged}").fetchall()[0][0]
             example += f", while others are written like {good[:10]!r}" if good else ""
-        example += next((f"; {remedy}" for end, remedy in REMEDIES.items() if reason.endswith(end)), "")
+        if reason.endswith("for an unknown purchase line"):
+            ours = con.execute(f"SELECT min(po_line_id) FROM {part('purchases')}").fetchall()[0][0]
+            example += f", while purchases are written like {ours[:40]!r}" if ours else ""
+        remedies = REMEDIES | (SAME_DAY if s.table.name == "receipts" else {})
+        example += next((f"; {remedy}" for end, remedy in remedies.items() if reason.endswith(end)), "")
         named.append(example)
     return (
         f"{bad:,} of {s.rows:,} rows are bad ({bad / s.rows:.0%}), at most {allowed:.0%} may be (max_quarantined): "

@@ -402,6 +402,20 @@ def test_no_rows_no_tables_and_half_a_side(con):
     assert "purchases: the table is missing; receipts came without it" in refused(con, receipts=RECEIPTS)
 
 
+def test_receipts_that_find_no_line_are_shown_how_lines_are_written(con):
+    said = refused(con, purchases=PURCHASES.replace("  l", "  00l"), receipts=RECEIPTS, share=0.1)
+    assert (
+        "receipt for an unknown purchase line in 3 rows, such as 'l1' in row 1, while purchases are written like"
+        in said
+    )
+    assert "'00l1'" in said
+
+
+def test_receipts_of_one_day_are_told_how_to_differ(con):
+    said = refused(con, purchases=PURCHASES, receipts=RECEIPTS + "l2  2024-01-11  1\nl2  2024-01-11  2\n", share=0.1)
+    assert "a receipt_id of their own" in said
+
+
 def test_a_missing_attribute_is_named(con):
     said = refused(con, purchases=PURCHASES, receipts=RECEIPTS, attributes=("suplier_id",))
     assert (
