@@ -43,7 +43,8 @@ def decide(pairs: pd.DataFrame, task: str) -> Decision:
         if len(mine) < LEAST_ROWS or mine["y"].sum() < 1:
             publishes[event] = best[event] = FALLBACK[event]
             few = "too little has matured to judge it; come back with more weeks of history"
-            few += ", in which lines have reached a promised day" if event == "late" else ""
+            more = {"late": ", in which lines have reached a promised day"}
+            few += more.get(event, ", or set longer windows where products sell once a month or more rarely")
             none = f"none of {len(mine):,} judged came true: there is nothing to tell apart"
             lost.append(few if len(mine) < LEAST_ROWS else none)
             continue

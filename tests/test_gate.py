@@ -59,6 +59,9 @@ def test_too_little_is_too_little():
     decision = decide(record(150, model=0.0, days_to_promise=0.4), "delay")
     assert decision.publishes == {"late": "days_to_promise"}
     assert "too little has matured" in decision.refused_because
+    assert "windows" not in decision.refused_because
+    rare = pd.concat([record(100, event=event, model=0.05, climatology=0.2) for event in ("down", "up")])
+    assert "longer windows where products sell once a month" in decide(rare, "shift").refused_because
     assert "in which lines have reached a promised day" in decision.refused_because
 
 
