@@ -51,12 +51,14 @@ def outlook(
     windows: Windows = WINDOWS,
     events: Sequence[Event] = (),
     oldest: int = 0,
+    piece: float = 1.0,
     others: Others = NOBODY,
 ) -> Outlook:
     """Return the outlook of weekly `units` [as_of, series]; `others` gives the sums over series of other partitions.
 
     `plan` gives, per window, the plan in force at each origin, NaN where there is none. `events` are what is known
-    ahead. Noise is computed from a year before origin number `oldest` on; earlier it is missing.
+    ahead. Noise is computed from a year before origin number `oldest` on; earlier it is missing. It is that of counts
+    of a `piece` of so many units.
     """
     oldest = max(oldest - 52 - max(map(sum, windows)), 0)
     interval = others.once("interval", lambda: {"interval": demand_interval(units)})["interval"]
@@ -74,10 +76,14 @@ def outlook(
     ]
     then = [back(m, lead + length) for m, (lead, length) in zip(made, windows, strict=True)]
     error = [_total(units, length) - t for t, (_, length) in zip(then, windows, strict=True)]
-    pasts = [Past(e, t, m, length) for e, t, m, (_, length) in zip(error, then, made, windows, strict=True)]
+    pasts = [
+        Past(e / piece, t / piece, m / piece, length)
+        for e, t, m, (_, length) in zip(error, then, made, windows, strict=True)
+    ]
     found = noise(pasts, groups, oldest=oldest, others=others)
     sigma = [
-        np.fmax(s, np.sqrt(phi * np.maximum(np.nan_to_num(m), 1))) for (phi, s), m in zip(found, made, strict=True)
+        piece * np.fmax(s, np.sqrt(phi * np.maximum(np.nan_to_num(past.now), 1)))
+        for (phi, s), past in zip(found, pasts, strict=True)
     ]
     z = [error[k] / np.maximum(back(sigma[k], sum(windows[k])), 1e-9) for k in range(len(windows))]
     recent = _recent(units, effects)

@@ -1,5 +1,6 @@
 """Count demand per product, site and week as it became known, and cut it into the windows to be judged."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -20,6 +21,7 @@ from features.sampling import EVERY, Sample, in_sample, stretches
 from features.weeks import Grid, closed_days, holiday_dates
 
 SERIES = ("product_id", "site_id")
+MOST = 0.95  # order lines that are whole multiples of a piece
 Counted = Callable[[duckdb.DuckDBPyConnection, Grid], tuple[pd.DataFrame, Mapping[str, np.ndarray]]]
 
 
@@ -46,11 +48,12 @@ class Demand:
 
 def demand(
     con: duckdb.DuckDBPyConnection, grid: Grid, *, windows: Windows = WINDOWS, oldest: int = 0, planned: bool = True,
-    others: Others = NOBODY, counted: Counted | None = None,
+    piece: float = 1.0, others: Others = NOBODY, counted: Counted | None = None,
 ) -> Demand:  # fmt: skip
     """Return weekly demand on a grid of seven-day steps.
 
     Rows will be asked for from as-of number `oldest` on. Without `planned` the baseline expects nothing of calendars.
+    Noise is that of counts of a `piece` of so many units (`piece_of`).
     Where `con` holds some products only, `others` tell what their series share with those elsewhere.
     """
     series, counts = (counted or weekly_counts)(con, grid)
@@ -62,7 +65,8 @@ def demand(
     )
     out = outlook(
         net, Groups(category, product, categories), _plans(con, grid, series, windows), windows=windows,
-        events=events(con, grid, series, others) if planned else (), oldest=oldest, others=others,
+        events=events(con, grid, series, others) if planned else (), oldest=oldest, piece=piece,
+        others=others,
     )  # fmt: skip
     cells = {measure: counts[measure] for measure in MEASURES} | {
         "net": net, "category_units": as_numbers(sums["category"])[:, category],
@@ -71,6 +75,21 @@ def demand(
     }  # fmt: skip
     panel = xr.Dataset({measure: over_steps(found, grid) for measure, found in cells.items()}, attrs={"step_days": 7})
     return Demand(grid, series, panel, out)
+
+
+def piece_of(con: duckdb.DuckDBPyConnection, as_of: object) -> float:
+    """Return the amount that demand known before `as_of` is counted in: 1 unit, or less where orders are for fractions.
+
+    It is the first of 1, 0.1, 0.01, … of which most order lines are whole multiples; beyond the second digit of a usual
+    line (their geometric mean), digits are no count but a measurement.
+    """
+    known = "FROM orders WHERE known_at < ? AND quantity > 0"
+    usual = con.execute(f"SELECT avg(log10(quantity)) {known}", [as_of]).fetchall()[0][0] or 0.0
+    places = max(1 - math.floor(usual + 1e-9), 0)
+    told = "abs({0} - round({0})) <= 1e-6 + 1e-12 * {0}"
+    shares = ", ".join(f"avg(CAST({told.format(f'quantity * 1e{k}')} AS INT))" for k in range(places + 1))
+    found = con.execute(f"SELECT {shares} {known}", [as_of]).fetchall()[0]
+    return 10.0 ** -next((k for k, share in enumerate(found) if share is None or share >= MOST), places)
 
 
 def _net(counts: Mapping[str, np.ndarray]) -> np.ndarray:

@@ -101,7 +101,8 @@ FEWEST = 200  # windows to choose z* on
 class ShiftTerms:
     """What counts as a demand shift (DEFINITIONS 2); `chosen` picks `v_min`, in money, and both z* on history.
 
-    `windows` are (lead, length) in weeks; `planned_in_baseline` says whether what a calendar tells ahead is expected.
+    `windows` are (lead, length) in weeks; `planned_in_baseline` says whether what a calendar tells ahead is expected;
+    demand is counted in pieces of `piece` units (`features.demand.piece_of`).
     """
 
     z_down: float = Z_STAR
@@ -112,6 +113,7 @@ class ShiftTerms:
     entry_lag_days: int = 0
     windows: Windows = WINDOWS
     planned_in_baseline: bool = True
+    piece: float = 1.0
 
 
 CLASSES = ("down", "steady", "up")
@@ -224,7 +226,8 @@ def shift_labels(rows: pd.DataFrame, terms: ShiftTerms) -> np.ndarray:
     z_star = np.where(gap > 0, terms.z_up, terms.z_down)
     regular = large & (np.abs(gap) >= z_star * rows["noise_units"]) & (np.abs(gap) >= terms.share * baseline)
     counted = is_intermittent(rows["interval"])
-    low, high = _of_counted(tail_probabilities, counted, actual, baseline, rows["dispersion"].to_numpy(float))
+    dispersion, pieces = rows["dispersion"].to_numpy(float), np.round(actual / terms.piece, 6)
+    low, high = _of_counted(tail_probabilities, counted, pieces, baseline / terms.piece, dispersion)
     up = np.where(counted, (high <= terms.tail) & (gap > 0), regular & (gap > 0))
     down = np.where(counted, (low <= terms.tail) & (gap < 0), regular & (gap < 0))
     unknown = (
@@ -302,7 +305,7 @@ def shift_thresholds(rows: pd.DataFrame, terms: ShiftTerms) -> tuple[np.ndarray,
         return law.ppf(terms.tail) - 1, np.maximum(law.isf(terms.tail) + 1, np.floor(mean) + 1)
 
     counted = is_intermittent(rows["interval"])
-    few, many = _of_counted(tails, counted, baseline, rows["dispersion"].to_numpy(float))
+    few, many = terms.piece * _of_counted(tails, counted, baseline / terms.piece, rows["dispersion"].to_numpy(float))
     short = counted & (rows["length_weeks"] < 2 * rows["interval"])
     down = np.where(counted, few, baseline - np.maximum(terms.z_down * noise, least))
     up = np.where(counted, many, baseline + np.maximum(terms.z_up * noise, least))

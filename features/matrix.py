@@ -43,6 +43,7 @@ class Request:
     attributes: tuple[str, ...] = ()
     windows: Windows = WINDOWS
     planned_in_baseline: bool = True
+    piece: float = 1.0
     sample: Sample = EVERY
 
     def until(self, step: int) -> "Request":
@@ -182,7 +183,7 @@ def shift_matrix(
     """
     data = demand(
         con, request.grid, windows=request.windows, oldest=int(min(steps, default=0)),
-        planned=request.planned_in_baseline, others=others, counted=counted,
+        planned=request.planned_in_baseline, piece=request.piece, others=others, counted=counted,
     )  # fmt: skip
     rows = series_windows(data, steps, request.country, request.sample)
     block, _ = demand_features(data, rows)

@@ -33,7 +33,7 @@ class Groups:
 class Past:
     """Errors of windows of `length` weeks as they matured, the baselines they were held against, and today's ones.
 
-    Arrays [as_of, series].
+    Arrays [as_of, series], in pieces (`features.demand.piece_of`).
     """
 
     error: np.ndarray

@@ -148,7 +148,9 @@ def _prepared(
 
 def _shift_lesson(world: World, matrix: Matrix, asked: Request, judged_from: np.datetime64) -> Lesson:
     lag = entry_lag_days(world.con, judged_from.astype(object))
-    terms = ShiftTerms(entry_lag_days=lag, windows=asked.windows, planned_in_baseline=asked.planned_in_baseline)
+    terms = ShiftTerms(
+        entry_lag_days=lag, windows=asked.windows, planned_in_baseline=asked.planned_in_baseline, piece=asked.piece
+    )
     rows = matrix.rows.assign(**shift_outcomes(world.con, asked.grid, matrix.rows, terms))
     known_until = np.datetime64(world.as_of, "D")
     seen = rows[rows["matured_on"] <= pd.Timestamp(known_until)]

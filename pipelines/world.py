@@ -9,6 +9,7 @@ import numpy as np
 
 from features.contracts import Verdict
 from features.cut import OF_LINES, OF_SERIES, few
+from features.demand import piece_of
 from features.labels import ShiftTerms, shift_thresholds
 from features.matrix import (
     DELAY_KEY,
@@ -140,9 +141,11 @@ def request(
     days = (step_days or settings.every_days) if task == "delay" else 7
     terms = terms or Terms(settings.tolerance_days, settings.short_tolerance, posting_lag_days(world.con, begin))
     attributes = settings.attributes if task == "delay" else ()
+    piece = piece_of(world.con, begin) if task == "shift" else 1.0
     return Request(
-        Grid(first, last, days), terms, settings.country, attributes, settings.windows, settings.planned_in_baseline
-    )
+        Grid(first, last, days), terms, settings.country, attributes, settings.windows, settings.planned_in_baseline,
+        piece,
+    )  # fmt: skip
 
 
 def request_of(world: World, forecaster: Forecaster, last: date | None = None) -> Request:
@@ -151,7 +154,7 @@ def request_of(world: World, forecaster: Forecaster, last: date | None = None) -
     if forecaster.task == "delay":
         return asked
     known = forecaster.facts.shift_terms
-    return replace(asked, windows=known.windows, planned_in_baseline=known.planned_in_baseline)
+    return replace(asked, windows=known.windows, planned_in_baseline=known.planned_in_baseline, piece=known.piece)
 
 
 def judgeable(alive: Matrix, terms: ShiftTerms) -> Matrix:

@@ -10,7 +10,7 @@ import xarray as xr
 from features.baseline import WINDOWS
 from features.core import Tile
 from features.counts import MEASURES
-from features.demand import demand, is_intermittent, series_windows
+from features.demand import demand, is_intermittent, piece_of, series_windows
 from features.labels import ShiftTerms, shift_labels, shift_outcomes
 from features.matrix import Request, delay_matrix, first_fact, shift_matrix
 from features.panels import Terms
@@ -31,8 +31,8 @@ ORDERS = """
 """  # noqa: E501
 
 
-def built(con, grid=GRID):
-    return demand(con, grid)
+def built(con, grid=GRID, **more):
+    return demand(con, grid, **more)
 
 
 def soap(data, measure):
@@ -190,9 +190,9 @@ def world(con, *parts):
     return con
 
 
-def windows(con, weeks, origins):
+def windows(con, weeks, origins, **more):
     grid = Grid(date(2022, 1, 10), date(2022, 1, 3) + pd.Timedelta(weeks=weeks), 7)
-    data = built(con, grid)
+    data = built(con, grid, **more)
     rows = series_windows(data, np.array(origins), "DE")
     block, names = demand_features(data, rows)
     return data, rows, pd.DataFrame(block, columns=names)
@@ -255,6 +255,59 @@ def test_short_and_sparse_series_do_no_harm(facts, units):
     assert len(rows) == len(X) == 3
     assert (rows["noise_units"] >= 1).all()
     assert not np.isinf(X.to_numpy()).any()
+
+
+@pytest.mark.parametrize(
+    ("quantities", "piece"),
+    [
+        ([1, 12, 300], 1),
+        ([0.3, 1.2, 4], 0.1),
+        ([0.25, 0.5, 0.75], 0.01),
+        ([0.004, 0.012, 0.025], 0.001),
+        ([1.234, 2.718, 3.142], 0.1),  # a usual line of some 2: the third digit is measured, not counted
+        ([12.5, 27.2, 31.6], 1),
+        ([1 / 3, 2 / 7, 0.123456789], 0.01),
+        ([1] * 60 + [0.5], 1),  # one that is a mistake
+        ([-3.5, 0, 2], 1),  # returns tell nothing
+        ([], 1),
+    ],
+)
+def test_demand_is_counted_in_the_pieces_it_is_told_in(facts, quantities, piece):
+    con = world(facts(), orders([1]))
+    con.execute("DELETE FROM orders")
+    for quantity in quantities:
+        con.execute("INSERT INTO orders BY NAME SELECT ? AS quantity, TIMESTAMP '2026-05-01' AS known_at", [quantity])
+    con.execute(
+        "INSERT INTO orders BY NAME SELECT 0.017 AS quantity, TIMESTAMP '2026-06-01' AS known_at FROM range(999)"
+    )
+    assert piece_of(con, AS_OF) == pytest.approx(piece)
+
+
+def shifted(facts, unit):
+    """Return inputs, labels and rows of six series, three of them slow, whose pieces are `unit` units."""
+    rng = np.random.default_rng(4)
+    parts = [
+        orders(unit * rng.poisson(mean * np.repeat(rng.choice([0.2, 1, 2], 11), 10)), name)
+        for name, mean in zip("abcdef", (90, 50, 30, 0.9, 0.8, 0.7), strict=True)
+    ]
+    con = world(facts(), *(part.assign(unit_price=2 / unit) for part in parts))
+    piece = piece_of(con, AS_OF)
+    data, rows, X = windows(con, 110, range(40, 104), piece=piece)
+    terms = ShiftTerms(z_down=0.8, z_up=1.0, piece=piece)
+    rows = rows.assign(**shift_outcomes(con, data.grid, rows, terms))
+    return X, shift_labels(rows, terms), rows
+
+
+@pytest.mark.parametrize("unit", [0.01, 0.1])
+def test_tonnes_and_kilograms_give_the_same_inputs_and_events(facts, unit):
+    X, y, rows = shifted(facts, 1)
+    X2, y2, rows2 = shifted(facts, unit)
+    np.testing.assert_array_equal(y, y2)
+    assert min((y == k).sum() for k in (0, 1, 2)) > 20
+    for name in ("baseline_units", "noise_units", "naive_units"):
+        np.testing.assert_allclose(rows2[name], unit * rows[name], rtol=1e-3)
+    X2["level"] /= unit
+    np.testing.assert_allclose(X2, X, rtol=1e-3, atol=1e-3)
 
 
 def test_intermittent_begins_at_the_limit():

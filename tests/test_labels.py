@@ -320,17 +320,38 @@ def test_shift_label(baseline, actual, terms, more, label):
     st.floats(0, 50),
     st.floats(0, 300),
     st.tuples(st.floats(0.8, 4), st.floats(0.8, 4)),
+    st.sampled_from([0.01, 0.1, 1.0]),
 )
-def test_thresholds_and_labels_say_the_same(baseline, noise, phi, interval, v_min, actual, z):
+def test_thresholds_and_labels_say_the_same(baseline, noise, phi, interval, v_min, actual, z, piece):
     rows = pd.DataFrame([REGULAR | {"baseline_units": baseline, "noise_units": noise, "dispersion": phi}])
-    rows = rows.assign(interval=interval, actual_units=round(actual))
-    terms = ShiftTerms(v_min=v_min, z_down=z[0], z_up=z[1])
+    actual = round(actual) * piece
+    rows = rows.assign(interval=interval, actual_units=actual)
+    terms = ShiftTerms(v_min=v_min, z_down=z[0], z_up=z[1], piece=piece)
     down, up = (float(x[0]) for x in shift_thresholds(rows, terms))
     label = shift_labels(rows, terms)[0]
     if np.isnan(label):
         assert np.isnan(up)
-    elif min(abs(round(actual) - down), abs(round(actual) - up)) > 1e-6:
-        assert label == (2 if round(actual) > up else 0 if round(actual) < down else 1)
+    elif min(abs(actual - down), abs(actual - up)) > 1e-6:
+        assert label == (2 if actual > up else 0 if actual < down else 1)
+
+
+@pytest.mark.parametrize("piece", [0.1, 0.001])
+def test_slow_series_are_judged_by_their_pieces(piece):
+    rng = np.random.default_rng(3)
+    rows = pd.DataFrame([SPARSE] * 400).assign(
+        baseline_units=rng.integers(0, 20, 400) * 1.0, actual_units=rng.poisson(rng.gamma(1, 12, 400)) * 1.0
+    )
+    small = rows.assign(unit_price=rows["unit_price"] / piece, **{
+        name: rows[name] * piece for name in ("baseline_units", "actual_units", "noise_units")
+    })  # fmt: skip
+    y = shift_labels(rows, ShiftTerms())
+    assert {0, 1, 2} <= set(y)
+    np.testing.assert_array_equal(shift_labels(small, ShiftTerms(piece=piece)), y)
+    assert (shift_labels(small, ShiftTerms()) != y).mean() > 0.1
+    for whole, parts in zip(
+        shift_thresholds(rows, ShiftTerms()), shift_thresholds(small, ShiftTerms(piece=piece)), strict=True
+    ):
+        np.testing.assert_allclose(parts, np.where(whole < 0, whole, whole * piece), rtol=1e-9)
 
 
 def test_tails_are_those_of_a_count_with_this_mean_and_dispersion():
