@@ -28,6 +28,7 @@ def doubts(
         yield from far_out(con, table)
     match table.name:
         case "orders":
+            yield from small_units(con, table)
             yield from long_gap(con, table)
         case "purchases":
             yield from no_promise(con, table)
@@ -87,6 +88,20 @@ def far_out(con: duckdb.DuckDBPyConnection, table: Table) -> Iterator[Doubt]:
         )
         more = f"; {count - 1:,} more products have such a line" if count > 1 else ""
         yield "quantity", count, f"{message}lines{more}; put it right if it is a typing error"
+
+
+def small_units(con: duckdb.DuckDBPyConnection, table: Table) -> Iterator[Doubt]:
+    """Orders in units so large that most are a fraction of one: texts for people are in whole units."""
+    orders = part(table.name)
+    rows, small = con.execute(
+        f"SELECT count(*), count(*) FILTER (quantity < 0.5) FROM {orders} WHERE quantity > 0"
+    ).fetchall()[0]
+    if not rows or 2 * small < rows:  # a median has to hold them all
+        return
+    half = con.execute(f"SELECT median(quantity) FROM {orders} WHERE quantity > 0").fetchall()[0][0]
+    if half < 0.5:
+        message = f"half of the orders are for less than {half:.2g} units: tables keep fractions, but board and texts "
+        yield "quantity", rows, message + "say whole units; give smaller ones, such as kilograms for tonnes"
 
 
 def no_promise(con: duckdb.DuckDBPyConnection, table: Table) -> Iterator[Doubt]:

@@ -213,6 +213,14 @@ def test_weekly_totals_are_known_when_their_week_ends(con):
     assert held(con, orders=weekly.replace("rope        south", "soap        north"))["orders"].breaches == ()
 
 
+def test_orders_in_tonnes_are_told_to_come_in_kilograms(con):
+    assert held(con, orders=ORDERS)["orders"].breaches == ()
+    tonnes = ORDERS.replace("  5\n", "  0.005\n").replace("2.5", "0.0025")
+    (breach,) = held(con, orders=tonnes)["orders"].breaches
+    assert (breach.severity, breach.column) == ("warning", "quantity")
+    assert "give smaller ones" in breach.message
+
+
 @pytest.mark.parametrize(("empty", "told"), [(3, []), (4, ["no order in the 4 weeks before 2024-02-26"])])
 def test_weeks_without_any_order_in_a_busy_chain_are_told(con, empty, told):
     days = [date(2024, 1, 1) + timedelta(days=d) for d in (*range(28), *range(28 + 7 * empty, 84))]
