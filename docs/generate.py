@@ -104,7 +104,7 @@ INSTEAD = {
     "or `short_tolerance` in the settings, such as 0.03; else they stay open, and count as late",
     "an order changed after it was placed": "one row: the promise first confirmed, and the quantity that stands now",
     "orders entered after the goods came": "no `promised_on` on them: a promise before the order is refused",
-    "postage, discounts, bookings among the orders": "nothing of them: they are no demand",
+    "postage, discounts, bookings, tests among the orders": "nothing of them: they are no demand",
     "products that sell once a month or more rarely": "`windows` of several weeks in the settings, such as "
     "`[[0, 13], [13, 13]]`: nothing is said in a window shorter than two gaps between sales",
     "products that hardly ever sell twice": "something coarser as `product_id`, such as the category",
@@ -151,7 +151,8 @@ kept), an optional table without rows, a column that looks like a misspelt optio
 weekly totals without `known_at`, orders in such large units that half of them are for less than half a unit, four
 weeks more than usual without any order in a chain that has many, purchases none of which has a promised day, a line
 for more than a thousand times the others of its product, receipts that seem to count in another unit than the orders,
-lines of which nearly all came and then nothing, ids that differ only in capitals, blanks or leading zeros (`0042` and
+lines of which nearly all came and then nothing, a product of few orders that holds most of all units, a column that
+names several currencies, ids that differ only in capitals, blanks or leading zeros (`0042` and
 `42`), monthly signals known as their month begins, days that come as moments with a time zone.
 """
 

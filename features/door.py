@@ -10,7 +10,7 @@ import duckdb
 
 from features.casting import EXPECTED, accepts, cleaned, quote, stage_sql, typed
 from features.contracts import ORDERS, TABLES, Breach, Column, ContractError, Table, Verdict
-from features.doubts import days_of_moments, doubts
+from features.doubts import currencies, days_of_moments, doubts
 from features.quarantine import (
     TWICE,
     count_reasons,
@@ -260,7 +260,10 @@ def _judge(
     if s.rows and doubtful / s.rows > max_quarantined and not s.broken:
         s.error("", doubtful, _too_many(con, s, doubtful, reasons, max_quarantined))
     if not s.broken:
-        for doubt in (*days_of_moments(con, s.table, s.source, s.raw), *doubts(con, s.table, ready, short_tolerance)):
+        for told in (days_of_moments, currencies):
+            for doubt in told(con, s.table, s.source, s.raw):
+                s.warn(*doubt)
+        for doubt in doubts(con, s.table, ready, short_tolerance):
             s.warn(*doubt)
     facts = _measure(con, s) if s.rows > bad else {}
     return Verdict(name, s.rows, s.rows - bad, bad, tuple(s.breaches), reasons, **facts)

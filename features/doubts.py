@@ -10,9 +10,11 @@ from features.quarantine import part
 
 LONG_GAP, MANY_ORDERS = 4, 5  # weeks without any order more than usual, and orders a week that make them strange
 FAR_OUT, FEW = 1000, 10  # times the mean of a product's other lines, and lines below which nobody knows
+MOST, RARE = 0.5, 0.01  # of all units, by a product of that share of the lines
 ALMOST, QUIET, OFTEN = 0.9, 91, 0.02  # of a line that is all but complete, days since, share of lines that is strange
 MONTHLY = 25  # days between two values from which a signal is about a whole month
 IDS = ("supplier_id", "product_id", "site_id")
+CURRENCIES = ("currency", "currency_code", "waers", "waehrung", "währung")
 
 Doubt = tuple[str, int, str]
 """The column, how many of them, and what to say."""
@@ -29,6 +31,7 @@ def doubts(
     match table.name:
         case "orders":
             yield from small_units(con, table)
+            yield from outweighing(con, table)
             yield from long_gap(con, table)
         case "purchases":
             yield from no_promise(con, table)
@@ -88,6 +91,20 @@ def far_out(con: duckdb.DuckDBPyConnection, table: Table) -> Iterator[Doubt]:
         )
         more = f"; {count - 1:,} more products have such a line" if count > 1 else ""
         yield "quantity", count, f"{message}lines{more}; put it right if it is a typing error"
+
+
+def outweighing(con: duckdb.DuckDBPyConnection, table: Table) -> Iterator[Doubt]:
+    """A product of few lines and most units: test rows, or grams among tonnes; its category's season would be its."""
+    found = con.execute(
+        f"""SELECT product_id, n, units / sum(units) OVER () AS share, sum(n) OVER () AS lines
+            FROM (SELECT product_id, count(*) AS n, sum(quantity) AS units FROM {part(table.name)} GROUP BY product_id)
+            QUALIFY share > {MOST} AND n < {RARE} * lines"""
+    ).fetchall()
+    for product, n, share, lines in found:
+        message = (
+            f"{n:,} of {lines:,} lines, those of product {product!r}, are for {share:.0%} of all units; leave them "
+        )
+        yield "quantity", n, message + "out if they are tests, bring the unit of the others if they are in another one"
 
 
 def small_units(con: duckdb.DuckDBPyConnection, table: Table) -> Iterator[Doubt]:
@@ -173,6 +190,22 @@ def known_at_once(con: duckdb.DuckDBPyConnection) -> Iterator[Doubt]:
         few = ", ".join(repr(row[0]) for row in found[:5]) + (", …" if len(found) > 5 else "")
         message = f"{few}: a value for a month, known on its first day; if it is about the whole month, known_at is "
         yield "known_at", len(found), message + "the day it was published"
+
+
+def currencies(con: duckdb.DuckDBPyConnection, table: Table, source: str, raw: Mapping[str, str]) -> Iterator[Doubt]:
+    """A column beside the contract's that names several currencies: all money counts as one."""
+    for name in raw if table.name in ("orders", "purchases") else ():
+        if name.casefold() not in CURRENCIES:
+            continue
+        cell = f"upper(trim(CAST({quote(name)} AS VARCHAR)))"
+        held = con.execute(f"SELECT DISTINCT {cell} AS c FROM {quote(source)} WHERE {cell} <> '' ORDER BY c").fetchall()
+        if len(held) > 1:
+            few = ", ".join(c for (c,) in held[:5]) + (", …" if len(held) > 5 else "")
+            yield (
+                name,
+                len(held),
+                f"{few}: all money counts as being in one currency; bring it in the settings' currency",
+            )
 
 
 def days_of_moments(

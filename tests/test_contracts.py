@@ -281,6 +281,22 @@ def test_a_line_a_thousand_times_the_others_of_its_product_is_told(con):
     assert said.startswith("line 'x11' is for 5,000 of product 'soap', 2,500 times the mean of its other lines; put it")
 
 
+@pytest.mark.parametrize(("tests", "units", "told"), [(1, 99_999, True), (1, 99, False), (9, 99_999, False)])
+def test_few_orders_that_hold_most_units_are_told(con, tests, units, told):
+    rows = "".join(f"    x{i}  soap  north  2024-01-0{i % 9 + 1}  2\n" for i in range(200))
+    rows += "".join(f"    t{i}  TEST  north  2024-01-02  {units}\n" for i in range(tests))
+    found = held(con, orders=ORDERS.partition("\n    o1")[0] + "\n" + rows)["orders"].breaches
+    assert [b.message[:50] for b in found] == ["1 of 201 lines, those of product 'TEST', are for 1"] * told
+
+
+@pytest.mark.parametrize(("second", "told"), [("USD", True), ("eur", False), ("-", False)])
+def test_a_column_of_several_currencies_is_told(con, second, told):
+    head, *rows = PURCHASES.strip().splitlines()
+    sheet = "\n".join([f"{head}  Currency", *(f"{r}  {c}" for r, c in zip(rows, ("EUR", second, "EUR"), strict=True))])
+    found = held(con, purchases=sheet, receipts=RECEIPTS)["purchases"].breaches
+    assert [b.column for b in found] == ["Currency"] * told
+
+
 def test_ids_that_differ_in_writing_alone_are_told_across_tables(con):
     purchases = PURCHASES.replace("l2          acme", "l2          ACME ").replace("soap", "0042")
     verdicts = held(con, orders=ORDERS.replace("soap", "42"), purchases=purchases, receipts=RECEIPTS)
