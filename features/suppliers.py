@@ -35,7 +35,7 @@ def late_share(weeks: int) -> Feature:
         "on-time share",
         f"Share missed of the promises that fell due in the last {weeks} weeks, shrunk towards the level above by "
         f"{PRIOR_LINES:g} lines.",
-        f"on time {{value}} over {weeks} weeks, usually {{usual}}",
+        f"on time about {{value}} over {weeks} weeks, usually {{usual}}",  # shrunk: no count of lines
         "late share",
     )
 

@@ -93,6 +93,10 @@ def test_a_lateness_taken_back_is_no_longer_held_against_the_supplier(late, matu
     np.testing.assert_allclose(suppliers.late_share(4).formula(found).values[:, 0], share)
 
 
+def test_a_shrunk_share_is_not_told_as_if_it_had_been_counted():
+    assert suppliers.late_share(52).say.startswith("on time about {value}")
+
+
 @pytest.mark.parametrize("prior", [0.0, 0.1, 0.9])
 def test_a_share_lies_between_the_prior_and_what_was_seen(prior):
     def share(late, matured):
