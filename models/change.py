@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from models.watchlist import DAY, candidates, subjects
+from models.watchlist import DAY, amount, candidates, subjects
 
 RISKS = ("supplier_delay_risk", "demand_shift_risk")
 STEPS = ("model", "time", "promise", "data", "signals")
@@ -163,7 +163,8 @@ def _line_words(
     if part == "promise":
         return _promise_words(was, is_, day)
     if part == "data" and was["open_units"] != is_["open_units"]:
-        return f"{was['open_units'] - is_['open_units']:,.0f} units came in, {is_['open_units']:,.0f} still open"
+        came, left = amount(was["open_units"] - is_["open_units"]), amount(is_["open_units"])
+        return f"{came} came in, {left.partition(' ')[0]} still open"
     passed = {
         "due_future": f"{days} days nearer to the promise of {_day(is_['promised_on'], day)}"
         if pd.notna(is_["promised_on"]) else "",

@@ -142,12 +142,18 @@ def _delay_watch(delays: pd.DataFrame, as_of: pd.Timestamp, currency: str) -> pd
 def _delay_impact(due: pd.DataFrame, as_of: pd.Timestamp, currency: str) -> list[str]:
     return [
         f"promised {promised:{'%d %b' if promised.year == as_of.year else '%d %b %Y'}}, {days_late(low, high)}; "
-        + (f"{units:,.0f} units open" if np.isnan(value) else f"{currency} {value:,.0f} open")
+        + (f"{amount(units)} open" if np.isnan(value) else f"{currency} {value:,.0f} open")
         for promised, low, high, value, units in zip(
             due["promised_on"], due["days_late_p10"], due["days_late_p90"], due["open_value"], due["open_units"],
             strict=True,
         )
     ]  # fmt: skip
+
+
+def amount(units: float) -> str:
+    """Return "1 unit", "1,200 units", "0.35 units": of few tonnes their fraction is told."""
+    told = f"{units:,.0f}" if units >= 10 or float(units).is_integer() else f"{units:.2g}"
+    return f"{told} unit{'s' * (told != '1')}"
 
 
 def days_late(low: float, high: float) -> str:

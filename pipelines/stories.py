@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from models.change import IN_WORDS, PARTS
+from models.watchlist import amount
 from pipelines.screen import cell, day_of, lines, money, share, thousands
 
 
@@ -82,7 +83,7 @@ def _line(row: Mapping[str, Any], currency: str, screen: Console) -> None:
     screen.print(Text(f"{row['supplier_name']}: {row['product_name']} for {row['site_id']}", style="bold"))
     screen.print(
         Text(
-            f"purchase line {row['po_line_id']}, {promised}{state}{row['open_units']:,.0f} units open"
+            f"purchase line {row['po_line_id']}, {promised}{state}{amount(row['open_units'])} open"
             + (f", {currency} {money(row['open_value'])}" if pd.notna(row["open_value"]) else "")
         )
     )

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from features.ladder import RUNGS
 from models import risk
 from models.arrivals import LONGEST
-from models.watchlist import days_late, level, said_of, watchlist, weeks_of
+from models.watchlist import amount, days_late, level, said_of, watchlist, weeks_of
 from pipelines.publish import publish
 
 nan = np.nan
@@ -274,6 +274,15 @@ def test_a_line_without_a_cost_ranks_as_if_it_cost_what_the_middle_line_does():
     table = watch(due_lines([2, 10, 7, 4], cost=[100.0, 1.0, nan, 10.0]), capacity={"procurement": 9})
     assert table["row_id"].tolist() == ["a", "c", "d", "b"]  # 200, 7 × 10, 40, 10
     assert table["impact"].str.contains("units open").tolist() == [False, True, False, False]
+
+
+@pytest.mark.parametrize(("units", "said"), [
+    (0.029, "0.029 units"), (0.35, "0.35 units"), (1.0, "1 unit"), (3.14, "3.1 units"), (25.4, "25 units"),
+    (1200.0, "1,200 units"),
+])  # fmt: skip
+def test_a_fraction_of_a_unit_is_not_told_as_none(units, said):
+    assert amount(units) == said
+    assert watch(due_lines([units], cost=nan))["impact"].item().endswith(f"{said} open")
 
 
 def test_a_line_worth_nothing_is_not_listed():
