@@ -1,5 +1,6 @@
 """Choose what each function works on this week: the largest risks that can still be prevented, as many as fit."""
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -108,8 +109,13 @@ def _change(kind: str, kind_then: object, same: bool, p: float, p_then: float) -
         return f"was a {kind_then} last week"
     if not same:
         return "other weeks than last week"
-    points = round(100 * (p - p_then))
+    points = _percent(p) - _percent(p_then)
     return f"{points:+d} point{'s' * (abs(points) != 1)} since last week" if points else "as last week"
+
+
+def _percent(p: float) -> int:
+    """Return whole percents as they are shown on the board, so that two of them and their difference agree."""
+    return math.floor(round(10_000 * p) / 100 + 0.5)
 
 
 # Late deliveries ----------------------------------------------------------------------------------------------------

@@ -353,6 +353,15 @@ def test_what_changed_is_told_against_the_same_risk_of_last_week():
     assert table.loc["a", "value_at_risk_last_week"] == 9
 
 
+@pytest.mark.parametrize(("p", "p_then", "said"), [
+    (0.7246, 0.7454, "-3 points since last week"),  # 72 % after 75 %, though 2.1 apart
+    (0.5449, 0.5351, "as last week"), (0.546, 0.544, "+1 point since last week"),
+])  # fmt: skip
+def test_points_are_those_between_the_percents_that_are_shown(p, p_then, said):
+    then = watch(due_lines([9]).assign(p_late=p_then))
+    assert watch(due_lines([9]).assign(p_late=p), last_week=then)["change"].tolist() == [said]
+
+
 @pytest.mark.parametrize(("row_id", "kind", "words"), [
     ("p0|north|w1", "demand surge", "other weeks than last week"),
     ("p0|north|w0", "demand drop", "was a demand drop last week"),
