@@ -132,16 +132,17 @@ def request(
     """Return what to build for a task: days every `every_days` for delays, weeks for shifts, back over the history.
 
     The grid ends at the world's as-of, or at `last`. For a backtest it reaches a history and `reach_weeks` back from
-    `first_cut`, when also the posting lag is measured: what is late is settled before the first prediction.
+    `first_cut`, when also the posting lag and the piece of demand are measured: what is late, or a shift, is settled
+    before the first prediction. With `terms` that are settled nothing is measured.
     """
     settings, last = world.settings, last or world.as_of
     begin = first_cut or last
     oldest = begin - timedelta(weeks=settings.history_weeks + reach_weeks + LEAD_IN_WEEKS)
     first = max(first_fact(world.con, SIDES[task]) or last, oldest)
     days = (step_days or settings.every_days) if task == "delay" else 7
+    piece = piece_of(world.con, begin) if task == "shift" and terms is None else 1.0
     terms = terms or Terms(settings.tolerance_days, settings.short_tolerance, posting_lag_days(world.con, begin))
     attributes = settings.attributes if task == "delay" else ()
-    piece = piece_of(world.con, begin) if task == "shift" else 1.0
     return Request(
         Grid(first, last, days), terms, settings.country, attributes, settings.windows, settings.planned_in_baseline,
         piece,
