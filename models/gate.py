@@ -40,13 +40,14 @@ def decide(pairs: pd.DataFrame, task: str) -> Decision:
     lost = []
     for event in EVENTS[task]:
         mine = pairs[pairs["event"] == event]
-        if len(mine) < LEAST_ROWS or mine["y"].sum() < 1:
+        if len(mine) < LEAST_ROWS or mine["y"].nunique() < 2:
             publishes[event] = best[event] = FALLBACK[event]
             few = "too little has matured to judge it; come back with more weeks of history"
             more = {"late": ", in which lines have reached a promised day"}
             few += more.get(event, ", or set longer windows where products sell once a month or more rarely")
-            none = f"none of {len(mine):,} judged came true: there is nothing to tell apart"
-            lost.append(few if len(mine) < LEAST_ROWS else none)
+            which = "all" if mine["y"].any() else "none"
+            same = f"{which} of {len(mine):,} judged came true: there is nothing to tell apart"
+            lost.append(few if len(mine) < LEAST_ROWS else same)
             continue
         losses = squared_errors(mine).drop(columns=list(JUDGED_ONLY), errors="ignore")  # no release could publish them
         score = losses.mean()

@@ -65,9 +65,13 @@ def test_too_little_is_too_little():
     assert "in which lines have reached a promised day" in decision.refused_because
 
 
-def test_where_nothing_came_true_it_says_so():
-    decision = decide(record(400, model=0.0, days_to_promise=0.4).assign(y=0.0), "delay")
-    assert decision.refused_because == "none of 400 judged came true: there is nothing to tell apart"
+@pytest.mark.parametrize(("y", "which"), [(0.0, "none"), (1.0, "all")])
+def test_where_nothing_or_everything_came_true_it_says_so(y, which):
+    decision = decide(record(400, model=0.0, days_to_promise=0.4).assign(y=y), "delay")
+    assert decision.refused_because == f"{which} of 400 judged came true: there is nothing to tell apart"
+
+
+def test_without_any_record_the_rules_publish():
     assert decide(pd.DataFrame({"event": [], "y": []}), "shift").publishes == {
         "down": "climatology", "up": "climatology"
     }  # fmt: skip
