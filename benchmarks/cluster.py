@@ -68,17 +68,14 @@ class Clock:
     def watching(self, engine: engines.Engine) -> engines.Engine:
         """Return the engine with its waiting clocked."""
 
-        def watched(run: Callable[..., list[R]]) -> Callable[..., list[R]]:
-            def clocked(work: Callable[..., R], each: Sequence[tuple[Any, ...]]) -> list[R]:
-                began = time.perf_counter()
-                try:
-                    return run(work, each)
-                finally:
-                    self.waited += time.perf_counter() - began
+        def watched(work: Callable[..., R], each: Sequence[tuple[Any, ...]]) -> list[R]:
+            began = time.perf_counter()
+            try:
+                return engine.map(work, each)
+            finally:
+                self.waited += time.perf_counter() - began
 
-            return clocked
-
-        return replace(engine, map=watched(engine.map), map_small=watched(engine.map_small))
+        return replace(engine, map=watched)
 
 
 class Watched(engines.Connection):

@@ -3,10 +3,8 @@
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, TypeVar
 
 from pipelines.settings import Settings, Unreachable, UserError
@@ -24,13 +22,11 @@ class Engine:
     """`map` works on all arguments and returns what came of each, in their order, up to `slots` at a time.
 
     A piece of work shall use `threads` threads. `each` gives what came of one argument after the other, while others
-    are worked on; here it begins with one when it is asked for. `map_small` is for pieces that need little memory and
-    keep one core busy: here as many of them as there are cores are worked on at a time.
+    are worked on; here it begins with one when it is asked for.
     """
 
     each: Callable[[Callable[..., R], Sequence[tuple[Any, ...]]], Iterator[R]]
     map: Callable[[Callable[..., R], Sequence[tuple[Any, ...]]], list[R]]
-    map_small: Callable[[Callable[..., R], Sequence[tuple[Any, ...]]], list[R]]
     slots: int
     threads: int
 
@@ -59,7 +55,7 @@ def engine(settings: Settings) -> Iterator[Engine]:
     """Hand out the engine that the settings name, connected."""
     if settings.engine == "local":
         threads = settings.threads or os.cpu_count() or 1
-        yield Engine(_when_asked, _one_by_one, partial(_in_threads, threads), 1, threads)
+        yield Engine(_when_asked, _one_by_one, 1, threads)
         return
     with _client(settings) as client:
         slots = sum(client.nthreads().values())
@@ -78,7 +74,7 @@ def engine(settings: Settings) -> Iterator[Engine]:
         def side_by_side(work: Callable[..., R], each: Sequence[tuple[Any, ...]]) -> list[R]:
             return list(client.gather(begun(work, each)))
 
-        yield Engine(as_ready, side_by_side, side_by_side, max(slots, 1), 1)
+        yield Engine(as_ready, side_by_side, max(slots, 1), 1)
 
 
 def _when_asked(work: Callable[..., R], each: Sequence[tuple[Any, ...]]) -> Iterator[R]:
@@ -87,11 +83,6 @@ def _when_asked(work: Callable[..., R], each: Sequence[tuple[Any, ...]]) -> Iter
 
 def _one_by_one(work: Callable[..., R], each: Sequence[tuple[Any, ...]]) -> list[R]:
     return [work(*args) for args in each]
-
-
-def _in_threads(threads: int, work: Callable[..., R], each: Sequence[tuple[Any, ...]]) -> list[R]:
-    with ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(lambda args: work(*args), each))
 
 
 @contextmanager

@@ -34,7 +34,7 @@ from pipelines.settings import UserError
 R = TypeVar("R")
 PART = "partition_number"  # as a column, and in the names of folders
 LINES_AT_ONCE = 2_000_000  # purchase lines: inputs of two days take some three gigabytes to build
-SERIES_AT_ONCE = 6_000  # series whose inputs, at 36 KB each, take a quarter of a gigabyte to build, on each core
+SERIES_AT_ONCE = 6_000  # series whose inputs, at 36 KB each, take a quarter of a gigabyte to build
 
 Tables = tuple[pd.DataFrame, pd.DataFrame]  # rows and inputs
 

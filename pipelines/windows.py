@@ -75,7 +75,7 @@ def partitioned_windows(con: duckdb.DuckDBPyConnection, request: Request, steps:
         parts = _write(con, request, steps, folder, how)
         answers: dict[str, Shared] = {}
         while True:
-            found = how.engine.map_small(build_windows, [(part, answers) for part in parts])
+            found = how.engine.map(build_windows, [(part, answers) for part in parts])
             asked = [made for made in found if isinstance(made, Question)]
             if not asked:
                 break

@@ -214,7 +214,7 @@ class Losing(Connection):
 
             return some_die
 
-        return replace(there, each=dying(there.each), map=dying(there.map), map_small=dying(there.map_small))
+        return replace(there, each=dying(there.each), map=dying(there.map))
 
 
 @pytest.fixture
