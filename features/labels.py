@@ -226,7 +226,8 @@ def shift_labels(rows: pd.DataFrame, terms: ShiftTerms) -> np.ndarray:
     z_star = np.where(gap > 0, terms.z_up, terms.z_down)
     regular = large & (np.abs(gap) >= z_star * rows["noise_units"]) & (np.abs(gap) >= terms.share * baseline)
     counted = is_intermittent(rows["interval"])
-    dispersion, pieces = rows["dispersion"].to_numpy(float), np.round(actual / terms.piece, 6)
+    dispersion = rows["dispersion"].to_numpy(float)
+    pieces = actual if terms.piece == 1 else np.round(actual / terms.piece, 6)  # 0.3 / 0.1 is no whole number
     low, high = _of_counted(tail_probabilities, counted, pieces, baseline / terms.piece, dispersion)
     up = np.where(counted, (high <= terms.tail) & (gap > 0), regular & (gap > 0))
     down = np.where(counted, (low <= terms.tail) & (gap < 0), regular & (gap < 0))

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
+from features.baseline import WINDOWS, Windows
 from models import lessons
 from models.arrivals import QUANTILES
 from models.forecasters import (
@@ -23,7 +24,7 @@ from models.lessons import DAY, Lesson, happened
 from models.record import RECORD_WEEKS
 
 WARM_UPS = {"delay": (2, 12), "shift": (2, 13)}  # retrainings before the first that is judged, and weeks between them
-LEAST_WEEKS = {"delay": 0, "shift": 21}  # before a retraining: before that hardly a window has matured to learn from
+LEARN_WEEKS = 8  # in which windows must have ended before a retraining: there would hardly be one to learn from
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +49,14 @@ def folds(days: np.ndarray, refit_days: int) -> list[Fold]:
     return [fold for fold in made if len(fold.days)]
 
 
-def warm_ups(task: str, first: np.datetime64, days: np.ndarray) -> list[Fold]:
+def warm_ups(task: str, first: np.datetime64, days: np.ndarray, windows: Windows = WINDOWS) -> list[Fold]:
     """Return the folds before `first` on whose predictions, once matured, the gate decides; `days` are all as-of days.
 
     Days without enough history before them make no fold.
     """
     count, weeks = WARM_UPS[task]
-    step, least = np.timedelta64(7 * weeks, "D"), np.timedelta64(7 * LEAST_WEEKS[task], "D")
+    longest = max(lead + length for lead, length in windows)
+    step, least = 7 * weeks * DAY, 7 * (LEARN_WEEKS + longest) * DAY * (task == "shift")
     cuts = [first - back * step for back in range(count, 0, -1)]
     made = [Fold(cut, days[(days >= cut) & (days < cut + step)], judged=False) for cut in cuts]
     return [fold for fold in made if len(fold.days) and (days < fold.cut - least).any()]

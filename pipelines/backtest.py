@@ -125,7 +125,7 @@ def _lesson(world: World, asked: Question) -> tuple[Lesson, list[Fold]]:
         world, asked.task, grid, judged_from=days[0], at=asked.at, reach_weeks=reach, ets=True, whole_from=asked.first
     )
     known = np.unique(lesson.rows["as_of"].to_numpy().astype("datetime64[D]"))
-    return lesson, warm_ups(asked.task, days[0], known)
+    return lesson, warm_ups(asked.task, days[0], known, grid.windows)
 
 
 @dataclass(frozen=True, slots=True)

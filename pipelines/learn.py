@@ -60,7 +60,7 @@ def learn(world: World, name: str, threads: int) -> Learned:
     here = world.beside()
     asked = request(here, name)
     cut = np.datetime64(world.as_of, "D")
-    earlier = warm_ups(name, cut, asked.grid.days)
+    earlier = warm_ups(name, cut, asked.grid.days, asked.windows)
     lesson = prepare(here, name, asked, judged_from=earlier[0].cut if earlier else cut)
     with fitting(here, lesson) as fits:
         fitted = fits([*(fold.cut for fold in earlier), cut], training(settings, threads))

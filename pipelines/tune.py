@@ -55,7 +55,7 @@ def tune(settings: Settings, task: str, *, as_of: date, minutes: float, trials: 
 def _lesson(world: World, task: str) -> tuple[Lesson, list[Fold]]:
     cut = np.datetime64(world.as_of, "D")
     asked = request(world, task)
-    early = warm_ups(task, cut, asked.grid.days)
+    early = warm_ups(task, cut, asked.grid.days, asked.windows)
     return prepare(world, task, asked, judged_from=early[0].cut if early else cut), early
 
 
