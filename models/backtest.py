@@ -24,7 +24,7 @@ from models.lessons import DAY, Lesson, happened
 from models.record import RECORD_WEEKS
 
 WARM_UPS = {"delay": (2, 12), "shift": (2, 13)}  # retrainings before the first that is judged, and weeks between them
-LEARN_WEEKS = 8  # in which windows must have ended before a retraining: there would hardly be one to learn from
+LEARN_WEEKS = 2  # in which windows must have ended before a retraining: there would hardly be one to learn from
 
 
 @dataclass(frozen=True, slots=True)

@@ -229,5 +229,7 @@ def test_windows_are_not_foretold_before_any_has_matured():
     days = end - np.arange(38, 0, -1) * np.timedelta64(7, "D")
     (only,) = warm_ups("shift", end, days)
     assert only.cut == end - np.timedelta64(13 * 7, "D")
-    assert len(warm_ups("shift", end, days, ((0, 2),))) == 2  # short windows mature sooner
+    begun = days[days >= end - np.timedelta64(18 * 7, "D")]
+    assert warm_ups("shift", end, begun) == []
+    assert len(warm_ups("shift", end, begun, ((0, 2),))) == 1  # short windows mature sooner
     assert len(warm_ups("shift", end, end - np.arange(60, 0, -1) * np.timedelta64(7, "D"))) == 2
